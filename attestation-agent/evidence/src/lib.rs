@@ -1,0 +1,29 @@
+//! Pure evidence formats: what attesters produce, what verifiers read, and how both are tied
+//! to a session.
+//!
+//! It holds the AMD SEV-SNP report with its certificate table and JSON form, the binding digests
+//! of the KBS handshake, init-data documents, the payload of attestation tokens and the sample
+//! evidence. Every parser works on one slice or text, is bounded, and names the field it failed on.
+//!
+//! It is NOT the place where evidence is obtained (no files, no devices, no network) and it judges
+//! nothing: a report that parses may still be forged.
+#![forbid(unsafe_code)]
+
+pub mod binding;
+pub mod blame;
+pub mod initdata;
+pub mod read;
+pub mod sample;
+pub mod snp;
+pub mod summary;
+pub mod token;
+
+mod error;
+mod hash;
+mod report_data;
+mod tee;
+
+pub use error::EvidenceError as Error;
+pub use hash::HashAlgorithm;
+pub use report_data::ReportData;
+pub use tee::Tee;

@@ -1,0 +1,220 @@
+//! Agreement with recorded evidence and with vectors made for this project.
+//!
+//! The vectors live outside the repository; `VECTORS_DIR` names their folder, else `../shared/vectors`
+//! beside the workspace is taken when it exists. Without them each test says so and passes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr
+)]
+
+use std::path::PathBuf;
+
+use cc_evidence::initdata::{self, InitData};
+use cc_evidence::snp::{CertKind, REPORT_LEN, Report, SnpEvidence, Tcb};
+use cc_evidence::{HashAlgorithm, binding, summary};
+use serde_json::{Value, json};
+
+#[allow(clippy::disallowed_methods)] // the test's only configuration
+fn vectors() -> Option<PathBuf> {
+    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/vectors");
+    let folder = std::env::var_os("VECTORS_DIR").map_or_else(|| PathBuf::from(beside), PathBuf::from);
+    if !folder.is_dir() {
+        eprintln!("skipped: VECTORS_DIR not set");
+        return None;
+    }
+    Some(folder)
+}
+
+fn read(folder: &str, file: &str) -> Option<Vec<u8>> {
+    Some(std::fs::read(vectors()?.join(folder).join(file)).expect(file))
+}
+
+fn read_json(folder: &str, file: &str) -> Option<Value> {
+    Some(serde_json::from_slice(&read(folder, file)?).expect(file))
+}
+
+fn read_text(folder: &str, file: &str) -> Option<String> {
+    Some(String::from_utf8(read(folder, file)?).expect(file))
+}
+
+/// What our parser says, in the shape of the recorded facts.
+fn facts_of(report: &Report) -> Value {
+    let tcb = |t: &Tcb| {
+        json!({ "raw": hex::encode(t.raw), "bootloader": t.bootloader, "tee": t.tee, "snp": t.snp,
+                "microcode": t.microcode })
+    };
+    json!({
+        "version": report.version,
+        "guest_svn": report.guest_svn,
+        "policy": format!("{:#x}", report.policy.0),
+        "policy_abi": format!("{}.{}", report.policy.abi_major(), report.policy.abi_minor()),
+        "policy_smt": report.policy.smt_allowed(),
+        "policy_migrate_ma": report.policy.migration_agent_allowed(),
+        "policy_debug": report.policy.debug_allowed(),
+        "policy_single_socket": report.policy.single_socket(),
+        "family_id": hex::encode(report.family_id),
+        "image_id": hex::encode(report.image_id),
+        "vmpl": report.vmpl,
+        "sig_algo": report.sig_algo,
+        "current_tcb": tcb(&report.current_tcb),
+        "platform_info": format!("{:#x}", report.platform_info.0),
+        "key_info": format!("{:#x}", report.key_info.0),
+        "author_key_en": u8::from(report.key_info.author_key_enabled()),
+        "mask_chip_key": u8::from(report.mask_chip_key()),
+        "signing_key": report.signing_key().to_string(),
+        "report_data": hex::encode(report.report_data),
+        "measurement": hex::encode(report.measurement),
+        "host_data": hex::encode(report.host_data),
+        "id_key_digest": hex::encode(report.id_key_digest),
+        "author_key_digest": hex::encode(report.author_key_digest),
+        "report_id": hex::encode(report.report_id),
+        "report_id_ma": hex::encode(report.report_id_ma),
+        "reported_tcb": tcb(&report.reported_tcb),
+        "cpuid": report.cpuid.map(|cpu| cpu.to_string()),
+        "chip_id": hex::encode(report.chip_id),
+        "committed_tcb": tcb(&report.committed_tcb),
+        "current_version": report.current_firmware.to_string(),
+        "committed_version": report.committed_firmware.to_string(),
+        "launch_tcb": tcb(&report.launch_tcb),
+        "launch_mit_vector": report.launch_mit_vector,
+        "current_mit_vector": report.current_mit_vector,
+    })
+}
+
+/// Every recorded report: its facts and its bytes.
+fn recorded_reports() -> Vec<(String, Value, Vec<u8>)> {
+    let mut found = Vec::new();
+    for (folder, file) in [
+        ("snp-milan-v2-vcek", "report.bin"),
+        ("snp-milan-v3-vlek", "report.bin"),
+        ("snp-genoa-v3-json", "report-reconstructed.bin"),
+    ] {
+        if let (Some(facts), Some(raw)) = (read_json(folder, "facts.json"), read(folder, file)) {
+            found.push((folder.to_owned(), facts["report"].clone(), raw));
+        }
+    }
+    if let Some(facts) = read_json("az-snp-vtpm", "facts.json") {
+        for (name, facts) in facts.as_object().unwrap() {
+            let Some(snp) = facts.get("snp") else { continue };
+            if let Some(hcl) = azure_hcl_report(name) {
+                // The hardware report stands at 0x20 of the HCL report.
+                found.push((format!("az {name}"), snp.clone(), hcl[0x20..0x20 + REPORT_LEN].to_vec()));
+            }
+        }
+    }
+    found
+}
+
+fn azure_hcl_report(name: &str) -> Option<Vec<u8>> {
+    use base64::Engine as _;
+    let folder = vectors()?.join("az-snp-vtpm");
+    let Ok(text) = std::fs::read(folder.join(format!("{name}.json"))) else {
+        return std::fs::read(folder.join(format!("{name}.bin"))).ok();
+    };
+    let evidence: Value = serde_json::from_slice(&text).unwrap();
+    match (&evidence["hcl_report"], &evidence["report"]) {
+        (Value::String(b64), _) => Some(base64::prelude::BASE64_URL_SAFE.decode(b64).unwrap()),
+        (_, Value::Array(bytes)) => {
+            Some(bytes.iter().map(|b| u8::try_from(b.as_u64().unwrap()).unwrap()).collect())
+        }
+        _ => panic!("{name} has no HCL report"),
+    }
+}
+
+#[test]
+fn recorded_reports_agree_with_their_facts() {
+    let reports = recorded_reports();
+    if vectors().is_some() {
+        assert!(reports.len() >= 7, "only {} reports", reports.len());
+    }
+    for (name, expected, raw) in reports {
+        let report = Report::parse(&raw).unwrap();
+        let actual = facts_of(&report);
+        for (member, value) in expected.as_object().unwrap() {
+            assert_eq!(&actual[member], value, "{name}: {member}");
+        }
+        assert_eq!(report.fields().encode().as_slice(), raw, "{name}: rebuilt bytes");
+    }
+}
+
+#[test]
+fn every_cut_and_flipped_bit_of_recorded_reports_shows() {
+    for (name, _, raw) in recorded_reports() {
+        let original = Report::parse(&raw).unwrap();
+        for len in 0..raw.len() {
+            assert!(Report::parse(&raw[..len]).is_err(), "{name}: {len} bytes");
+        }
+        for bit in 0..raw.len() * 8 {
+            let mut changed = raw.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            assert!(Report::parse(&changed).is_err() || Report::parse(&changed).unwrap() != original);
+        }
+    }
+}
+
+#[test]
+fn upstream_evidence_json_round_trips() {
+    const FOLDER: &str = "snp-genoa-v3-json";
+    let Some(text) = read_text(FOLDER, "evidence.json") else { return };
+    let evidence = SnpEvidence::from_json(&text).unwrap();
+    assert_eq!(evidence.report.raw().as_slice(), read(FOLDER, "report-reconstructed.bin").unwrap());
+    assert_eq!(evidence.certs.len(), 1);
+    assert_eq!(evidence.certs[0].kind, CertKind::Vcek);
+    assert_eq!(evidence.certs[0].data, read(FOLDER, "vcek.der").unwrap());
+    assert_eq!(evidence.to_json().unwrap(), text.trim_end(), "byte for byte");
+    let lines = summary::summarize("snp", &text);
+    let measurement = hex::encode(evidence.report.measurement);
+    assert!(lines.contains(&("measurement".to_owned(), measurement)), "{lines:?}");
+    assert!(!lines.iter().any(|(name, _)| name == "warning"), "{lines:?}");
+}
+
+#[test]
+fn recorded_reports_survive_json() {
+    for (name, _, raw) in recorded_reports() {
+        let evidence = SnpEvidence { report: Report::parse(&raw).unwrap(), certs: vec![] };
+        assert_eq!(SnpEvidence::from_json(&evidence.to_json().unwrap()).unwrap(), evidence, "{name}");
+    }
+}
+
+#[test]
+fn init_data_digests_and_fields() {
+    const FOLDER: &str = "initdata-generated";
+    let Some(facts) = read_json(FOLDER, "facts.json") else { return };
+    for (file, facts) in facts.as_object().unwrap() {
+        let body = read_text(FOLDER, file).unwrap();
+        let document = InitData::parse(&body).unwrap();
+        assert_eq!(facts["bytes"], json!(body.len()), "{file}");
+        assert_eq!(document.data()["note.txt"], "made for tests\u{e9}");
+        let digest = document.digest();
+        assert_eq!(facts["digest"], json!(hex::encode(&digest)), "{file}");
+        for (field, len) in [("snp_host_data", 32), ("tdx_mrconfigid", 48), ("sgx_configid", 64)] {
+            assert_eq!(facts[field], json!(hex::encode(initdata::fit(&digest, len))), "{file} {field}");
+        }
+        if let Some(pcr8) = facts.get("pcr8_after_extend_from_zero") {
+            let extended = HashAlgorithm::Sha256.digest(&[vec![0; 32], digest].concat());
+            assert_eq!(pcr8, &json!(hex::encode(extended)), "{file}");
+        }
+    }
+}
+
+#[test]
+fn binding_digests_of_generated_keys() {
+    for file in ["ecdh-es-a256kw-p-256.json", "ecdh-es-a256kw-p-521.json", "rsa-oaep-256.json"] {
+        let Some(vector) = read_json("jwe-generated", file) else { return };
+        let (key, facts) = (&vector["tee_pubkey"], &vector["runtime_data"]);
+        let nonce = facts["nonce"].as_str().unwrap();
+        for (hash, expected) in facts["primary_digest"].as_object().unwrap() {
+            let hash: HashAlgorithm = hash.parse().unwrap();
+            let digest = binding::primary_report_data(nonce, key, "", hash).unwrap();
+            assert_eq!(expected, &json!(hex::encode(digest)), "{file} {hash}");
+        }
+        for (hash, expected) in facts["device_digest"].as_object().unwrap() {
+            let hash: HashAlgorithm = hash.parse().unwrap();
+            let digest = binding::device_report_data(nonce, key, hash).unwrap();
+            assert_eq!(expected, &json!(hex::encode(digest)), "{file} {hash}");
+        }
+    }
+}
