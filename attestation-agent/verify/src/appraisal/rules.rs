@@ -1,0 +1,195 @@
+//! The rule table: which claim is compared with which reference value, and what that is worth.
+//!
+//! Values: executables 3 approved, 33 unrecognized; hardware 2 genuine, 97 unrecognized; configuration 2
+//! approved, 3 no known weakness, 36 unknown. Numbers of AR4SI, choices of Trustee's default CPU policy.
+
+use cc_evidence::Tee;
+use serde_json::Value;
+
+use super::{ReferenceValues, TrustVector};
+
+const APPROVED_BOOT: i8 = 3;
+const UNRECOGNIZED_CODE: i8 = 33;
+const GENUINE: i8 = 2;
+const UNRECOGNIZED_HARDWARE: i8 = 97;
+const APPROVED_CONFIGURATION: i8 = 2;
+const NO_KNOWN_WEAKNESS: i8 = 3;
+const UNKNOWN_CONFIGURATION: i8 = 36;
+
+/// A condition on one claim; names are paths from the top of the claims, with dots.
+#[derive(Clone, Copy)]
+enum Rule {
+    /// The claim is a member of the list that the reference value is.
+    Listed { claim: &'static str, reference: &'static str },
+    /// The claim equals the reference value.
+    Equal { claim: &'static str, reference: &'static str },
+    /// The claim is a number not below the reference value.
+    AtLeast { claim: &'static str, reference: &'static str },
+    /// The claim is `false`.
+    Off { claim: &'static str },
+}
+
+const SNP_EXECUTABLES: [Rule; 1] =
+    [Rule::Listed { claim: "measurement", reference: "snp_launch_measurement" }];
+
+const SNP_HARDWARE: [Rule; 4] = [
+    Rule::Listed { claim: "reported_tcb_bootloader", reference: "snp_bootloader" },
+    Rule::Listed { claim: "reported_tcb_microcode", reference: "snp_microcode" },
+    Rule::Listed { claim: "reported_tcb_snp", reference: "snp_snp_svn" },
+    Rule::Listed { claim: "reported_tcb_tee", reference: "snp_tee_svn" },
+];
+
+const SNP_CLOSED: [Rule; 2] =
+    [Rule::Off { claim: "policy_debug_allowed" }, Rule::Off { claim: "policy_migrate_ma" }];
+
+const SNP_CONFIGURATION: [Rule; 6] = [
+    Rule::Equal { claim: "platform_smt_enabled", reference: "snp_smt_enabled" },
+    Rule::Equal { claim: "platform_tsme_enabled", reference: "snp_tsme_enabled" },
+    Rule::Equal { claim: "policy_abi_major", reference: "snp_guest_abi_major" },
+    Rule::Equal { claim: "policy_abi_minor", reference: "snp_guest_abi_minor" },
+    Rule::Equal { claim: "policy_single_socket", reference: "snp_single_socket" },
+    Rule::Equal { claim: "policy_smt_allowed", reference: "snp_smt_allowed" },
+];
+
+const SAMPLE_EXECUTABLES: [Rule; 1] = [Rule::Listed { claim: "launch_digest", reference: "launch_digest" }];
+
+const SAMPLE_HARDWARE: [Rule; 3] = [
+    Rule::Listed { claim: "svn", reference: "svn" },
+    Rule::Equal { claim: "platform_version.major", reference: "major_version" },
+    Rule::AtLeast { claim: "platform_version.minor", reference: "minimum_minor_version" },
+];
+
+const SAMPLE_CONFIGURATION: [Rule; 1] = [Rule::Off { claim: "debug" }];
+
+/// Runs rules over one set of claims and collects what failed.
+pub(super) struct Rules<'a> {
+    claims: &'a Value,
+    references: &'a ReferenceValues,
+    reasons: Vec<String>,
+}
+
+impl<'a> Rules<'a> {
+    pub(super) const fn new(claims: &'a Value, references: &'a ReferenceValues) -> Self {
+        Rules { claims, references, reasons: Vec::new() }
+    }
+
+    pub(super) fn into_reasons(self) -> Vec<String> {
+        self.reasons
+    }
+
+    pub(super) fn snp(&mut self) -> TrustVector {
+        TrustVector {
+            executables: if self.all("executables", &SNP_EXECUTABLES) {
+                APPROVED_BOOT
+            } else {
+                UNRECOGNIZED_CODE
+            },
+            hardware: if self.all("hardware", &SNP_HARDWARE) { GENUINE } else { UNRECOGNIZED_HARDWARE },
+            configuration: if !self.all("configuration", &SNP_CLOSED) {
+                UNKNOWN_CONFIGURATION
+            } else if self.all("configuration", &SNP_CONFIGURATION) {
+                APPROVED_CONFIGURATION
+            } else {
+                NO_KNOWN_WEAKNESS
+            },
+            ..TrustVector::default()
+        }
+    }
+
+    pub(super) fn sample(&mut self) -> TrustVector {
+        let executables = self.all("executables", &SAMPLE_EXECUTABLES);
+        let hardware = self.all("hardware", &SAMPLE_HARDWARE);
+        let configuration = self.all("configuration", &SAMPLE_CONFIGURATION);
+        TrustVector {
+            executables: if executables { APPROVED_BOOT } else { UNRECOGNIZED_CODE },
+            hardware: if hardware { GENUINE } else { UNRECOGNIZED_HARDWARE },
+            configuration: if configuration { APPROVED_CONFIGURATION } else { UNKNOWN_CONFIGURATION },
+            ..TrustVector::default()
+        }
+    }
+
+    /// The defaults for a TEE that has no rules here.
+    pub(super) fn unknown(&mut self, tee: Tee) -> TrustVector {
+        for member in ["executables", "hardware", "configuration"] {
+            self.reasons.push(format!("{member}: there are no rules for {tee} evidence"));
+        }
+        TrustVector {
+            executables: UNRECOGNIZED_CODE,
+            hardware: UNRECOGNIZED_HARDWARE,
+            configuration: UNKNOWN_CONFIGURATION,
+            ..TrustVector::default()
+        }
+    }
+
+    /// Whether all rules hold. Every one that fails is reported, not just the first.
+    fn all(&mut self, member: &str, rules: &[Rule]) -> bool {
+        let before = self.reasons.len();
+        let failed = rules.iter().filter_map(|rule| self.check(*rule).err());
+        let failed: Vec<_> = failed.map(|why| format!("{member}: {why}")).collect();
+        self.reasons.extend(failed);
+        self.reasons.len() == before
+    }
+
+    fn check(&self, rule: Rule) -> Result<(), String> {
+        match rule {
+            Rule::Off { claim } => match self.claim(claim)? {
+                Value::Bool(false) => Ok(()),
+                found => Err(format!("{claim} is {}, it must be false", show(found))),
+            },
+            Rule::Listed { claim, reference } => {
+                let (found, expected) = self.pair(claim, reference)?;
+                let listed = expected.as_array().is_some_and(|list| list.iter().any(|one| equal(one, found)));
+                ensure(listed, || format!("{claim} {} is not in reference value {reference}", show(found)))
+            }
+            Rule::Equal { claim, reference } => {
+                let (found, expected) = self.pair(claim, reference)?;
+                ensure(equal(expected, found), || {
+                    format!("{claim} is {}, reference value {reference} is {}", show(found), show(expected))
+                })
+            }
+            Rule::AtLeast { claim, reference } => {
+                let (found, expected) = self.pair(claim, reference)?;
+                let enough =
+                    found.as_f64().zip(expected.as_f64()).is_some_and(|(found, least)| found >= least);
+                ensure(enough, || {
+                    format!(
+                        "{claim} is {}, reference value {reference} asks for {}",
+                        show(found),
+                        show(expected)
+                    )
+                })
+            }
+        }
+    }
+
+    fn claim(&self, path: &str) -> Result<&'a Value, String> {
+        path.split('.')
+            .try_fold(self.claims, |value, member| value.get(member))
+            .ok_or_else(|| format!("the evidence has no claim {path}"))
+    }
+
+    fn pair(&self, claim: &str, reference: &str) -> Result<(&'a Value, &'a Value), String> {
+        let found = self.claim(claim)?;
+        match self.references.0.get(reference) {
+            Some(expected) => Ok((found, expected)),
+            None => Err(format!("{claim} is {}, there is no reference value {reference}", show(found))),
+        }
+    }
+}
+
+/// Equality of JSON values as policies see it: numbers by value, all else by type and content.
+fn equal(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),
+        _ => a == b,
+    }
+}
+
+/// A value for people: texts without quotation marks.
+fn show(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn ensure(holds: bool, why: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(why()) }
+}

@@ -1,0 +1,161 @@
+use serde_json::json;
+
+use super::*;
+
+fn references(payload: &Value) -> ReferenceValues {
+    let mut references = ReferenceValues::default();
+    assert!(references.extend(payload));
+    references
+}
+
+fn snp_claims() -> Value {
+    json!({
+        "measurement": "6a65", "policy_abi_major": 0, "policy_abi_minor": 31, "policy_smt_allowed": true,
+        "policy_migrate_ma": false, "policy_debug_allowed": false, "policy_single_socket": false,
+        "reported_tcb_bootloader": 10, "reported_tcb_tee": 0, "reported_tcb_snp": 23,
+        "reported_tcb_microcode": 25, "platform_tsme_enabled": false, "platform_smt_enabled": true,
+    })
+}
+
+fn snp_references() -> Value {
+    json!({
+        "snp_launch_measurement": ["0000", "6a65"], "snp_bootloader": [10], "snp_microcode": [25],
+        "snp_snp_svn": [23], "snp_tee_svn": [0], "snp_smt_enabled": true, "snp_tsme_enabled": false,
+        "snp_guest_abi_major": 0, "snp_guest_abi_minor": 31, "snp_single_socket": false,
+        "snp_smt_allowed": true,
+    })
+}
+
+fn numbers(appraisal: &Appraisal) -> (i8, i8, i8) {
+    (appraisal.vector.executables, appraisal.vector.hardware, appraisal.vector.configuration)
+}
+
+#[test]
+fn snp_with_matching_references_is_affirming() {
+    let appraisal = appraise(Tee::Snp, &snp_claims(), &references(&snp_references()));
+    assert_eq!(numbers(&appraisal), (3, 2, 2));
+    assert_eq!((appraisal.status(), appraisal.reasons), (Status::Affirming, vec![]));
+}
+
+#[test]
+fn snp_without_references_is_contraindicated() {
+    let appraisal = appraise(Tee::Snp, &snp_claims(), &ReferenceValues::default());
+    assert_eq!(numbers(&appraisal), (33, 97, 3));
+    assert_eq!(appraisal.status(), Status::Contraindicated);
+    assert_eq!(appraisal.reasons.len(), 1 + 4 + 6, "{:?}", appraisal.reasons);
+    assert_eq!(
+        appraisal.reasons[0],
+        "executables: measurement is 6a65, there is no reference value snp_launch_measurement"
+    );
+}
+
+#[test]
+fn each_reference_value_matters_and_is_named() {
+    let table = [
+        ("snp_launch_measurement", json!(["6a66"]), (33, 2, 2), "measurement 6a65 is not in reference value"),
+        ("snp_launch_measurement", json!("6a65"), (33, 2, 2), "is not in reference value"),
+        ("snp_bootloader", json!([9, 11]), (3, 97, 2), "reported_tcb_bootloader 10 is not in"),
+        ("snp_microcode", json!([]), (3, 97, 2), "reported_tcb_microcode 25 is not in"),
+        ("snp_snp_svn", json!(["23"]), (3, 97, 2), "reported_tcb_snp 23 is not in"),
+        ("snp_tee_svn", json!(0), (3, 97, 2), "reported_tcb_tee 0 is not in"),
+        (
+            "snp_smt_enabled",
+            json!(false),
+            (3, 2, 3),
+            "platform_smt_enabled is true, reference value snp_smt_enabled is false",
+        ),
+        ("snp_tsme_enabled", json!("false"), (3, 2, 3), "platform_tsme_enabled is false"),
+        ("snp_guest_abi_major", json!(1), (3, 2, 3), "policy_abi_major is 0"),
+        ("snp_guest_abi_minor", json!("31"), (3, 2, 3), "policy_abi_minor is 31"),
+        ("snp_single_socket", json!(true), (3, 2, 3), "policy_single_socket is false"),
+        ("snp_smt_allowed", Value::Null, (3, 2, 3), "policy_smt_allowed is true"),
+    ];
+    for (name, value, expected, reason) in table {
+        let mut payload = snp_references();
+        payload[name] = value;
+        let appraisal = appraise(Tee::Snp, &snp_claims(), &references(&payload));
+        assert_eq!(numbers(&appraisal), expected, "{name}");
+        assert_eq!(appraisal.reasons.len(), 1, "{:?}", appraisal.reasons);
+        assert!(appraisal.reasons[0].contains(reason), "{:?} lacks {reason:?}", appraisal.reasons);
+        assert!(appraisal.reasons[0].contains(name), "{:?} lacks {name}", appraisal.reasons);
+    }
+}
+
+#[test]
+fn debug_or_migration_makes_the_configuration_unknown() {
+    for claim in ["policy_debug_allowed", "policy_migrate_ma"] {
+        let mut claims = snp_claims();
+        claims[claim] = json!(true);
+        let appraisal = appraise(Tee::Snp, &claims, &references(&snp_references()));
+        assert_eq!(numbers(&appraisal), (3, 2, 36));
+        assert_eq!(appraisal.status(), Status::Warning);
+        assert_eq!(appraisal.reasons, [format!("configuration: {claim} is true, it must be false")]);
+    }
+    let appraisal = appraise(Tee::Snp, &json!({}), &references(&snp_references()));
+    assert_eq!(numbers(&appraisal), (33, 97, 36));
+    assert!(appraisal.reasons[0].contains("no claim measurement"));
+}
+
+#[test]
+fn sample_rules() {
+    let claims = json!({
+        "svn": "1", "launch_digest": "abcde", "debug": false, "platform_version": { "major": 1, "minor": 4 },
+    });
+    let good = json!({
+        "launch_digest": ["abcde"], "svn": ["1"], "major_version": 1, "minimum_minor_version": 3,
+    });
+    assert_eq!(numbers(&appraise(Tee::Sample, &claims, &references(&good))), (3, 2, 2));
+    for (name, value) in
+        [("svn", json!([1])), ("major_version", json!(2)), ("minimum_minor_version", json!(5))]
+    {
+        let mut payload = good.clone();
+        payload[name] = value;
+        let appraisal = appraise(Tee::Sample, &claims, &references(&payload));
+        assert_eq!(numbers(&appraisal), (3, 97, 2), "{name}");
+        assert!(appraisal.reasons[0].contains(name), "{:?}", appraisal.reasons);
+    }
+    assert_eq!(numbers(&appraise(Tee::Sample, &claims, &ReferenceValues::default())), (33, 97, 2));
+}
+
+#[test]
+fn other_tees_have_no_rules() {
+    for tee in Tee::ALL.into_iter().filter(|tee| !matches!(tee, Tee::Snp | Tee::Sample)) {
+        let appraisal = appraise(tee, &json!({}), &ReferenceValues::default());
+        assert_eq!((numbers(&appraisal), appraisal.status()), ((33, 97, 36), Status::Contraindicated));
+        assert_eq!(appraisal.reasons.len(), 3);
+    }
+}
+
+#[test]
+fn tiers_have_the_documented_borders() {
+    let table = [
+        (Status::None, vec![-1, 0, 1]),
+        (Status::Affirming, vec![2, 31, -2, -32]),
+        (Status::Warning, vec![32, 95, -33, -96]),
+        (Status::Contraindicated, vec![96, 127, -97, -128]),
+    ];
+    for (status, values) in table {
+        for value in values {
+            assert_eq!(Status::of_claim(value), status, "{value}");
+        }
+    }
+    assert_eq!(TrustVector::default().status(), Status::None);
+}
+
+#[test]
+fn vector_has_the_names_of_the_token() {
+    let vector = TrustVector { executables: 3, hardware: 2, configuration: 2, ..TrustVector::default() };
+    assert_eq!(
+        serde_json::to_value(vector).unwrap(),
+        json!({ "instance-identity": 0, "configuration": 2, "executables": 3, "file-system": 0, "hardware": 2,
+                "runtime-opaque": 0, "storage-opaque": 0, "sourced-data": 0 })
+    );
+}
+
+#[test]
+fn only_objects_are_reference_values() {
+    let mut references = references(&json!({ "a": 1, "b": 2 }));
+    assert!(!references.extend(&json!([1])));
+    assert!(references.extend(&json!({ "a": 3 })));
+    assert_eq!(references.0, [("a".to_owned(), json!(3)), ("b".to_owned(), json!(2))].into());
+}

@@ -1,0 +1,227 @@
+//! One X.509 certificate of the AMD hierarchy: RFC 5280 structure, RSA-PSS SHA-384 signatures.
+//!
+//! Signatures are computed over the original bytes, never over a re-encoding. It is NOT a path
+//! builder: who has to sign whom is decided by the chain check.
+
+use std::ops::Range;
+
+use aws_lc_rs::digest;
+use aws_lc_rs::signature::{self, UnparsedPublicKey};
+use der::asn1::{BitString, ObjectIdentifier, UintRef};
+use der::{Decode, Document, Reader as _, SliceReader};
+use x509_cert::Certificate;
+use x509_cert::ext::pkix::{BasicConstraints, KeyUsage};
+use x509_cert::name::Name;
+
+/// Longest certificate that is read, in bytes.
+const MAX_LEN: usize = 16 * 1024;
+
+const RSASSA_PSS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.10");
+const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
+const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
+const SECP384R1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
+const BASIC_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.19");
+const KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.15");
+
+/// A certificate together with the bytes it was read from.
+#[derive(Clone, Debug)]
+pub(crate) struct Cert {
+    der: Vec<u8>,
+    signed: Range<usize>,
+    parsed: Certificate,
+    common_name: String,
+}
+
+impl Cert {
+    /// Reads DER, or PEM when the first byte is a hyphen. The error is a sentence for people.
+    pub(crate) fn read(bytes: &[u8]) -> Result<Self, String> {
+        if bytes.len() > MAX_LEN {
+            return Err(format!("{} bytes are more than the limit of {MAX_LEN}", bytes.len()));
+        }
+        if bytes.first() == Some(&b'-') {
+            let text = std::str::from_utf8(bytes).map_err(|_| "its PEM form is not text".to_owned())?;
+            let (_, document) =
+                Document::from_pem(text.trim_end()).map_err(|e| format!("its PEM form is invalid: {e}"))?;
+            return Self::from_der(document.as_bytes());
+        }
+        Self::from_der(bytes)
+    }
+
+    fn from_der(der: &[u8]) -> Result<Self, String> {
+        let parsed =
+            Certificate::from_der(der).map_err(|e| format!("it is not an X.509 certificate: {e}"))?;
+        let tbs = parsed.tbs_certificate();
+        if parsed.signature_algorithm() != tbs.signature() {
+            return Err("its two signature algorithms differ".to_owned());
+        }
+        let unknown = tbs.extensions().into_iter().flatten().find(|extension| {
+            extension.critical && extension.extn_id != BASIC_CONSTRAINTS && extension.extn_id != KEY_USAGE
+        });
+        if let Some(extension) = unknown {
+            return Err(format!("it has the unknown critical extension {}", extension.extn_id));
+        }
+        let common_name =
+            common_name(tbs.subject()).ok_or_else(|| "it has no single common name".to_owned())?;
+        let signed = signed_range(der).map_err(|e| format!("it is not an X.509 certificate: {e}"))?;
+        Ok(Cert { der: der.to_vec(), signed, parsed, common_name })
+    }
+
+    pub(crate) fn der(&self) -> &[u8] {
+        &self.der
+    }
+
+    pub(crate) fn common_name(&self) -> &str {
+        &self.common_name
+    }
+
+    pub(crate) fn subject(&self) -> &Name {
+        self.parsed.tbs_certificate().subject()
+    }
+
+    /// Common name of the issuer, empty when it has none.
+    pub(crate) fn issuer_common_name(&self) -> String {
+        common_name(self.parsed.tbs_certificate().issuer()).unwrap_or_default()
+    }
+
+    pub(crate) fn serial(&self) -> &[u8] {
+        self.parsed.tbs_certificate().serial_number().as_bytes()
+    }
+
+    /// First and last second of validity, since 1970.
+    pub(crate) fn validity(&self) -> (u64, u64) {
+        let validity = self.parsed.tbs_certificate().validity();
+        (validity.not_before.to_unix_duration().as_secs(), validity.not_after.to_unix_duration().as_secs())
+    }
+
+    pub(crate) fn sha256(&self) -> [u8; 32] {
+        let mut hash = [0; 32];
+        hash.copy_from_slice(digest::digest(&digest::SHA256, &self.der).as_ref());
+        hash
+    }
+
+    /// Content of the extension with this identifier, once; a repeated extension counts as none.
+    pub(crate) fn extension(&self, id: ObjectIdentifier) -> Option<&[u8]> {
+        let mut found = self.parsed.tbs_certificate().extensions()?.iter().filter(|e| e.extn_id == id);
+        match (found.next(), found.next()) {
+            (Some(only), None) => Some(only.extn_value.as_bytes()),
+            _ => None,
+        }
+    }
+
+    /// Checks that `issuer` signed this certificate and that the names meet. The error is a sentence.
+    pub(crate) fn check_issued_by(&self, issuer: &Cert) -> Result<(), String> {
+        let tbs = self.parsed.tbs_certificate();
+        if tbs.issuer() != issuer.subject() {
+            return Err(format!(
+                "{} names {:?} as its issuer, not {:?}",
+                self.common_name,
+                self.issuer_common_name(),
+                issuer.common_name
+            ));
+        }
+        let signed = self.der.get(self.signed.clone()).unwrap_or_default();
+        issuer
+            .verify(self.parsed.signature_algorithm().oid, signed, self.parsed.signature())
+            .map_err(|why| format!("{} is not signed by {}: {why}", self.common_name, issuer.common_name))
+    }
+
+    /// Checks an RSA-PSS SHA-384 signature under this certificate's key. The error is half a sentence.
+    pub(crate) fn verify(
+        &self,
+        algorithm: ObjectIdentifier,
+        message: &[u8],
+        sig: &BitString,
+    ) -> Result<(), String> {
+        if algorithm != RSASSA_PSS {
+            return Err(format!("the algorithm is {algorithm}, not RSASSA-PSS"));
+        }
+        let key = self.rsa_key().ok_or_else(|| "the issuer's key is not RSA".to_owned())?;
+        let sig = sig.as_bytes().ok_or_else(|| "the signature is not whole bytes".to_owned())?;
+        UnparsedPublicKey::new(&signature::RSA_PSS_2048_8192_SHA384, key)
+            .verify(message, sig)
+            .map_err(|_| "the signature does not verify".to_owned())
+    }
+
+    /// Checks that this certificate may sign others: a CA with a large enough RSA key.
+    pub(crate) fn check_authority(&self, min_bits: usize) -> Result<(), String> {
+        let tbs = self.parsed.tbs_certificate();
+        let name = &self.common_name;
+        match tbs.get_extension::<BasicConstraints>() {
+            Ok(Some((_, constraints))) if constraints.ca => {}
+            _ => return Err(format!("{name} is not marked as a certificate authority")),
+        }
+        match tbs.get_extension::<KeyUsage>() {
+            Ok(None) => {}
+            Ok(Some((_, usage))) if usage.key_cert_sign() => {}
+            _ => return Err(format!("{name} may not sign certificates")),
+        }
+        match self.rsa_bits() {
+            Some(bits) if bits >= min_bits => Ok(()),
+            Some(bits) => {
+                Err(format!("{name} has an RSA key of {bits} bits, at least {min_bits} are needed"))
+            }
+            None => Err(format!("{name} has no RSA key")),
+        }
+    }
+
+    /// Whether the certificate claims to be an authority.
+    pub(crate) fn is_authority(&self) -> bool {
+        !matches!(
+            self.parsed.tbs_certificate().get_extension::<BasicConstraints>(),
+            Ok(None | Some((_, BasicConstraints { ca: false, .. })))
+        )
+    }
+
+    /// The uncompressed point of a P-384 key, 97 bytes.
+    pub(crate) fn p384_point(&self) -> Option<&[u8]> {
+        let spki = self.parsed.tbs_certificate().subject_public_key_info();
+        let curve = spki.algorithm.parameters.as_ref()?.decode_as::<ObjectIdentifier>().ok()?;
+        let point = spki.subject_public_key.as_bytes()?;
+        (spki.algorithm.oid == EC_PUBLIC_KEY && curve == SECP384R1 && point.len() == 97).then_some(point)
+    }
+
+    /// The RSA key in PKCS#1 form.
+    fn rsa_key(&self) -> Option<&[u8]> {
+        let spki = self.parsed.tbs_certificate().subject_public_key_info();
+        (spki.algorithm.oid == RSA_ENCRYPTION).then(|| spki.subject_public_key.as_bytes()).flatten()
+    }
+
+    fn rsa_bits(&self) -> Option<usize> {
+        // PKCS#1 `RSAPublicKey`: modulus and exponent (RFC 8017, appendix A.1.1).
+        let mut key = SliceReader::new(self.rsa_key()?).ok()?;
+        let modulus = key
+            .sequence(|key| {
+                let modulus = UintRef::decode(key)?;
+                UintRef::decode(key)?;
+                Ok::<_, der::Error>(modulus)
+            })
+            .ok()?
+            .as_bytes();
+        let unused = usize::try_from(modulus.first()?.leading_zeros()).ok()?;
+        (modulus.len() * 8).checked_sub(unused)
+    }
+}
+
+/// Where the signed part lies: the first element inside the outer sequence. Certificates and
+/// revocation lists share this shape.
+pub(crate) fn signed_range(der: &[u8]) -> Result<Range<usize>, der::Error> {
+    let mut outer = SliceReader::new(der)?;
+    outer.sequence(|inner| {
+        let start = usize::try_from(inner.offset())?;
+        let signed = inner.tlv_bytes()?;
+        let end = start + signed.len();
+        inner.tlv_bytes()?;
+        inner.tlv_bytes()?;
+        Ok(start..end)
+    })
+}
+
+/// The one common name of `name`.
+fn common_name(name: &Name) -> Option<String> {
+    const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
+    let mut names = name.iter().filter(|attribute| attribute.oid == COMMON_NAME);
+    match (names.next(), names.next()) {
+        (Some(only), None) => String::from_utf8(only.value.value().to_vec()).ok(),
+        _ => None,
+    }
+}

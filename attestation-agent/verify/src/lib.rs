@@ -1,0 +1,21 @@
+//! Evidence in, verdict out: the verifier behind the development KBS and `guestctl inspect`.
+//!
+//! Pure: no files, no network, no clock. Certificates, roots and the time of verification are passed
+//! in, so a verdict can be repeated. [`snp::verify`] turns AMD SEV-SNP evidence into claims,
+//! [`sample::verify`] does so for evidence without hardware, [`appraisal`] compares claims with
+//! reference values.
+//!
+//! It is NOT linked by any daemon of the guest: what a guest thinks of its own evidence is worth
+//! nothing. It is not a general X.509 validator either; it knows the AMD hierarchy only.
+#![forbid(unsafe_code)]
+
+pub mod appraisal;
+pub mod sample;
+pub mod snp;
+
+mod certificate;
+mod rejection;
+mod roots;
+
+pub use rejection::Rejection;
+pub use roots::{InvalidRoots, TrustRoots};

@@ -1,0 +1,334 @@
+//! Why evidence was refused: one variant per check.
+//!
+//! `check()` is the stable name of the failed check; the message is a sentence for the person who has
+//! to act, with what was expected and what was found. All values in it are public: they stand in the
+//! evidence or in certificates.
+
+use std::fmt;
+use std::time::Duration;
+
+use cc_evidence::Tee;
+use cc_evidence::blame::Blame;
+use cc_evidence::snp::{CpuId, Product, SigningKey};
+use der::DateTime;
+
+/// The check that evidence failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Rejection {
+    /// The evidence is not of the format of its TEE.
+    #[error("the {tee} evidence cannot be read: {why}")]
+    Format {
+        /// TEE whose evidence was expected.
+        tee: Tee,
+        /// The parser's message.
+        why: String,
+    },
+    /// A report version that this verifier does not know, or that lacks the processor's identity.
+    #[error("report version {found} is refused: versions 3 to 5 are accepted")]
+    Version {
+        /// Version in the report.
+        found: u32,
+    },
+    /// A processor that belongs to no known product.
+    #[error("the report is from {}: Milan, Genoa and Turin are known", Processor(*cpuid))]
+    Product {
+        /// Identity in the report.
+        cpuid: Option<CpuId>,
+    },
+    /// The report is not signed by a VCEK or VLEK.
+    #[error("the report is signed by {found}: a VCEK or a VLEK is needed")]
+    SigningKey {
+        /// Signing key in the report.
+        found: SigningKey,
+    },
+    /// Nobody supplied the certificate of the signing key.
+    #[error(
+        "the {kind} certificate that signs this report is neither in the evidence nor in the offline store"
+    )]
+    NoLeafCertificate {
+        /// `VCEK` or `VLEK`.
+        kind: &'static str,
+    },
+    /// A certificate that cannot be read or is of the wrong kind.
+    #[error("the {name} certificate is unusable: {why}")]
+    Certificate {
+        /// Which certificate.
+        name: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// The leaf's common name is not that of its kind.
+    #[error("the leaf certificate is named {found:?}: the report was signed by a key named {expected:?}")]
+    LeafName {
+        /// `SEV-VCEK` or `SEV-VLEK`.
+        expected: &'static str,
+        /// Common name in the certificate.
+        found: String,
+    },
+    /// The chain to a trusted root is broken.
+    #[error("the certificate chain is broken: {why}")]
+    Chain {
+        /// Where and how.
+        why: String,
+    },
+    /// A certificate outside its validity.
+    #[error("the {name} certificate is valid from {} to {}, the time of verification is {}",
+            Utc(*not_before), Utc(*not_after), Utc(*now))]
+    Validity {
+        /// Name of the check: `snp.vcek_validity`, `snp.vlek_validity` or `snp.ca_validity`.
+        check: &'static str,
+        /// Which certificate.
+        name: String,
+        /// Seconds since 1970.
+        not_before: u64,
+        /// Seconds since 1970.
+        not_after: u64,
+        /// Time of verification, seconds since 1970.
+        now: u64,
+    },
+    /// AMD revoked an intermediate key.
+    #[error("the {name} certificate is revoked")]
+    Revoked {
+        /// Which certificate.
+        name: String,
+    },
+    /// A revocation list that is there but cannot be relied on.
+    #[error("the certificate revocation list is unusable: {why}")]
+    Crl {
+        /// What is wrong.
+        why: String,
+    },
+    /// Another signature algorithm than ECDSA P-384 with SHA-384.
+    #[error("the report names signature algorithm {found}: 1 (ECDSA P-384 with SHA-384) is needed")]
+    SignatureAlgorithm {
+        /// Algorithm in the report.
+        found: u32,
+    },
+    /// The report's signature does not verify.
+    #[error("the report's signature is not valid: {why}")]
+    Signature {
+        /// How it fails.
+        why: String,
+    },
+    /// Report and certificate are for different products.
+    #[error("the leaf certificate is for {certificate}, the report is from {report}")]
+    ProductName {
+        /// Product in the certificate or of its chain.
+        certificate: String,
+        /// Product in the report.
+        report: Product,
+    },
+    /// The leaf certificate is for another firmware level than the report says.
+    #[error("the leaf certificate is for {part} level {certificate}, the report says {report}")]
+    Tcb {
+        /// Firmware component.
+        part: &'static str,
+        /// Level in the certificate; `none` when it has none.
+        certificate: String,
+        /// Level in the report; `none` when it has none.
+        report: String,
+    },
+    /// The leaf certificate belongs to another chip.
+    #[error("the VCEK certificate is for chip {certificate}, the report is from chip {report}")]
+    ChipId {
+        /// Hardware identifier in the certificate, hex.
+        certificate: String,
+        /// Chip identifier in the report, hex.
+        report: String,
+    },
+    /// The report was requested by less privileged software.
+    #[error("the report was made at VMPL {found}: only VMPL 0 is trusted")]
+    Vmpl {
+        /// Privilege level in the report.
+        found: u32,
+    },
+    /// The caller gave nothing to compare with; without it any recorded report would pass.
+    #[error("no expected {what} was given for {tee} evidence")]
+    NothingExpected {
+        /// TEE whose evidence was given.
+        tee: Tee,
+        /// `report data` or `init-data digest`.
+        what: &'static str,
+    },
+    /// The report is not bound to this session.
+    #[error("the report data is {found}: expected {expected} (nonce, TEE key or device evidence differ)")]
+    ReportData {
+        /// TEE whose evidence was given.
+        tee: Tee,
+        /// Expected field, hex.
+        expected: String,
+        /// Field in the evidence, hex.
+        found: String,
+    },
+    /// The hardware was launched with another init-data digest.
+    #[error("the host data is {found}: the init-data that was sent has digest {expected}")]
+    InitData {
+        /// Expected field, hex.
+        expected: String,
+        /// Field in the evidence, hex.
+        found: String,
+    },
+}
+
+impl Rejection {
+    /// Stable name of the failed check, for example `snp.report_data`.
+    #[must_use]
+    pub const fn check(&self) -> &'static str {
+        match self {
+            Rejection::Format { .. } => "evidence.format",
+            Rejection::Version { .. } => "snp.version",
+            Rejection::Product { .. } => "snp.product",
+            Rejection::SigningKey { .. } => "snp.signing_key",
+            Rejection::NoLeafCertificate { .. } => "snp.no_leaf_certificate",
+            Rejection::Certificate { .. } => "snp.certificate",
+            Rejection::LeafName { .. } => "snp.leaf_name",
+            Rejection::Chain { .. } => "snp.chain",
+            Rejection::Validity { check, .. } => check,
+            Rejection::Revoked { .. } => "snp.revoked",
+            Rejection::Crl { .. } => "snp.crl",
+            Rejection::SignatureAlgorithm { .. } => "snp.sig_algo",
+            Rejection::Signature { .. } => "snp.signature",
+            Rejection::ProductName { .. } => "snp.product_name",
+            Rejection::Tcb { .. } => "snp.tcb",
+            Rejection::ChipId { .. } => "snp.chip_id",
+            Rejection::Vmpl { .. } => "snp.vmpl",
+            Rejection::NothingExpected { .. } => "expectation.missing",
+            Rejection::ReportData { tee: Tee::Sample, .. } => "sample.report_data",
+            Rejection::ReportData { tee: Tee::SampleDevice, .. } => "sampledevice.report_data",
+            Rejection::ReportData { .. } => "snp.report_data",
+            Rejection::InitData { .. } => "snp.init_data",
+        }
+    }
+
+    /// Stable name for error details, the same for every failed check.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Rejection::NothingExpected { .. } => "VERIFIER_MISUSED",
+            _ => "EVIDENCE_REJECTED",
+        }
+    }
+
+    /// Who has to act: a policy said no, except when the verifier's caller forgot the expectation.
+    #[must_use]
+    pub const fn blame(&self) -> Blame {
+        match self {
+            Rejection::NothingExpected { .. } => Blame::Misused,
+            _ => Blame::Denied,
+        }
+    }
+
+    /// The next step for the operator.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        match self {
+            Rejection::Format { .. } => {
+                "check that the guest's agent sends evidence of the TEE that it names"
+            }
+            Rejection::Version { .. } => {
+                "update the SEV firmware of the host so that it writes report version 3 or later"
+            }
+            Rejection::Product { .. } => {
+                "update this verifier, or check that the report is from an EPYC processor with SEV-SNP"
+            }
+            Rejection::SigningKey { .. } => {
+                "let the host's administrator load the signing key; unsigned reports prove nothing"
+            }
+            Rejection::NoLeafCertificate { .. } => {
+                "let the host supply its certificate table, or fetch the certificate from kdsintf.amd.com \
+                 once and add it to the offline store; this verifier uses no network"
+            }
+            Rejection::Certificate { .. } | Rejection::LeafName { .. } | Rejection::ProductName { .. } => {
+                "let the host's administrator renew the certificate table; it does not fit this machine"
+            }
+            Rejection::Chain { .. } => {
+                "the evidence is signed under a root that is not trusted here: an emulator or a forgery; for \
+                 an emulator pass its test roots to the verifier by name"
+            }
+            Rejection::Validity { .. } => {
+                "check the verifier's clock, then let the host's administrator renew the certificate"
+            }
+            Rejection::Revoked { .. } => {
+                "the key is compromised: do not trust machines with it, ask the host's provider"
+            }
+            Rejection::Crl { .. } => "fetch the revocation list from AMD again, or remove it",
+            Rejection::SignatureAlgorithm { .. } | Rejection::Signature { .. } => {
+                "the report was changed on its way or was signed by another chip; collect new evidence, and \
+                 check the host if it happens again"
+            }
+            Rejection::Tcb { .. } => {
+                "the host's certificate is for another firmware level; after a firmware update the host must \
+                 fetch a new one"
+            }
+            Rejection::ChipId { .. } => {
+                "the host's certificate is another chip's; the host must fetch the one of this chip"
+            }
+            Rejection::Vmpl { .. } => "collect the evidence at VMPL 0, or let the paravisor attest",
+            Rejection::NothingExpected { .. } => "pass the digest that the session expects",
+            Rejection::ReportData { .. } => {
+                "the evidence belongs to another session (replayed or mixed up), or guest and server hash \
+                 different data"
+            }
+            Rejection::InitData { .. } => {
+                "launch the machine with the digest of the init-data that it uses, or correct the init-data \
+                 document"
+            }
+        }
+        .to_owned()
+    }
+}
+
+struct Processor(Option<CpuId>);
+
+impl fmt::Display for Processor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(cpuid) => write!(f, "an unknown processor ({cpuid})"),
+            None => f.write_str("a processor that it does not name"),
+        }
+    }
+}
+
+/// Seconds since 1970 as a date for people; the number itself beyond the year 9999.
+struct Utc(u64);
+
+impl fmt::Display for Utc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match DateTime::from_unix_duration(Duration::from_secs(self.0)) {
+            Ok(date) => write!(f, "{date}"),
+            Err(_) => write!(f, "{} s after 1970", self.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_say_expected_and_found() {
+        let validity = Rejection::Validity {
+            check: "snp.vlek_validity",
+            name: "SEV-VLEK".to_owned(),
+            not_before: 1_733_868_861,
+            not_after: 1_765_404_861,
+            now: u64::MAX,
+        };
+        assert_eq!(
+            validity.to_string(),
+            "the SEV-VLEK certificate is valid from 2024-12-10T22:14:21Z to 2025-12-10T22:14:21Z, \
+             the time of verification is 18446744073709551615 s after 1970"
+        );
+        let product = Rejection::Product { cpuid: None };
+        assert!(product.to_string().contains("does not name"), "{product}");
+    }
+
+    #[test]
+    fn a_missing_expectation_is_the_callers_fault() {
+        let missing = Rejection::NothingExpected { tee: Tee::Snp, what: "report data" };
+        assert_eq!((missing.blame(), missing.code()), (Blame::Misused, "VERIFIER_MISUSED"));
+        let vmpl = Rejection::Vmpl { found: 1 };
+        assert_eq!((vmpl.blame(), vmpl.check()), (Blame::Denied, "snp.vmpl"));
+    }
+}

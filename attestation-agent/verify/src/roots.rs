@@ -1,0 +1,236 @@
+//! The roots of trust: AMD's certificates, built in and pinned, and test roots by explicit request.
+//!
+//! An ARK counts as AMD's only when its SHA-256 equals the pin below (AMD publication 57230; fetched from
+//! `kdsintf.amd.com`). Verdicts under test roots are flagged. Roots are NEVER taken from evidence.
+
+use std::fmt;
+
+use cc_evidence::snp::Product;
+
+use crate::certificate::Cert;
+
+/// Longest text of test roots that is read, in bytes.
+const MAX_PEM_LEN: usize = 256 * 1024;
+
+/// SHA-256 of AMD's root certificates in DER.
+const PINS: [(Product, &str); 3] = [
+    (Product::Milan, "69d063b45344d26a2e94e1f4210de49ef555308287d4c174445c95639a540bcd"),
+    (Product::Genoa, "4c6598d19c18719c5dfd4a7d335f674e5bfe1d8f800cea2cf270c10d103db2f1"),
+    (Product::Turin, "1f084161a44bb6d93778a904877d4819cafa5d05ef4193b2ded9dd9c73dd3f6a"),
+];
+
+macro_rules! vendor_set {
+    ($product:ident, $name:literal) => {
+        RootSet {
+            product: Product::$product,
+            ark: include_bytes!(concat!("../roots/ark-", $name, ".der")).to_vec(),
+            ask: include_bytes!(concat!("../roots/ask-", $name, ".der")).to_vec(),
+            asvk: Some(include_bytes!(concat!("../roots/asvk-", $name, ".der")).to_vec()),
+            test: false,
+        }
+    };
+}
+
+/// The authorities under which evidence is accepted.
+#[derive(Clone)]
+pub struct TrustRoots {
+    sets: Vec<RootSet>,
+}
+
+impl TrustRoots {
+    /// AMD's roots for Milan, Genoa and Turin, and nothing else.
+    #[must_use]
+    pub fn vendor() -> Self {
+        TrustRoots {
+            sets: vec![vendor_set!(Milan, "milan"), vendor_set!(Genoa, "genoa"), vendor_set!(Turin, "turin")],
+        }
+    }
+
+    /// Adds test authorities, for an emulator: PEM with ASK, ARK and, for VLEKs, ASVK of one or more
+    /// products. Common names decide which is which: `SEV-Milan`, `ARK-Milan`, `SEV-VLEK-Milan`.
+    /// RSA keys of 2048 bits suffice here; AMD's have 4096.
+    ///
+    /// # Errors
+    /// [`InvalidRoots`] when the text is not such a set or its signatures do not verify.
+    pub fn with_test_roots(mut self, pem: &str) -> Result<Self, InvalidRoots> {
+        let certs = read_pem(pem)?;
+        let mut used = 0;
+        for product in Product::ALL {
+            let named = |name: String| -> Result<Option<Vec<u8>>, InvalidRoots> {
+                let mut found = certs.iter().filter(|cert| cert.common_name() == name);
+                match (found.next(), found.next()) {
+                    (one, None) => Ok(one.map(|cert| cert.der().to_vec())),
+                    (_, Some(_)) => Err(InvalidRoots::new(format!("{name} is there twice"))),
+                }
+            };
+            let ark = named(format!("ARK-{product}"))?;
+            let ask = named(format!("SEV-{product}"))?;
+            let asvk = named(format!("SEV-VLEK-{product}"))?;
+            used += [&ark, &ask, &asvk].into_iter().flatten().count();
+            match (ark, ask, asvk) {
+                (Some(ark), Some(ask), asvk) => {
+                    let set = RootSet { product, ark, ask, asvk, test: true };
+                    set.authorities().map_err(InvalidRoots::new)?;
+                    self.sets.push(set);
+                }
+                (None, None, None) => {}
+                _ => {
+                    return Err(InvalidRoots::new(format!(
+                        "ARK-{product} and SEV-{product} must both be there"
+                    )));
+                }
+            }
+        }
+        if used == 0 || used != certs.len() {
+            return Err(InvalidRoots::new(format!(
+                "{used} of {} certificates have a common name like ARK-Milan, SEV-Milan or SEV-VLEK-Milan",
+                certs.len()
+            )));
+        }
+        Ok(self)
+    }
+
+    /// Whether test roots were added.
+    #[must_use]
+    pub fn has_test_roots(&self) -> bool {
+        self.sets.iter().any(|set| set.test)
+    }
+
+    pub(crate) fn sets(&self) -> &[RootSet] {
+        &self.sets
+    }
+}
+
+impl fmt::Debug for TrustRoots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.sets.iter().map(|set| (set.product, if set.test { "test" } else { "AMD" }));
+        f.debug_list().entries(names).finish()
+    }
+}
+
+/// Test roots that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the test roots are unusable: {why}")]
+pub struct InvalidRoots {
+    why: String,
+}
+
+impl InvalidRoots {
+    fn new(why: String) -> Self {
+        InvalidRoots { why }
+    }
+
+    /// Stable name for logs.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        "TEST_ROOTS_INVALID"
+    }
+
+    /// The next step for the operator.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        "pass the PEM file that the emulator wrote at its start: ASK, ARK and optionally ASVK".to_owned()
+    }
+}
+
+/// The authorities of one product, as DER.
+#[derive(Clone)]
+pub(crate) struct RootSet {
+    pub(crate) product: Product,
+    ark: Vec<u8>,
+    ask: Vec<u8>,
+    asvk: Option<Vec<u8>>,
+    pub(crate) test: bool,
+}
+
+/// The same, read and checked against each other.
+#[derive(Clone, Debug)]
+pub(crate) struct Authorities {
+    pub(crate) ark: Cert,
+    pub(crate) ask: Cert,
+    pub(crate) asvk: Option<Cert>,
+}
+
+impl RootSet {
+    /// Reads the set and checks all that does not depend on time: names, the pin of a vendor's ARK, its
+    /// self-signature, both signatures by it, CA marks, key sizes. The error is a sentence.
+    pub(crate) fn authorities(&self) -> Result<Authorities, String> {
+        let read = |der: &[u8], name: String| {
+            let cert = Cert::read(der).map_err(|why| format!("{name} is unusable: {why}"))?;
+            if cert.common_name() == name {
+                Ok(cert)
+            } else {
+                Err(format!("{:?} stands where {name} is expected", cert.common_name()))
+            }
+        };
+        let product = self.product;
+        let ark = read(&self.ark, format!("ARK-{product}"))?;
+        let ask = read(&self.ask, format!("SEV-{product}"))?;
+        let asvk = self.asvk.as_deref().map(|der| read(der, format!("SEV-VLEK-{product}"))).transpose()?;
+        if !self.test && !PINS.contains(&(product, &hex::encode(ark.sha256()))) {
+            return Err(format!("ARK-{product} has SHA-256 {}, not AMD's", hex::encode(ark.sha256())));
+        }
+        let min_bits = if self.test { 2048 } else { 4096 };
+        ark.check_authority(min_bits)?;
+        ark.check_issued_by(&ark)?;
+        for cert in [Some(&ask), asvk.as_ref()].into_iter().flatten() {
+            cert.check_authority(min_bits)?;
+            cert.check_issued_by(&ark)?;
+        }
+        Ok(Authorities { ark, ask, asvk })
+    }
+}
+
+fn read_pem(pem: &str) -> Result<Vec<Cert>, InvalidRoots> {
+    const END: &str = "-----END CERTIFICATE-----";
+    if pem.len() > MAX_PEM_LEN {
+        return Err(InvalidRoots::new(format!("{} bytes are more than {MAX_PEM_LEN}", pem.len())));
+    }
+    let blocks = pem.split_inclusive(END).map(str::trim).filter(|block| !block.is_empty());
+    blocks.map(|block| Cert::read(block.as_bytes()).map_err(InvalidRoots::new)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn built_in_certificates_match_the_pins_and_sign_each_other() {
+        let roots = TrustRoots::vendor();
+        let found: Vec<_> = roots
+            .sets()
+            .iter()
+            .map(|set| (set.product, hex::encode(set.authorities().unwrap().ark.sha256())))
+            .collect();
+        let expected: Vec<_> = PINS.iter().map(|(product, pin)| (*product, (*pin).to_owned())).collect();
+        assert_eq!(found, expected);
+        assert!(roots.sets().iter().all(|set| set.authorities().unwrap().asvk.is_some()));
+        assert!(!roots.has_test_roots());
+    }
+
+    #[test]
+    fn another_products_ark_is_refused() {
+        let TrustRoots { mut sets } = TrustRoots::vendor();
+        sets[0].ark = sets[1].ark.clone();
+        let why = sets[0].authorities().unwrap_err();
+        assert!(why.contains("ARK-Genoa"), "{why}");
+    }
+
+    #[test]
+    fn every_flipped_byte_of_a_built_in_root_is_noticed() {
+        let TrustRoots { sets } = TrustRoots::vendor();
+        for index in (0..sets[0].ark.len()).step_by(7) {
+            let mut set = sets[0].clone();
+            set.ark[index] ^= 1;
+            assert!(set.authorities().is_err(), "byte {index}");
+        }
+    }
+
+    #[test]
+    fn test_roots_need_a_complete_set() {
+        for pem in ["", "nonsense", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
+            let error = TrustRoots::vendor().with_test_roots(pem).unwrap_err();
+            assert_eq!(error.code(), "TEST_ROOTS_INVALID", "{pem:?}");
+        }
+    }
+}
