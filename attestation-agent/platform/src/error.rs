@@ -1,0 +1,230 @@
+//! The one error type of this crate, with a stable code and a next step for the operator per case.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use cc_evidence::blame::Blame;
+
+use crate::detect::Probe;
+
+/// Why there is no evidence.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlatformError {
+    /// No platform that this version can serve was found. Carries everything that was looked for.
+    #[error("no usable TEE found: {}", list(.tried))]
+    NoPlatform {
+        /// What was looked for and what was found.
+        tried: Vec<Probe>,
+    },
+    /// The configfs directory for TSM reports does not exist.
+    #[error("{} does not exist, only {}", .path.display(), .existing.display())]
+    TsmMissing {
+        /// The missing directory.
+        path: PathBuf,
+        /// The longest part of it that exists.
+        existing: PathBuf,
+    },
+    /// The TSM core is there, but no TEE driver has registered with it, or the driver has gone.
+    #[error("{step}: no TEE driver is bound to the kernel's TSM interface (ENXIO)")]
+    TsmNoProvider {
+        /// What was being done.
+        step: String,
+    },
+    /// The process may not use the interface.
+    #[error("{step}: not permitted ({source})")]
+    TsmAccess {
+        /// What was being done.
+        step: String,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel refused the request as invalid.
+    #[error("{step}: the kernel refused the request as invalid (EINVAL)")]
+    TsmRefused {
+        /// What was being done.
+        step: String,
+    },
+    /// Any other failure of the interface.
+    #[error("{step} failed: {source}")]
+    TsmIo {
+        /// What was being done.
+        step: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The time limit passed.
+    #[error("{step}: no answer within {} s", .limit.as_secs_f32())]
+    TsmTimeout {
+        /// What was being waited for.
+        step: String,
+        /// The limit.
+        limit: Duration,
+    },
+    /// An earlier request is still inside the kernel, past its time limit.
+    #[error("refused: an earlier TSM request has been inside the kernel for {} s and has not come back", .since.as_secs())]
+    TsmStuck {
+        /// How long the earlier request has been there.
+        since: Duration,
+    },
+    /// Somebody else wrote to the entry of this request, again and again.
+    #[error(
+        "the TSM report entry was changed by another process: generation {found} where {expected} was expected"
+    )]
+    TsmInterference {
+        /// The number of writes this process made.
+        expected: u64,
+        /// What the kernel counted.
+        found: u64,
+    },
+    /// An attribute has a form that the kernel's interface does not have.
+    #[error("TSM attribute {attribute} is malformed: {reason}")]
+    TsmMalformed {
+        /// The attribute.
+        attribute: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The TEE driver behind the interface is not the one found at start.
+    #[error("the TSM provider is {found:?}, expected {expected:?}")]
+    ProviderChanged {
+        /// The provider found at start.
+        expected: &'static str,
+        /// The provider now.
+        found: String,
+    },
+    /// The evidence cannot be parsed.
+    #[error("the {what} from the hardware is malformed: {source}")]
+    BadEvidence {
+        /// Which part.
+        what: &'static str,
+        /// What is wrong.
+        source: cc_evidence::Error,
+    },
+    /// The evidence is well formed but does not contain the report data that was asked for.
+    #[error("the {what} from the hardware does not contain the report data that was asked for")]
+    EvidenceMismatch {
+        /// Which part.
+        what: &'static str,
+    },
+    /// The machine was launched with other init-data.
+    #[error("init-data mismatch: the hardware holds {found}, the document needs {expected}")]
+    InitDataMismatch {
+        /// Hex of what the document's digest gives.
+        expected: String,
+        /// Hex of what the hardware holds.
+        found: String,
+    },
+    /// The caller gave no digest. Zero bytes would match a machine that was launched without init-data.
+    #[error("checking the init-data against the hardware: the digest is empty")]
+    EmptyDigest,
+    /// The operating system refused a thread or random bytes.
+    #[error("{step} failed: {source}")]
+    System {
+        /// What was being done.
+        step: &'static str,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+impl PlatformError {
+    /// Who has to act: but for one misuse always the one who runs the machine, as no peer takes part here.
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::EmptyDigest => Blame::Misused,
+            _ => Blame::Platform,
+        }
+    }
+
+    /// The stable code of this case.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NoPlatform { .. } => "TEE_NOT_FOUND",
+            Self::TsmMissing { .. } => "TSM_MISSING",
+            Self::TsmNoProvider { .. } => "TSM_NO_PROVIDER",
+            Self::TsmAccess { .. } => "TSM_ACCESS_DENIED",
+            Self::TsmRefused { .. } => "TSM_REFUSED",
+            Self::TsmIo { .. } => "TSM_IO",
+            Self::TsmTimeout { .. } => "TSM_TIMEOUT",
+            Self::TsmStuck { .. } => "TSM_STUCK",
+            Self::TsmInterference { .. } => "TSM_INTERFERENCE",
+            Self::TsmMalformed { .. } => "TSM_MALFORMED",
+            Self::ProviderChanged { .. } => "TSM_PROVIDER_CHANGED",
+            Self::BadEvidence { .. } => "EVIDENCE_MALFORMED",
+            Self::EvidenceMismatch { .. } => "EVIDENCE_MISMATCH",
+            Self::InitDataMismatch { .. } => "INIT_DATA_MISMATCH",
+            Self::EmptyDigest => "INIT_DATA_DIGEST_EMPTY",
+            Self::System { .. } => "SYSTEM_RESOURCE",
+        }
+    }
+
+    /// The next step for the operator, one sentence or two.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::NoPlatform { .. } => {
+                "run inside a confidential VM with Linux 6.7 or later, load the guest driver (sev-guest), mount \
+                 configfs on /sys/kernel/config; for development without hardware name the sample platform in \
+                 the configuration"
+            }
+            Self::TsmMissing { .. } => {
+                "the kernel must be 6.7 or later with CONFIG_TSM_REPORTS; mount configfs (mount -t configfs none \
+                 /sys/kernel/config) and load the guest driver (modprobe sev-guest)"
+            }
+            Self::TsmNoProvider { .. } => {
+                "load the guest driver (modprobe sev-guest) and look for its messages in the kernel log; without \
+                 a TEE under this VM it cannot bind"
+            }
+            Self::TsmAccess { .. } => {
+                "the agent must run as root, and /sys/kernel/config must be writable in its sandbox (in a \
+                 container: mount it read-write; in a unit: ReadWritePaths=/sys/kernel/config/tsm/report)"
+            }
+            Self::TsmRefused { .. } => {
+                "look in the kernel log; a privilege level (VMPL) outside of what the guest may use is the usual cause"
+            }
+            Self::TsmIo { .. } => {
+                "look in the kernel log for messages of the guest driver; after a lost message key of sev-guest \
+                 only a reboot helps"
+            }
+            Self::TsmTimeout { .. } => {
+                "the host's firmware or hypervisor does not answer: try again later, then ask the provider of \
+                 the machine; a longer limit can be set in the configuration"
+            }
+            Self::TsmStuck { .. } => {
+                "nothing can be sent to the TEE driver before the earlier call returns; if it does not, reboot \
+                 the machine and report it to its provider"
+            }
+            Self::TsmInterference { .. } => {
+                "find the process that writes below /sys/kernel/config/tsm/report in directories that are not its own"
+            }
+            Self::TsmMalformed { .. } => {
+                "this is not the kernel's TSM interface as documented in configfs-tsm-report: check what is \
+                 mounted on /sys/kernel/config"
+            }
+            Self::ProviderChanged { .. } => "restart the agent so that it detects its platform again",
+            Self::BadEvidence { .. } => {
+                "the answer of the host's firmware or hypervisor is damaged: try again, then report it to the \
+                 provider of the machine"
+            }
+            Self::EvidenceMismatch { .. } => {
+                "the host answered with evidence for another request; nothing was sent. If this repeats, do not \
+                 trust the host and report it"
+            }
+            Self::InitDataMismatch { .. } => {
+                "launch the machine with the digest of exactly this init-data document in its host data, or \
+                 give it the document it was launched with"
+            }
+            Self::EmptyDigest => "pass the digest of the init-data document in the algorithm that it names",
+            Self::System { .. } => "check the limits on processes and memory of the agent's unit",
+        }
+        .to_owned()
+    }
+}
+
+/// The probes as one line.
+fn list(tried: &[Probe]) -> String {
+    let parts: Vec<String> = tried.iter().map(ToString::to_string).collect();
+    parts.join("; ")
+}

@@ -1,0 +1,127 @@
+//! The hardware rim: turns report data into evidence on the machine this process runs on.
+//!
+//! One file per platform, one shared file per kernel interface ([`tsm`]). Everything here blocks, because
+//! the kernel interfaces block; callers run it on a thread that may wait. Nothing here knows a network, a key
+//! broker, a token or a message format of the daemons, and nothing here judges evidence: what the machine
+//! says is passed on, apart from the self-check that it answers the question that was asked.
+//!
+//! Evidence comes from the host's firmware and hypervisor, so it is hostile input: sizes are capped, reports
+//! are parsed before they are passed on, and a call that does not return in time does not take the caller
+//! with it.
+
+#![forbid(unsafe_code)]
+
+use std::fmt::Debug;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use cc_evidence::blame::Blame;
+pub use cc_evidence::{ReportData, Tee};
+
+mod detect;
+mod error;
+mod sample;
+mod snp;
+pub mod tsm;
+
+pub use detect::{Detected, Probe, detect};
+pub use error::PlatformError as Error;
+
+/// Time limit for one evidence request when the configuration names none: firmware under load needs seconds,
+/// and the kernel driver itself gives up on a throttled request after 60 seconds.
+pub const DEFAULT_QUOTE_TIME_LIMIT: Duration = Duration::from_secs(60);
+
+/// The directory that stands for `/` when kernel interfaces are opened.
+///
+/// `/` in production. Anything else means that evidence may come from an emulator, so the caller that sets it
+/// must log it loudly.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SysRoot(PathBuf);
+
+impl SysRoot {
+    /// Uses `root` in place of `/`.
+    pub fn new(root: PathBuf) -> Self {
+        Self(root)
+    }
+
+    /// The path of `below` (with or without a leading `/`) under this root.
+    pub fn path(&self, below: &str) -> PathBuf {
+        self.0.join(below.trim_start_matches('/'))
+    }
+
+    /// True if this is the real root of the machine.
+    pub fn is_real(&self) -> bool {
+        self.0 == Path::new("/")
+    }
+}
+
+impl Default for SysRoot {
+    fn default() -> Self {
+        Self(PathBuf::from("/"))
+    }
+}
+
+/// What [`detect`] needs to know.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where the kernel interfaces are.
+    pub sys_root: SysRoot,
+    /// True if the configuration names the sample platform. It proves nothing and is for development alone;
+    /// it is used only where no hardware platform was found.
+    pub sample: bool,
+    /// How long one evidence request may take, the time in the queue included.
+    pub quote_time_limit: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { sys_root: SysRoot::default(), sample: false, quote_time_limit: DEFAULT_QUOTE_TIME_LIMIT }
+    }
+}
+
+/// One source of evidence.
+pub trait Platform: Send + Sync + Debug {
+    /// The platform's name on the wire.
+    fn tee(&self) -> Tee;
+
+    /// Evidence over `data` as the compact JSON text of the wire. Blocks for as long as the hardware needs,
+    /// at most for the time limit given at detection.
+    ///
+    /// The evidence is checked to contain `data` before it is given out.
+    ///
+    /// # Errors
+    /// [`Error`] of the kernel interface, [`Error::BadEvidence`] if the answer cannot be parsed, and
+    /// [`Error::EvidenceMismatch`] if it answers another question.
+    fn evidence(&self, data: &ReportData) -> Result<String, Error>;
+
+    /// Compares the `digest` of an init-data document with what the hardware was launched with.
+    ///
+    /// # Errors
+    /// [`Error::InitDataMismatch`] if the machine was launched with other init-data, else as [`evidence`].
+    ///
+    /// [`evidence`]: Platform::evidence
+    fn bind_init_data(&self, digest: &[u8]) -> Result<InitDataBinding, Error>;
+}
+
+/// Whether the hardware vouches for the init-data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InitDataBinding {
+    /// The hardware holds the same digest.
+    Bound,
+    /// This platform has no field for it: nothing was checked.
+    Unsupported,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_stay_under_the_root() {
+        let root = SysRoot::new(PathBuf::from("/tmp/fake"));
+        assert_eq!(root.path("sys/kernel"), Path::new("/tmp/fake/sys/kernel"));
+        assert_eq!(root.path("/sys/kernel"), Path::new("/tmp/fake/sys/kernel"));
+        assert!(!root.is_real());
+        assert!(SysRoot::default().is_real());
+    }
+}
