@@ -1,0 +1,179 @@
+//! The emulated TEE driver: answers requests with signed reports, with the delays and faults of the machine.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use cc_evidence::snp::{CertEntry, CertKind, cert_table};
+use fuser::Errno;
+
+use crate::entry::{Blobs, Request};
+use crate::machine::{Certificates, Fault, Machine, MachineSource};
+use crate::report::{self, REPORT_LEN};
+use crate::stats::Stats;
+use crate::{Error, TestChain};
+
+/// How often a hanging request looks whether it may go on.
+const HANG_STEP: Duration = Duration::from_millis(20);
+/// Length of a huge answer.
+const HUGE_LEN: usize = 4 * 1024 * 1024;
+
+/// The emulated driver.
+#[derive(Debug)]
+pub(crate) struct Device {
+    chain: Arc<TestChain>,
+    machine: MachineSource,
+    /// Time that every report takes.
+    generation_time: Duration,
+    report_id: [u8; 32],
+    /// One report at a time, as in the kernel; what is kept from the last one.
+    last: Mutex<Last>,
+    stopped: AtomicBool,
+    pub(crate) stats: Stats,
+}
+
+#[derive(Debug, Default)]
+struct Last {
+    report: Option<[u8; REPORT_LEN]>,
+    /// The chip's certificate for this machine: signing it costs more than all else.
+    vcek: Option<(Machine, Vec<u8>)>,
+}
+
+impl Device {
+    pub(crate) fn new(
+        chain: Arc<TestChain>,
+        machine: MachineSource,
+        generation_time: Duration,
+        stats: Stats,
+    ) -> Result<Self, Error> {
+        let mut report_id = [0; 32];
+        getrandom::fill(&mut report_id).map_err(|_| Error::Crypto { step: "reading random bytes" })?;
+        Ok(Self {
+            chain,
+            machine,
+            generation_time,
+            report_id,
+            last: Mutex::default(),
+            stopped: AtomicBool::new(false),
+            stats,
+        })
+    }
+
+    /// The machine if it has a TEE driver, ENXIO if not.
+    pub(crate) fn machine(&self) -> Result<Machine, Errno> {
+        let machine = self.machine.load().map_err(|error| log(&error))?;
+        if machine.provider().is_some() { Ok(machine) } else { Err(Errno::ENXIO) }
+    }
+
+    /// Makes a report. Blocks for as long as the machine wants.
+    pub(crate) fn generate(&self, request: &Request) -> Result<Blobs, Errno> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let machine = self.machine_that_answers()?;
+        if machine.fault == Fault::Busy {
+            return Err(Errno::EBUSY);
+        }
+        pause(self.generation_time + machine.delay());
+        let blobs = self.answer(&mut last, &machine, request).map_err(|error| log(&error))?;
+        self.stats.update(|counts| counts.quotes += 1);
+        Ok(blobs)
+    }
+
+    /// Lets hanging requests end with an error.
+    pub(crate) fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+
+    fn machine_that_answers(&self) -> Result<Machine, Errno> {
+        loop {
+            let machine = self.machine()?;
+            if machine.fault != Fault::Hang {
+                return Ok(machine);
+            }
+            if self.stopped.load(Ordering::Relaxed) {
+                return Err(log(&Error::Stopped));
+            }
+            pause(HANG_STEP);
+        }
+    }
+
+    fn answer(
+        &self,
+        last: &mut MutexGuard<'_, Last>,
+        machine: &Machine,
+        request: &Request,
+    ) -> Result<Blobs, Error> {
+        if request.privlevel < machine.vmpl {
+            return Err(Error::PrivilegeLevel { asked: request.privlevel, floor: machine.vmpl });
+        }
+        let fresh = self.report(machine, request, &request.report_data)?;
+        let given = match machine.fault {
+            Fault::Stale => match last.report {
+                Some(previous) => previous,
+                // Nothing was asked before: a report over other data is as stale.
+                None => self.report(machine, request, &[0x5A; 64])?,
+            },
+            _ => fresh,
+        };
+        last.report = Some(fresh);
+        Ok(Blobs {
+            outblob: in_length(&given, machine.fault).into(),
+            auxblob: self.table(last, machine)?.into(),
+        })
+    }
+
+    fn report(
+        &self,
+        machine: &Machine,
+        request: &Request,
+        data: &[u8; 64],
+    ) -> Result<[u8; REPORT_LEN], Error> {
+        report::build(&self.chain, machine, data, request.privlevel, &self.report_id)
+    }
+
+    /// The certificate table.
+    fn table(&self, last: &mut Last, machine: &Machine) -> Result<Vec<u8>, Error> {
+        if machine.certificates == Certificates::None {
+            return Ok(Vec::new());
+        }
+        let vcek = match &last.vcek {
+            Some((for_machine, vcek)) if for_machine == machine => vcek.clone(),
+            _ => {
+                let vcek = self.chain.vcek_der(machine)?;
+                last.vcek = Some((machine.clone(), vcek.clone()));
+                vcek
+            }
+        };
+        let mut entries = vec![CertEntry { kind: CertKind::Vcek, data: vcek }];
+        if machine.certificates == Certificates::Full {
+            entries.push(CertEntry { kind: CertKind::Ask, data: self.chain.ask_der().to_vec() });
+            entries.push(CertEntry { kind: CertKind::Ark, data: self.chain.ark_der().to_vec() });
+        }
+        Ok(cert_table::encode(&entries)?)
+    }
+}
+
+/// The report in the length that the fault gives it.
+fn in_length(report: &[u8; REPORT_LEN], fault: Fault) -> Vec<u8> {
+    let mut bytes = report.to_vec();
+    match fault {
+        Fault::Short => bytes.truncate(REPORT_LEN - 1),
+        Fault::Empty => bytes.clear(),
+        Fault::Huge => bytes.resize(HUGE_LEN, 0),
+        _ => {}
+    }
+    bytes
+}
+
+/// The client sees an I/O error; the reason is for the person who runs the emulator.
+fn log(error: &Error) -> Errno {
+    tracing::error!(%error, "no report");
+    Errno::EIO
+}
+
+#[allow(clippy::disallowed_methods)] // a thread per report, outside of any runtime
+fn pause(duration: Duration) {
+    if !duration.is_zero() {
+        thread::sleep(duration);
+    }
+}

@@ -1,0 +1,122 @@
+//! Command line of the emulator: mounts it, tells when it is ready, and takes it away on a signal.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Parser;
+use tee_emulator::{Emulator, Machine, MachineSource, Setup, TestChain, machine};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// How often is checked whether somebody else has unmounted the emulator.
+const CHECK: Duration = Duration::from_millis(200);
+
+/// An emulated AMD SEV-SNP machine: the kernel's configfs interface for TSM reports as a file system that answers
+/// with reports signed under roots made at start. For tests and demos. Needs root and /dev/fuse.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = "Example:
+  tee-emulator --print-machine > machine.toml
+  mkdir -p root/sys/kernel/config/tsm/report
+  tee-emulator --mount root/sys/kernel/config/tsm/report --machine machine.toml --roots-out roots.pem
+It prints one line of JSON when it is ready. Change machine.toml (rename another file over it) to change the
+machine while it runs. SIGTERM or SIGINT ends it and unmounts."
+)]
+struct Arguments {
+    /// Directory to mount on; made if it does not exist.
+    #[arg(long, value_name = "DIR", required_unless_present = "print_machine")]
+    mount: Option<PathBuf>,
+    /// Machine file, read anew for every report. Without it: the default machine.
+    #[arg(long, value_name = "FILE.toml")]
+    machine: Option<PathBuf>,
+    /// Where to write the roots (intermediate, then root) as PEM, for the relying party of the test.
+    #[arg(long, value_name = "FILE.pem")]
+    roots_out: Option<PathBuf>,
+    /// Where to keep the counters, {"quotes": N, "entries_open": N}.
+    #[arg(long, value_name = "FILE.json")]
+    stats: Option<PathBuf>,
+    /// Milliseconds that every report takes, as firmware does.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    generation_time_ms: u64,
+    /// Print a machine file with every field and its default, and end.
+    #[arg(long)]
+    print_machine: bool,
+}
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::builder()
+                .with_default_directive(tracing::Level::INFO.into())
+                .from_env_lossy(),
+        )
+        .init();
+    match run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<()> {
+    if arguments.print_machine {
+        return print(machine::EXAMPLE);
+    }
+    let mount_point = arguments.mount.context("--mount is missing")?;
+    // Signals are taken before anything is mounted, so that none of them leaves a mount behind.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let _entered = runtime.enter();
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+
+    let source = match arguments.machine {
+        Some(path) => MachineSource::File(path),
+        None => MachineSource::Shared(Arc::new(std::sync::Mutex::new(Machine::default()))),
+    };
+    let chain = Arc::new(TestChain::generate(source.load()?.product)?);
+    if let Some(path) = &arguments.roots_out {
+        fs::write(path, chain.roots_pem()?)
+            .with_context(|| format!("writing the roots to {}", path.display()))?;
+    }
+    let setup = Setup {
+        mount_point: mount_point.clone(),
+        machine: source,
+        stats: arguments.stats,
+        generation_time: Duration::from_millis(arguments.generation_time_ms),
+    };
+    let emulator = Emulator::mount(setup, Arc::clone(&chain))?;
+    let ready = serde_json::json!({
+        "ready": true,
+        "pid": std::process::id(),
+        "mount": mount_point,
+        "product": chain.product().name(),
+        "roots": arguments.roots_out,
+    });
+    print(&format!("{ready}\n"))?;
+    let unmounted = runtime.block_on(async {
+        let mut check = tokio::time::interval(CHECK);
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => return false,
+                _ = interrupt.recv() => return false,
+                _ = check.tick() => if emulator.is_finished() { return true },
+            }
+        }
+    });
+    drop(emulator);
+    anyhow::ensure!(!unmounted, "{} was unmounted by somebody else", mount_point.display());
+    Ok(())
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}

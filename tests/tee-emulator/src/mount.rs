@@ -1,0 +1,143 @@
+//! Mounting the emulator and taking it away again, whatever its clients do.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fuser::{BackgroundSession, Config, MountOption, SessionACL};
+use rustix::io::Errno;
+use rustix::mount::{UnmountFlags, unmount};
+
+use crate::device::Device;
+use crate::filesystem::Report;
+use crate::machine::MachineSource;
+use crate::stats::Stats;
+use crate::{Error, TestChain};
+
+/// How long clients get to close their files before the mount is taken from them.
+const PATIENCE: Duration = Duration::from_secs(1);
+const STEP: Duration = Duration::from_millis(10);
+
+/// What [`Emulator::mount`] needs to know.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Where to mount; made if it does not exist.
+    pub mount_point: PathBuf,
+    /// The emulated machine.
+    pub machine: MachineSource,
+    /// A file for the counters, JSON.
+    pub stats: Option<PathBuf>,
+    /// Time that every report takes, as firmware does.
+    pub generation_time: Duration,
+}
+
+/// A mounted emulator. Dropping it unmounts.
+#[derive(Debug)]
+pub struct Emulator {
+    session: Option<BackgroundSession>,
+    mount_point: PathBuf,
+    device: Arc<Device>,
+}
+
+impl Emulator {
+    /// Mounts the emulator and serves it on threads of its own.
+    ///
+    /// # Errors
+    /// [`Error::Mount`] without root or `/dev/fuse`; [`Error::File`] and [`Error::Machine`] for the machine file;
+    /// [`Error::ProductChanged`] if `chain` is of another product.
+    pub fn mount(setup: Setup, chain: Arc<TestChain>) -> Result<Self, Error> {
+        let machine = setup.machine.load()?;
+        if machine.product != chain.product() {
+            return Err(Error::ProductChanged { made: chain.product(), now: machine.product });
+        }
+        let failed = |source| Error::Mount { path: setup.mount_point.clone(), source };
+        remove_dead_mount(&setup.mount_point).map_err(failed)?;
+        fs::create_dir_all(&setup.mount_point).map_err(failed)?;
+        let mount_point = setup.mount_point.canonicalize().map_err(failed)?;
+        let device = Device::new(
+            chain,
+            setup.machine.clone(),
+            setup.generation_time,
+            Stats::new(setup.stats.clone()),
+        )?;
+        let device = Arc::new(device);
+        let mut config = Config::default();
+        // By the system call: AutoUnmount would need the fusermount program.
+        config.mount_options = vec![
+            MountOption::FSName("tee-emulator".to_owned()),
+            MountOption::DefaultPermissions,
+            MountOption::NoExec,
+        ];
+        config.acl = SessionACL::All;
+        let session =
+            fuser::spawn_mount(Report::new(Arc::clone(&device)), &mount_point, &config).map_err(failed)?;
+        Ok(Self { session: Some(session), mount_point, device })
+    }
+
+    /// Reports made so far, cached ones not counted.
+    pub fn quotes(&self) -> u64 {
+        self.device.stats.counts().quotes
+    }
+
+    /// Request directories that exist now.
+    pub fn entries_open(&self) -> u64 {
+        self.device.stats.counts().entries_open
+    }
+
+    /// True if somebody else has unmounted it.
+    pub fn is_finished(&self) -> bool {
+        self.session.as_ref().is_none_or(|session| session.guard.is_finished())
+    }
+
+    fn take_away(&mut self) {
+        let Some(session) = self.session.take() else { return };
+        // Hanging requests end now, so that their clients can close.
+        self.device.stop();
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            match unmount(&self.mount_point, UnmountFlags::empty()) {
+                Err(Errno::BUSY) if Instant::now() < give_up => pause(),
+                Err(Errno::BUSY) => {
+                    tracing::warn!(path = %self.mount_point.display(), "still in use, unmounting lazily");
+                    if let Err(error) = unmount(&self.mount_point, UnmountFlags::DETACH) {
+                        tracing::error!(path = %self.mount_point.display(), %error, "cannot unmount");
+                    }
+                    break;
+                }
+                Err(error) if !session.guard.is_finished() => {
+                    tracing::error!(path = %self.mount_point.display(), %error, "cannot unmount");
+                    break;
+                }
+                // Unmounted, or somebody else has done it.
+                Ok(()) | Err(_) => break,
+            }
+        }
+        while !session.guard.is_finished() && Instant::now() < give_up {
+            pause();
+        }
+    }
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        self.take_away();
+    }
+}
+
+/// Takes away what a killed emulator left: a mount that answers "not connected".
+fn remove_dead_mount(path: &Path) -> std::io::Result<()> {
+    match fs::metadata(path) {
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::NOTCONN) => {
+            tracing::warn!(path = %path.display(), "removing the mount of a dead emulator");
+            Ok(unmount(path, UnmountFlags::DETACH)?)
+        }
+        _ => Ok(()),
+    }
+}
+
+#[allow(clippy::disallowed_methods)] // at the end of the program or of a test, outside of any runtime
+fn pause() {
+    thread::sleep(STEP);
+}

@@ -1,0 +1,71 @@
+//! A root directory with the emulator mounted where the kernel's interface would be.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tee_emulator::{Emulator, Machine, MachineSource, Setup, TestChain};
+
+/// Where the interface is below a root.
+pub(crate) const REPORT: &str = "sys/kernel/config/tsm/report";
+
+/// An emulator in this process. The fields are dropped in order: the mount goes before its directory.
+pub(crate) struct Room {
+    pub(crate) emulator: Emulator,
+    pub(crate) machine: Arc<Mutex<Machine>>,
+    root: tempfile::TempDir,
+}
+
+impl Room {
+    /// A machine, or none if this process cannot mount.
+    pub(crate) fn new(machine: Machine) -> Option<Self> {
+        if !can_mount() {
+            return None;
+        }
+        let root = tempfile::tempdir().unwrap();
+        let chain = Arc::new(TestChain::generate(machine.product).unwrap());
+        let machine = Arc::new(Mutex::new(machine));
+        let setup = Setup {
+            mount_point: root.path().join(REPORT),
+            machine: MachineSource::Shared(Arc::clone(&machine)),
+            stats: None,
+            generation_time: Duration::ZERO,
+        };
+        Some(Self { emulator: Emulator::mount(setup, chain).unwrap(), machine, root })
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        self.root.path()
+    }
+
+    pub(crate) fn report(&self) -> PathBuf {
+        self.root.path().join(REPORT)
+    }
+
+    pub(crate) fn change(&self, change: impl FnOnce(&mut Machine)) {
+        change(&mut self.machine.lock().unwrap());
+    }
+
+    /// Request directories as a program sees them.
+    pub(crate) fn directories(&self) -> Vec<String> {
+        list(&self.report())
+    }
+}
+
+pub(crate) fn list(directory: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(directory).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// False, with the reason on standard error, where FUSE cannot be mounted.
+pub(crate) fn can_mount() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    let device = Path::new("/dev/fuse").exists();
+    if !root || !device {
+        eprintln!("skipped: mounting FUSE needs root ({root}) and /dev/fuse ({device})");
+    }
+    root && device
+}
