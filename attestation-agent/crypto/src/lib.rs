@@ -1,0 +1,27 @@
+//! Secret bytes, the TEE key pair and the JWE of the KBS protocol.
+//!
+//! A key broker answers a resource request with a flattened JWE (RFC 7516) that only the key named in the
+//! attested evidence can open. This crate makes that key, opens the answer, and, for the other side of the
+//! conversation, seals one. The primitives come from AWS-LC; what is ours is the strict parsing around them.
+//!
+//! It is not a general JOSE library: one content encryption (`A256GCM`), two key algorithms
+//! (`ECDH-ES+A256KW` on P-256 or P-521, `RSA-OAEP-256`), one serialization. It knows nothing of HTTP, the
+//! KBS, files or evidence.
+#![forbid(unsafe_code)]
+
+mod base64url;
+mod der;
+mod ecdh;
+mod error;
+pub mod jwe;
+mod jwk;
+mod key;
+mod pem;
+mod secret;
+mod unique_json;
+
+pub use error::CryptoError as Error;
+pub use jwe::Jwe;
+pub use jwk::PublicJwk;
+pub use key::{KeyAlgorithm, TeeKeyPair};
+pub use secret::Secret;
