@@ -1,0 +1,213 @@
+//! The HTTP driver: sends what the state machines ask for and reads bounded answers.
+//!
+//! HTTP/1.1 with kept connections, no redirects, no proxy, no cookie store, no content encodings. It decides
+//! nothing about the protocol: every status is an answer. Limits, all of them against a server that means
+//! harm: 60 s per request, 10 s to connect, 64 header lines in 64 KiB, the caller's limit for the body (64 KiB
+//! for an error body, of which the rest is dropped), 32 requests at a time.
+
+use std::error::Error as StdError;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cc_crypto::Secret;
+use http::header::{CONTENT_LENGTH, USER_AGENT};
+use http::{HeaderValue, Request, Response, Uri};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Frame, Incoming};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{Client as HyperClient, Error as HyperError};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
+
+use crate::config::KbsConfig;
+use crate::error::KbsError;
+use crate::{foreign, trust};
+
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+const MAX_IDLE_CONNECTIONS: usize = 8;
+const MAX_IN_FLIGHT: usize = 32;
+const MAX_HEADERS: usize = 64;
+const MAX_HEADER_BYTES: usize = 64 * 1024;
+/// Longest error body read, in bytes.
+const MAX_ERROR_BODY: usize = 64 * 1024;
+/// Longest chain of causes in an error message, in bytes.
+const MAX_CAUSE: usize = 300;
+const AGENT: &str = concat!("attestation-agent-kbs-client/", env!("CARGO_PKG_VERSION"));
+
+/// One warm client for one server.
+#[derive(Debug)]
+pub(crate) struct Client {
+    base: String,
+    http: HyperClient<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    in_flight: Semaphore,
+}
+
+impl Client {
+    /// A client for the server that `config` names. Nothing is connected yet.
+    ///
+    /// # Errors
+    /// [`KbsError::Config`] or [`KbsError::PlainHttp`].
+    pub(crate) fn new(config: &KbsConfig) -> Result<Self, KbsError> {
+        let base = config.base_url()?;
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        let tls = trust::client_config(config)?;
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(tcp);
+        let http = HyperClient::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
+            .http1_max_headers(MAX_HEADERS)
+            .http1_max_buf_size(MAX_HEADER_BYTES)
+            .build(connector);
+        Ok(Self { base, http, in_flight: Semaphore::new(MAX_IN_FLIGHT) })
+    }
+
+    /// The base URL.
+    pub(crate) fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// Sends `request`, whose URI is a path below the base URL, and reads the answer: a success of at most
+    /// `limit` bytes, or any other status with what of its body fits. `doing` names the request in errors.
+    ///
+    /// # Errors
+    /// [`KbsError::Unreachable`], [`KbsError::Timeout`] (at `deadline` or after 60 s), [`KbsError::UntrustedTls`],
+    /// [`KbsError::ResponseTooLarge`] or [`KbsError::BadResponse`].
+    pub(crate) async fn send(
+        &self,
+        doing: &str,
+        mut request: Request<Bytes>,
+        limit: usize,
+        deadline: Instant,
+    ) -> Result<Response<Secret>, KbsError> {
+        *request.uri_mut() = self.absolute(request.uri())?;
+        request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(AGENT));
+        let deadline = deadline.min(Instant::now() + REQUEST_TIMEOUT);
+        let exchange = async {
+            // Never closed; if it were, the request would just not be counted.
+            let _place = self.in_flight.acquire().await;
+            let answer = self.http.request(request.map(Full::new)).await.map_err(|e| self.failure(&e))?;
+            self.read(doing, answer, limit).await
+        };
+        timeout_at(deadline, exchange)
+            .await
+            .unwrap_or_else(|_| Err(KbsError::Timeout { doing: format!("{doing} at {}", self.base) }))
+    }
+
+    fn absolute(&self, path: &Uri) -> Result<Uri, KbsError> {
+        format!("{}{path}", self.base).parse().map_err(|_| KbsError::Config {
+            what: "URL",
+            why: "it cannot be part of an HTTP request".to_owned(),
+        })
+    }
+
+    async fn read(
+        &self,
+        doing: &str,
+        answer: Response<Incoming>,
+        limit: usize,
+    ) -> Result<Response<Secret>, KbsError> {
+        let (head, mut body) = answer.into_parts();
+        let success = head.status.is_success();
+        let limit = if success { limit } else { MAX_ERROR_BODY };
+        let too_large = || KbsError::ResponseTooLarge { what: format!("the answer to {doing}"), limit };
+        let announced = head
+            .headers
+            .get(CONTENT_LENGTH)
+            .and_then(|v| v.to_str().ok()?.parse::<usize>().ok())
+            .unwrap_or(0);
+        if success && announced > limit {
+            return Err(too_large());
+        }
+        let mut bytes = Vec::with_capacity(announced.min(limit));
+        while let Some(frame) = body.frame().await {
+            let data = match frame.map(Frame::into_data) {
+                Ok(Ok(data)) => data,
+                Ok(Err(_)) => continue, // trailers
+                // The status is there: a broken error body must not hide it.
+                Err(_) if !success => break,
+                Err(e) => {
+                    return Err(KbsError::Unreachable {
+                        url: self.base.clone(),
+                        why: format!("the connection broke in the middle of the answer: {}", causes(&e)),
+                    });
+                }
+            };
+            let room = limit - bytes.len();
+            match data.get(..room) {
+                Some(_) if success && data.len() > room => return Err(too_large()),
+                Some(head) if !success => {
+                    bytes.extend_from_slice(head);
+                    break;
+                }
+                _ => bytes.extend_from_slice(&data),
+            }
+        }
+        Ok(Response::from_parts(head, Secret::new(bytes)))
+    }
+
+    /// What it means that there was no answer.
+    fn failure(&self, e: &HyperError) -> KbsError {
+        match tls_error(e) {
+            Some(rustls::Error::InvalidCertificate(why)) => KbsError::UntrustedTls {
+                url: self.base.clone(),
+                why: foreign::clean(&why.to_string(), MAX_CAUSE),
+            },
+            Some(
+                why @ (rustls::Error::InvalidMessage(_)
+                | rustls::Error::PeerIncompatible(_)
+                | rustls::Error::PeerMisbehaved(_)),
+            ) => KbsError::bad("the TLS handshake", foreign::clean(&why.to_string(), MAX_CAUSE)),
+            _ => match malformed(e) {
+                Some(why) => KbsError::bad("the HTTP answer", why),
+                None => KbsError::Unreachable { url: self.base.clone(), why: causes(e) },
+            },
+        }
+    }
+}
+
+/// The error of rustls inside `e`, which hides in I/O errors.
+fn tls_error<'a>(e: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
+    chain(e).find_map(|cause| {
+        cause.downcast_ref().or_else(|| {
+            let io: &std::io::Error = cause.downcast_ref()?;
+            io.get_ref().and_then(|inner| inner.downcast_ref())
+        })
+    })
+}
+
+/// Why `e` is an answer that is no HTTP, if it is one.
+fn malformed(e: &(dyn StdError + 'static)) -> Option<String> {
+    chain(e)
+        .filter_map(|cause| cause.downcast_ref::<hyper::Error>())
+        .find(|cause| cause.is_parse())
+        .map(|cause| foreign::clean(&cause.to_string(), MAX_CAUSE))
+}
+
+/// All messages of the chain, each once, on one line.
+fn causes(e: &(dyn StdError + 'static)) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for cause in chain(e) {
+        let text = cause.to_string();
+        if !parts.iter().any(|p| p.contains(&text)) {
+            parts.push(text);
+        }
+    }
+    foreign::clean(&parts.join(": "), MAX_CAUSE)
+}
+
+fn chain<'a>(e: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(e), |&e| e.source())
+}

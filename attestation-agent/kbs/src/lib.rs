@@ -1,0 +1,40 @@
+//! Key broker client: from a resource URI to a secret.
+//!
+//! [`Session`] attests to a KBS once and fetches many resources with the token it got; the handshake itself
+//! is a state machine without I/O ([`handshake`]), as is the reading of resource answers ([`resource`]).
+//! Evidence comes through [`EvidenceSource`], so this crate knows no TEE, no hardware and no protobuf; it
+//! knows neither sealed secrets nor what a resource is used for.
+//!
+//! It implements the RCAR protocol 0.4.0 of the Key Broker Service of Trustee (Confidential Containers), the
+//! token request of its attestation service ([`as_token`]) and the offline store ([`offline`]).
+#![forbid(unsafe_code)]
+
+pub mod as_token;
+mod backoff;
+mod client;
+mod config;
+mod error;
+mod foreign;
+pub mod handshake;
+pub mod offline;
+pub mod params;
+mod problem;
+pub mod resource;
+mod session;
+mod source;
+mod trust;
+mod uri;
+
+pub use cc_crypto::{KeyAlgorithm, Secret};
+pub use cc_evidence::blame::Blame;
+pub use config::{CertificateMode, KbsConfig};
+/// The HTTP message types of the state machines.
+pub use http;
+
+pub use error::{KbsError as Error, Reason, Refusal};
+pub use session::{Attested, Denial, Session, SessionStatus};
+pub use source::{BoxFuture, EvidenceSource, SourceFault};
+pub use uri::ResourceUri;
+
+/// The protocol version that this client speaks. A KBS accepts exactly its own version.
+pub const PROTOCOL_VERSION: &str = "0.4.0";
