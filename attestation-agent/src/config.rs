@@ -1,0 +1,415 @@
+//! Command line, configuration file, environment and kernel command line, parsed into one typed value.
+//!
+//! The only module of this crate that reads the environment. The file format is the one of the existing
+//! stack's agent; keys of this project are optional and default to its behaviour. Not here: acting on any of it.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use cc_crypto::KeyAlgorithm;
+use cc_daemon::address::Address;
+use cc_daemon::config::Provenance;
+use cc_daemon::listen::SocketOptions;
+use cc_kbs::params::{CC_KBC, KbcParams};
+use cc_kbs::{CertificateMode, KbsConfig};
+use clap::Parser;
+use serde::Deserialize;
+
+use crate::access::Access;
+
+/// Where kata-agent and the data hub look for the agent.
+pub const DEFAULT_SOCKET: &str =
+    "unix:///run/confidential-containers/attestation-agent/attestation-agent.sock";
+
+/// Collects evidence of this confidential VM and gets attestation tokens.
+#[derive(Debug, Parser)]
+#[command(
+    name = "attestation-agent",
+    version,
+    after_help = "Example:\n  attestation-agent -c /etc/attestation-agent.toml\n\n\
+                  Exit codes: 0 stopped by a signal, 1 failed while serving, 64 bad configuration, \
+                  69 no TEE found or init-data refused"
+)]
+pub struct Cli {
+    /// Address to serve: unix:///path (gRPC and ttrpc) or a loopback IP:port (gRPC only)
+    #[arg(short = 'a', long = "attestation_sock", value_name = "ADDR", default_value = DEFAULT_SOCKET)]
+    attestation_sock: Address,
+    /// Configuration file (.toml, .json, .yaml)
+    #[arg(short = 'c', long = "config-file", value_name = "FILE")]
+    config_file: Option<PathBuf>,
+    /// Digest of the init-data, standard base64 of the raw bytes
+    #[arg(short = 'i', long = "initdata-digest", value_name = "BASE64")]
+    initdata_digest: Option<String>,
+    /// Init-data document; wins over --initdata-digest
+    #[arg(short = 't', long = "initdata-toml", value_name = "FILE")]
+    initdata_toml: Option<PathBuf>,
+    /// Parse the configuration, report unknown keys as errors, and exit
+    #[arg(long)]
+    check_config: bool,
+}
+
+/// What the outside gives: the three sources besides the command line.
+#[derive(Debug, Default)]
+pub struct Surroundings {
+    /// `AA_KBC_PARAMS`.
+    pub aa_kbc_params: Option<String>,
+    /// Text of `/proc/cmdline`.
+    pub kernel_command_line: String,
+}
+
+impl Surroundings {
+    /// Reads them from this process.
+    #[allow(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+    pub fn of_process() -> Self {
+        Self {
+            aa_kbc_params: std::env::var("AA_KBC_PARAMS").ok(),
+            kernel_command_line: std::fs::read_to_string("/proc/cmdline").unwrap_or_default(),
+        }
+    }
+}
+
+/// Where init-data comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InitDataSource {
+    /// There is none.
+    None,
+    /// A document, by path.
+    Document(PathBuf),
+    /// Only a digest, standard base64.
+    Digest(String),
+}
+
+/// The parsed configuration.
+#[derive(Debug)]
+pub struct Config {
+    /// Where to serve.
+    pub address: Address,
+    /// Mode and owner of a Unix socket.
+    pub socket: SocketOptions,
+    /// Key broker for `GetToken("kbs")`.
+    pub kbs: Option<KbsConfig>,
+    /// Attestation service for `GetToken("coco_as")`.
+    pub coco_as: Option<KbsConfig>,
+    /// Whether runtime measurement is switched on.
+    pub enable_eventlog: bool,
+    /// Log filter.
+    pub log_level: String,
+    /// Init-data given at start.
+    pub init_data: InitDataSource,
+    /// Who may have evidence and tokens.
+    pub access: Access,
+    /// Whether the sample platform was named.
+    pub sample: bool,
+    /// Root of the system tree that TEE interfaces are looked up in; `/` on a real machine.
+    pub sys_root: PathBuf,
+    /// How long one quote may take.
+    pub quote_time_limit: Duration,
+    /// The file this came from, with keys that are not known.
+    pub source: Source,
+    /// Only check the configuration.
+    pub check_only: bool,
+}
+
+/// Where the configuration came from.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Path of the file, empty for the defaults.
+    pub path: String,
+    /// How far its bytes can be trusted.
+    pub provenance: Provenance,
+    /// Keys in it that mean nothing.
+    pub unknown_keys: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct FileConfig {
+    token_configs: TokenConfigs,
+    eventlog_config: EventlogConfig,
+    log: LogConfig,
+    access: AccessConfig,
+    platform: PlatformConfig,
+    socket: SocketConfig,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct TokenConfigs {
+    kbs: Option<KbsTokenConfig>,
+    coco_as: Option<CocoAsConfig>,
+}
+
+#[derive(Debug, Deserialize)]
+struct KbsTokenConfig {
+    url: String,
+    cert: Option<String>,
+    #[serde(default)]
+    tee_key_algorithm: KeyAlgorithm,
+    #[serde(default)]
+    cert_mode: CertificateMode,
+    #[serde(default)]
+    allow_plain_http: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct CocoAsConfig {
+    url: Option<String>,
+    cert: Option<String>,
+    #[serde(default)]
+    cert_mode: CertificateMode,
+    /// On by default, as existing files expect: no secret is released for this kind of token.
+    #[serde(default = "yes")]
+    allow_plain_http: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct EventlogConfig {
+    /// Read so that an existing file loads without a warning; used once a platform has registers to extend.
+    #[serde(rename = "init_pcr")]
+    _init_pcr: Option<u64>,
+    enable_eventlog: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default)]
+struct LogConfig {
+    level: String,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { level: "info".to_owned() }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default)]
+struct AccessConfig {
+    strict: bool,
+    evidence_uids: BTreeSet<u32>,
+}
+
+impl Default for AccessConfig {
+    fn default() -> Self {
+        Self { strict: false, evidence_uids: BTreeSet::from([0]) }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default)]
+struct PlatformConfig {
+    sample: bool,
+    sys_root: PathBuf,
+    quote_time_limit_seconds: u64,
+}
+
+impl Default for PlatformConfig {
+    fn default() -> Self {
+        Self { sample: false, sys_root: PathBuf::from("/"), quote_time_limit_seconds: 60 }
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct SocketConfig {
+    mode: Option<String>,
+    uid: Option<u32>,
+    gid: Option<u32>,
+}
+
+impl Config {
+    /// Puts command line, file and surroundings together.
+    ///
+    /// # Errors
+    /// A named file that is missing or malformed, a malformed value, and with `--check-config` unknown keys.
+    pub fn build(cli: Cli, surroundings: &Surroundings) -> anyhow::Result<Self> {
+        let (file, source) = match &cli.config_file {
+            Some(path) => load(path)?,
+            None => (from_surroundings(surroundings)?, defaults_source()),
+        };
+        if cli.check_config && !source.unknown_keys.is_empty() {
+            anyhow::bail!("{} has unknown keys: {}", source.path, source.unknown_keys.join(", "));
+        }
+        let limit = file.platform.quote_time_limit_seconds;
+        anyhow::ensure!(
+            (1..=600).contains(&limit),
+            "platform.quote_time_limit_seconds is {limit}, 1 to 600 are valid"
+        );
+        let init_data = match (cli.initdata_toml, cli.initdata_digest) {
+            (Some(path), _) => InitDataSource::Document(path),
+            (None, Some(digest)) => InitDataSource::Digest(digest),
+            (None, None) => InitDataSource::None,
+        };
+        Ok(Self {
+            address: cli.attestation_sock,
+            socket: socket_options(&file.socket)?,
+            kbs: file.token_configs.kbs.map(kbs_config),
+            coco_as: file.token_configs.coco_as.and_then(attestation_service),
+            enable_eventlog: file.eventlog_config.enable_eventlog,
+            log_level: file.log.level,
+            init_data,
+            access: Access { strict: file.access.strict, evidence_uids: file.access.evidence_uids },
+            sample: file.platform.sample,
+            sys_root: file.platform.sys_root,
+            quote_time_limit: Duration::from_secs(limit),
+            source,
+            check_only: cli.check_config,
+        })
+    }
+}
+
+fn load(path: &Path) -> anyhow::Result<(FileConfig, Source)> {
+    let loaded = cc_daemon::config::load::<FileConfig>(path)?;
+    let source = Source {
+        path: path.display().to_string(),
+        provenance: Provenance::Unmeasured,
+        unknown_keys: loaded.unknown_keys,
+    };
+    Ok((loaded.value, source))
+}
+
+fn defaults_source() -> Source {
+    Source { path: String::new(), provenance: Provenance::Default, unknown_keys: Vec::new() }
+}
+
+/// Without a file the key broker comes from `aa_kbc_params`, and everything else is a default.
+fn from_surroundings(surroundings: &Surroundings) -> anyhow::Result<FileConfig> {
+    let params = KbcParams::find(surroundings.aa_kbc_params.as_deref(), &surroundings.kernel_command_line)
+        .context("reading aa_kbc_params")?;
+    let mut file = FileConfig::default();
+    if params.name == CC_KBC {
+        file.token_configs.kbs = Some(KbsTokenConfig {
+            url: params.uri,
+            cert: None,
+            tee_key_algorithm: KeyAlgorithm::default(),
+            cert_mode: CertificateMode::default(),
+            allow_plain_http: false,
+        });
+    }
+    Ok(file)
+}
+
+fn kbs_config(c: KbsTokenConfig) -> KbsConfig {
+    KbsConfig {
+        url: c.url,
+        root_certificate: c.cert,
+        certificate_mode: c.cert_mode,
+        allow_plain_http: c.allow_plain_http,
+        key_algorithm: c.tee_key_algorithm,
+    }
+}
+
+fn attestation_service(c: CocoAsConfig) -> Option<KbsConfig> {
+    Some(KbsConfig {
+        url: c.url?,
+        root_certificate: c.cert,
+        certificate_mode: c.cert_mode,
+        allow_plain_http: c.allow_plain_http,
+        key_algorithm: KeyAlgorithm::default(),
+    })
+}
+
+fn socket_options(c: &SocketConfig) -> anyhow::Result<SocketOptions> {
+    let mode = match &c.mode {
+        Some(text) => u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777).with_context(|| {
+            format!("socket.mode is {text:?}, an octal text such as \"0600\" is expected")
+        })?,
+        None => 0o600,
+    };
+    Ok(SocketOptions { mode, uid: c.uid, gid: c.gid })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn build(args: &[&str], surroundings: &Surroundings) -> anyhow::Result<Config> {
+        let args = std::iter::once("attestation-agent").chain(args.iter().copied());
+        Config::build(Cli::try_parse_from(args)?, surroundings)
+    }
+
+    fn with_file(name: &str, text: &str, more: &[&str]) -> anyhow::Result<Config> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        let mut args = vec!["-c", path.to_str().unwrap()];
+        args.extend(more);
+        build(&args, &Surroundings::default())
+    }
+
+    #[test]
+    fn defaults_name_no_key_broker_and_no_sample() {
+        let c = build(&[], &Surroundings::default()).unwrap();
+        assert!(c.kbs.is_none() && c.coco_as.is_none() && !c.sample && !c.access.strict);
+        assert_eq!(c.address.to_string(), DEFAULT_SOCKET);
+        assert_eq!(c.socket.mode, 0o600);
+    }
+
+    #[test]
+    fn kernel_command_line_names_the_key_broker_only_without_a_file() {
+        let surroundings = Surroundings {
+            aa_kbc_params: None,
+            kernel_command_line: "quiet agent.aa_kbc_params=cc_kbc::https://kbs:8080".to_owned(),
+        };
+        assert_eq!(build(&[], &surroundings).unwrap().kbs.unwrap().url, "https://kbs:8080");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("aa.toml");
+        std::fs::write(&path, "").unwrap();
+        let c = build(&["-c", path.to_str().unwrap()], &surroundings).unwrap();
+        assert!(c.kbs.is_none(), "an empty file is valid and means no token configuration");
+    }
+
+    #[test]
+    fn upstream_file_loads_unchanged_in_three_formats() {
+        let toml = "[token_configs.kbs]\nurl = \"https://k\"\ntee_key_algorithm = \"RSA-OAEP-256\"\n\
+                    [token_configs.coco_as]\nurl = \"http://as\"\n[eventlog_config]\ninit_pcr = 17\n\
+                    enable_eventlog = true\n[log]\nlevel = \"debug\"\n";
+        let json = r#"{"token_configs":{"kbs":{"url":"https://k","tee_key_algorithm":"RSA-OAEP-256"},
+                    "coco_as":{"url":"http://as"}},"eventlog_config":{"enable_eventlog":true},"log":{"level":"debug"}}"#;
+        let yaml = "token_configs:\n  kbs:\n    url: https://k\n    tee_key_algorithm: RSA-OAEP-256\n  \
+                    coco_as:\n    url: http://as\neventlog_config:\n  enable_eventlog: true\nlog:\n  level: debug\n";
+        for (name, text) in [("a.toml", toml), ("a.json", json), ("a.yaml", yaml)] {
+            let c = with_file(name, text, &[]).unwrap_or_else(|e| panic!("{name}: {e:#}"));
+            assert_eq!(c.kbs.as_ref().unwrap().url, "https://k", "{name}");
+            assert_eq!(c.kbs.unwrap().key_algorithm, KeyAlgorithm::RsaOaep256);
+            assert!(c.enable_eventlog && c.log_level == "debug");
+            assert!(c.source.unknown_keys.is_empty(), "{:?}", c.source.unknown_keys);
+        }
+    }
+
+    #[test]
+    fn unknown_keys_are_named_and_are_errors_when_checking() {
+        let text = "[token_configs.kbs]\nurl = \"https://k\"\ncrt = \"x\"\n";
+        assert_eq!(with_file("a.toml", text, &[]).unwrap().source.unknown_keys, ["token_configs.kbs.crt"]);
+        let e = with_file("a.toml", text, &["--check-config"]).unwrap_err();
+        assert!(e.to_string().contains("token_configs.kbs.crt"), "{e}");
+    }
+
+    #[test]
+    fn bad_values_are_refused() {
+        for text in [
+            "token_configs = 3",
+            "[token_configs.kbs]\nurl = 3",
+            "[token_configs.kbs]\nurl = \"x\"\ntee_key_algorithm = \"ROT13\"",
+            "[socket]\nmode = \"rw\"",
+            "[socket]\nmode = \"7777\"",
+            "[platform]\nquote_time_limit_seconds = 0",
+        ] {
+            assert!(with_file("a.toml", text, &[]).is_err(), "{text}");
+        }
+        assert!(build(&["-c", "/nonexistent/aa.toml"], &Surroundings::default()).is_err());
+    }
+
+    #[test]
+    fn document_wins_over_digest() {
+        let c = build(&["-i", "AAAA", "-t", "/x.toml"], &Surroundings::default()).unwrap();
+        assert_eq!(c.init_data, InitDataSource::Document("/x.toml".into()));
+    }
+}

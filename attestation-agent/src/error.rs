@@ -1,0 +1,112 @@
+//! What can go wrong in the agent, by blame, and how it looks on the wire.
+//!
+//! Not here: the errors of the hardware rim ([`cc_platform::Error`]) and of the key broker client
+//! ([`cc_kbs::Error`]); both are carried through with their own code and hint.
+
+use cc_daemon::fault::Fault;
+use cc_evidence::blame::Blame;
+
+/// Every message of this service begins with these bytes, as callers of the existing stack expect.
+pub const MESSAGE_PREFIX: &str = "[ERROR:attestation-agent] ";
+
+/// An error of the agent.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The hardware, its driver or its answer.
+    #[error(transparent)]
+    Platform(#[from] cc_platform::Error),
+    /// The key broker, or the way to it.
+    #[error(transparent)]
+    Kbs(#[from] cc_kbs::Error),
+    /// Report data is longer than any TEE can bind.
+    #[error("report data of {0} bytes was asked for, at most 64 bytes can be bound")]
+    ReportData(usize),
+    /// A token type that does not exist.
+    #[error("unknown token type {0:?}; known are \"kbs\" and \"coco_as\"")]
+    TokenType(String),
+    /// A token type that exists, for which no server is configured.
+    #[error("no {0} server is configured, so no token of that type can be fetched")]
+    TokenNotConfigured(&'static str),
+    /// The caller may not have evidence or tokens.
+    #[error("{what} was refused to {caller}: {why}")]
+    Refused {
+        /// What was asked for.
+        what: &'static str,
+        /// Who asked, as far as the kernel tells.
+        caller: String,
+        /// The rule that refused it.
+        why: &'static str,
+    },
+    /// Init-data cannot be bound (any more).
+    #[error("init-data cannot be bound: {0}")]
+    InitData(String),
+    /// A runtime measurement event that would be ambiguous in the log.
+    #[error("the event was refused: {0} holds a line feed")]
+    Event(&'static str),
+    /// The thread that talked to the hardware died.
+    #[error("the evidence thread ended without an answer")]
+    EvidenceThread,
+}
+
+impl Error {
+    /// Who is to blame; decides what a caller may do next.
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::Platform(e) => e.blame(),
+            Self::Kbs(e) => e.blame(),
+            Self::ReportData(_) | Self::TokenType(_) | Self::InitData(_) | Self::Event(_) => Blame::Misused,
+            Self::TokenNotConfigured(_) => Blame::Misused,
+            Self::Refused { .. } => Blame::Denied,
+            Self::EvidenceThread => Blame::Platform,
+        }
+    }
+
+    /// The stable code, for programs.
+    pub fn code(&self) -> &str {
+        match self {
+            Self::Platform(e) => e.code(),
+            Self::Kbs(e) => e.code(),
+            Self::ReportData(_) => "REPORT_DATA_TOO_LONG",
+            Self::TokenType(_) => "TOKEN_TYPE_UNKNOWN",
+            Self::TokenNotConfigured(_) => "TOKEN_NOT_CONFIGURED",
+            Self::Refused { .. } => "AA_CALLER_REFUSED",
+            Self::InitData(_) => "INIT_DATA_REFUSED",
+            Self::Event(_) => "EVENT_INVALID",
+            Self::EvidenceThread => "EVIDENCE_THREAD_DIED",
+        }
+    }
+
+    /// What the operator or caller does next.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Platform(e) => e.hint(),
+            Self::Kbs(e) => e.hint(),
+            Self::ReportData(_) => "hash the data and pass the digest".to_owned(),
+            Self::TokenType(_) => "ask for \"kbs\" or \"coco_as\", in lower case".to_owned(),
+            Self::TokenNotConfigured(kind) => {
+                format!("add [token_configs.{kind}] with a url to the agent's configuration")
+            }
+            Self::Refused { .. } => {
+                "ask the confidential data hub for the secret itself; or name the caller's uid in \
+                 access.evidence_uids of the agent's configuration"
+                    .to_owned()
+            }
+            Self::InitData(_) => "give init-data to the agent when it starts (--initdata-toml)".to_owned(),
+            Self::Event(_) => "remove line feeds from the event".to_owned(),
+            Self::EvidenceThread => "see the agent's log for the cause and restart it".to_owned(),
+        }
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(e: Error) -> Self {
+        Fault::new(e.blame(), e.code(), e.to_string(), e.hint())
+    }
+}
+
+impl From<Error> for tonic::Status {
+    fn from(e: Error) -> Self {
+        Fault::from(e).into_status(MESSAGE_PREFIX)
+    }
+}

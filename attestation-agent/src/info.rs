@@ -1,0 +1,63 @@
+//! `guest_services.v1.AgentInfoService`: what the data hub and the operator ask beyond the existing contract.
+
+use std::sync::Arc;
+
+use cc_protos::guest_services::agent_info_service_server::AgentInfoService;
+use cc_protos::guest_services::{
+    AgentStatus, AgentStatusRequest, ConfigSource, GetInitDataRequest, GetInitDataResponse,
+};
+use tonic::{Request, Response, Status};
+
+use crate::agent::Agent;
+use crate::config::Source;
+
+/// The service over one agent.
+#[derive(Debug)]
+pub struct AgentInfo {
+    /// The agent asked about.
+    pub agent: Arc<Agent>,
+    /// Where its configuration came from.
+    pub source: Source,
+    /// Whether the access table is enforced.
+    pub strict: bool,
+}
+
+#[tonic::async_trait]
+impl AgentInfoService for AgentInfo {
+    /// Init-data is public: the host delivered it.
+    async fn get_init_data(
+        &self,
+        _request: Request<GetInitDataRequest>,
+    ) -> Result<Response<GetInitDataResponse>, Status> {
+        let answer = match self.agent.init_data().await {
+            Some(d) => GetInitDataResponse {
+                present: true,
+                toml: d.toml.unwrap_or_default(),
+                digest: d.digest,
+                algorithm: d.algorithm,
+                hardware_checked: d.hardware_checked,
+            },
+            None => GetInitDataResponse::default(),
+        };
+        Ok(Response::new(answer))
+    }
+
+    async fn get_status(
+        &self,
+        _request: Request<AgentStatusRequest>,
+    ) -> Result<Response<AgentStatus>, Status> {
+        Ok(Response::new(AgentStatus {
+            version: crate::VERSION.to_owned(),
+            tee: self.agent.tee().to_owned(),
+            additional_tees: self.agent.additional_tees(),
+            strict: self.strict,
+            config: Some(ConfigSource {
+                path: self.source.path.clone(),
+                provenance: self.source.provenance.as_str().to_owned(),
+                unknown_keys: self.source.unknown_keys.clone(),
+            }),
+            probes: self.agent.probes().to_vec(),
+            evidence_collected: self.agent.evidence_collected(),
+        }))
+    }
+}

@@ -1,0 +1,129 @@
+//! `attestation_agent.AttestationAgentService`, the service kata-agent, the data hub and the REST server call.
+//!
+//! Each method decodes, asks [`crate::access`], calls, encodes. One handler serves gRPC and ttrpc alike.
+
+use std::sync::Arc;
+
+use cc_daemon::peer::Caller;
+use cc_protos::attestation_agent::attestation_agent_service_server::AttestationAgentService;
+use cc_protos::attestation_agent::{
+    BindInitDataRequest, BindInitDataResponse, ExtendRuntimeMeasurementRequest,
+    ExtendRuntimeMeasurementResponse, GetAdditionalEvidenceRequest, GetAdditionalTeesRequest,
+    GetAdditionalTeesResponse, GetEvidenceRequest, GetEvidenceResponse, GetTeeTypeRequest,
+    GetTeeTypeResponse, GetTokenRequest, GetTokenResponse, RuntimeMeasurementResult,
+};
+use tonic::{Request, Response, Status};
+
+use crate::access::{self, Access};
+use crate::agent::Agent;
+use crate::error::Error;
+use crate::init_data::BoundInitData;
+use crate::token::Tokens;
+
+/// The method that only gRPC serves: over ttrpc any container could use up the one chance to bind.
+pub const BIND_INIT_DATA: &str = "/attestation_agent.AttestationAgentService/BindInitData";
+
+/// The service over one agent.
+#[derive(Debug)]
+pub struct AgentService {
+    /// What collects evidence.
+    pub agent: Arc<Agent>,
+    /// What gets tokens.
+    pub tokens: Arc<Tokens>,
+    /// Who may have either.
+    pub access: Access,
+    /// Whether runtime measurement is switched on.
+    pub enable_eventlog: bool,
+}
+
+#[tonic::async_trait]
+impl AttestationAgentService for AgentService {
+    async fn get_evidence(
+        &self,
+        request: Request<GetEvidenceRequest>,
+    ) -> Result<Response<GetEvidenceResponse>, Status> {
+        self.access.check(&Caller::of(&request), "evidence")?;
+        let evidence = self.agent.evidence(&request.into_inner().runtime_data).await?;
+        Ok(Response::new(GetEvidenceResponse { evidence: evidence.into_bytes() }))
+    }
+
+    async fn get_additional_evidence(
+        &self,
+        request: Request<GetAdditionalEvidenceRequest>,
+    ) -> Result<Response<GetEvidenceResponse>, Status> {
+        self.access.check(&Caller::of(&request), "evidence")?;
+        let evidence = self.agent.additional_evidence(&request.into_inner().runtime_data).await?;
+        Ok(Response::new(GetEvidenceResponse { evidence: evidence.into_bytes() }))
+    }
+
+    async fn get_token(
+        &self,
+        request: Request<GetTokenRequest>,
+    ) -> Result<Response<GetTokenResponse>, Status> {
+        let caller = Caller::of(&request);
+        self.access.check(&caller, "a token")?;
+        let token = match request.into_inner().token_type.as_str() {
+            // Over local HTTP the token goes out alone: it certifies a key that then opens nothing.
+            "kbs" if caller.local_http => self.tokens.kbs(false).await?,
+            "kbs" => {
+                access::check_token_key(&caller)?;
+                self.tokens.kbs(true).await?
+            }
+            "coco_as" => self.tokens.coco_as().await?,
+            other => return Err(Error::TokenType(other.chars().take(64).collect()).into()),
+        };
+        Ok(Response::new(GetTokenResponse { token }))
+    }
+
+    async fn extend_runtime_measurement(
+        &self,
+        request: Request<ExtendRuntimeMeasurementRequest>,
+    ) -> Result<Response<ExtendRuntimeMeasurementResponse>, Status> {
+        // None of the platforms of this version has a register that software may extend: the answer is one of
+        // the two ordinary ones, in the order the wire contract gives.
+        let result = if self.enable_eventlog {
+            if request.into_inner().content.contains('\n') {
+                return Err(Error::Event("Content").into());
+            }
+            RuntimeMeasurementResult::NotSupported
+        } else {
+            RuntimeMeasurementResult::NotEnabled
+        };
+        Ok(Response::new(ExtendRuntimeMeasurementResponse { result: result.into() }))
+    }
+
+    async fn bind_init_data(
+        &self,
+        request: Request<BindInitDataRequest>,
+    ) -> Result<Response<BindInitDataResponse>, Status> {
+        let caller = Caller::of(&request);
+        if caller.uid != Some(0) || caller.local_http {
+            let caller = access::describe(&caller);
+            return Err(Error::Refused { what: "binding init-data", caller, why: "only root may" }.into());
+        }
+        let digest = request.into_inner().digest;
+        if !matches!(digest.len(), 32 | 48 | 64) {
+            let e = format!("a digest of {} bytes was given, 32, 48 and 64 are valid", digest.len());
+            return Err(Error::InitData(e).into());
+        }
+        let init_data =
+            BoundInitData { toml: None, digest, algorithm: String::new(), hardware_checked: false };
+        self.agent.bind_init_data(init_data).await?;
+        Ok(Response::new(BindInitDataResponse {}))
+    }
+
+    async fn get_tee_type(
+        &self,
+        _request: Request<GetTeeTypeRequest>,
+    ) -> Result<Response<GetTeeTypeResponse>, Status> {
+        Ok(Response::new(GetTeeTypeResponse { tee: self.agent.tee().to_owned() }))
+    }
+
+    async fn get_additional_tees(
+        &self,
+        _request: Request<GetAdditionalTeesRequest>,
+    ) -> Result<Response<GetAdditionalTeesResponse>, Status> {
+        let additional_tees = self.agent.additional_tees();
+        Ok(Response::new(GetAdditionalTeesResponse { additional_tees }))
+    }
+}
