@@ -1,0 +1,104 @@
+//! The attestation agent and the platform it found.
+
+use cc_daemon::address::Address;
+use cc_protos::{
+    attestation_agent::GetTeeTypeRequest,
+    guest_services::{AgentStatus, AgentStatusRequest},
+};
+use tonic::Code;
+
+use super::{Finding, PATIENCE, configuration};
+use crate::connect::Agent;
+
+/// Checks the agent at `address`.
+pub(super) async fn check(address: &Address) -> Vec<Finding> {
+    let agent = Agent::at(address);
+    match agent.info(PATIENCE).get_status(AgentStatusRequest {}).await {
+        Ok(answer) => judge(&answer.into_inner()),
+        Err(status) if status.code() == Code::Unimplemented => check_without_status(&agent).await,
+        Err(status) => {
+            vec![Finding::from_failure("attestation agent", &agent.failed("asking for its state", &status))]
+        }
+    }
+}
+
+/// An agent of another make still tells its TEE.
+async fn check_without_status(agent: &Agent<'_>) -> Vec<Finding> {
+    let what = "attestation agent";
+    match agent.service().get_tee_type(GetTeeTypeRequest {}).await {
+        Ok(answer) => vec![
+            Finding::warn(
+                what,
+                "answers, but cannot tell its state",
+                "it is of another make or release; replace it to see its configuration here",
+            ),
+            platform(&answer.into_inner().tee, &[], &[]),
+        ],
+        Err(status) => vec![Finding::from_failure(what, &agent.failed("asking for the TEE", &status))],
+    }
+}
+
+fn judge(status: &AgentStatus) -> Vec<Finding> {
+    let access = if status.strict {
+        "strict: only callers named in the configuration get evidence and tokens"
+    } else {
+        "compatible: every process that reaches the socket gets evidence and tokens"
+    };
+    vec![
+        Finding::ok(
+            "attestation agent",
+            format!("version {}, evidence collected {} times", status.version, status.evidence_collected),
+        ),
+        platform(&status.tee, &status.additional_tees, &status.probes),
+        Finding::ok("agent access", access),
+        configuration("agent configuration", status.config.as_ref()),
+    ]
+}
+
+fn platform(tee: &str, additional: &[String], probes: &[String]) -> Finding {
+    let sample = |name: &str| matches!(name, "sample" | "sampledevice");
+    if let Some(name) =
+        std::iter::once(tee).chain(additional.iter().map(String::as_str)).find(|name| sample(name))
+    {
+        return Finding::fail(
+            "platform",
+            format!(
+                "the {name} TEE proves nothing: anyone can write its evidence, so no secret of worth may depend on it"
+            ),
+            "remove sample from the agent's configuration and run on a confidential machine",
+        );
+    }
+    if tee.is_empty() {
+        let tried = if probes.is_empty() { "nothing".to_owned() } else { probes.join("; ") };
+        return Finding::fail(
+            "platform",
+            format!("no TEE found; tried: {tried}"),
+            "start the virtual machine with SEV-SNP, TDX or CCA, and load the kernel's guest driver",
+        );
+    }
+    let devices =
+        if additional.is_empty() { String::new() } else { format!(" with {}", additional.join(", ")) };
+    Finding::ok("platform", format!("{tee}{devices}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::Mark;
+
+    #[test]
+    fn the_sample_tee_always_fails() {
+        assert_eq!(platform("sample", &[], &[]).mark, Mark::Fail);
+        assert_eq!(platform("snp", &["sampledevice".into()], &[]).mark, Mark::Fail);
+        assert!(platform("sample", &[], &[]).detail.contains("proves nothing"));
+    }
+
+    #[test]
+    fn real_platforms_pass_and_none_fails_with_what_was_tried() {
+        assert_eq!(platform("snp", &[], &[]).detail, "snp");
+        assert_eq!(platform("tdx", &["nvidia".into()], &[]).detail, "tdx with nvidia");
+        let none = platform("", &[], &["snp: no /dev/sev-guest".into()]);
+        assert_eq!(none.mark, Mark::Fail);
+        assert!(none.detail.contains("/dev/sev-guest"));
+    }
+}

@@ -1,0 +1,179 @@
+//! The tool's one error type, by blame.
+//!
+//! What a daemon or the key broker said is carried as they said it ([`Failure::Reply`]); everything else went wrong on
+//! this side. No variant holds a secret.
+
+use std::{io, path::PathBuf};
+
+use cc_daemon::fault::Fault;
+
+use crate::exit::Exit;
+
+/// Why a sub-command did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum Failure {
+    /// A daemon answered that it failed, or did not answer.
+    #[error("{doing}: {}", fault.message)]
+    Reply {
+        /// What was being done.
+        doing: String,
+        /// The daemon's own account of it.
+        fault: Fault,
+    },
+    /// A daemon's answer cannot be what it should be.
+    #[error("{doing}: the answer {why}")]
+    Garbled {
+        /// What was being done.
+        doing: String,
+        /// What is wrong with the answer, never its content.
+        why: String,
+    },
+    /// An argument or a combination of arguments makes no sense.
+    #[error("{argument}: {why}")]
+    Argument {
+        /// Name of the argument.
+        argument: String,
+        /// What is wrong with it.
+        why: String,
+        /// How to write it.
+        hint: String,
+    },
+    /// The bytes would garble or steer the terminal.
+    #[error("{what} ({length} bytes) is not plain text and standard output is a terminal")]
+    Terminal {
+        /// What would have been shown.
+        what: String,
+        /// Its length in bytes.
+        length: usize,
+    },
+    /// A file could not be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// A file is none of the things that the tool knows.
+    #[error("{}: {why}", path.display())]
+    Unrecognised {
+        /// The file.
+        path: PathBuf,
+        /// What it seems to be.
+        why: String,
+    },
+    /// A file is of a known kind but breaks the rules of that kind.
+    #[error("{}: not a valid {kind}: {why}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What it was taken for.
+        kind: &'static str,
+        /// Which rule it breaks.
+        why: String,
+    },
+    /// A result could not be written to its file.
+    #[error("cannot write {}: {source}", path.display())]
+    OutputFile {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// Standard output could not be written.
+    #[error("cannot write to standard output: {0}")]
+    Output(io::Error),
+    /// The process could not be set up.
+    #[error("cannot {step}: {source}")]
+    Start {
+        /// What was being set up.
+        step: &'static str,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The checks were made and some failed.
+    #[error("{failed} of {all} checks failed")]
+    Checks {
+        /// Number of failed checks.
+        failed: usize,
+        /// Number of checks made.
+        all: usize,
+    },
+}
+
+impl Failure {
+    /// Stable code, in capitals.
+    pub(crate) fn code(&self) -> &str {
+        match self {
+            Self::Reply { fault, .. } => &fault.code,
+            Self::Garbled { .. } => "PEER_ANSWER_GARBLED",
+            Self::Argument { .. } => "ARGUMENT_REFUSED",
+            Self::Terminal { .. } => "OUTPUT_IS_TERMINAL",
+            Self::Unreadable { .. } => "INPUT_UNREADABLE",
+            Self::Unrecognised { .. } => "INPUT_UNRECOGNISED",
+            Self::Malformed { .. } => "INPUT_MALFORMED",
+            Self::OutputFile { .. } => "OUTPUT_FILE",
+            Self::Output(_) => "OUTPUT_CLOSED",
+            Self::Start { .. } => "START_FAILED",
+            Self::Checks { .. } => "CHECKS_FAILED",
+        }
+    }
+
+    /// The next step for the operator; may be empty.
+    pub(crate) fn hint(&self) -> String {
+        match self {
+            Self::Reply { fault, .. } => fault.hint.clone(),
+            Self::Garbled { .. } => "check that the address is that of the daemon meant and that both are of one release".into(),
+            Self::Argument { hint, .. } => hint.clone(),
+            Self::Terminal { .. } => "redirect the output, use --output FILE, or --force".into(),
+            Self::Unreadable { source, .. } | Self::Start { source, .. } => system_hint(source),
+            Self::Unrecognised { .. } => {
+                "known are: SNP report (1184 bytes), SNP evidence JSON, SNP certificate table, certificate (DER, PEM), \
+                 attestation token, init-data TOML"
+                    .into()
+            }
+            Self::Malformed { .. } => "take the file anew from its source; it may have been cut or edited".into(),
+            Self::OutputFile { source, .. } => system_hint(source),
+            Self::Output(_) => String::new(),
+            Self::Checks { .. } => "each line marked FAIL says what to do next".into(),
+        }
+    }
+
+    /// The status the process ends with.
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            Self::Reply { fault, .. } => fault.blame.into(),
+            Self::Garbled { .. } => Exit::Misbehaved,
+            Self::Argument { .. } | Self::Terminal { .. } => Exit::Usage,
+            Self::Start { .. } => Exit::Platform,
+            Self::Unreadable { .. }
+            | Self::Unrecognised { .. }
+            | Self::Malformed { .. }
+            | Self::OutputFile { .. }
+            | Self::Output(_)
+            | Self::Checks { .. } => Exit::Failed,
+        }
+    }
+
+    /// Whether the reader of a pipe went away, which is his right and needs no message.
+    pub(crate) fn is_broken_pipe(&self) -> bool {
+        matches!(self, Self::Output(source) if source.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+fn system_hint(source: &io::Error) -> String {
+    match source.kind() {
+        io::ErrorKind::AlreadyExists => {
+            "name a file that does not exist yet; existing files are never replaced"
+        }
+        io::ErrorKind::NotFound => "check the path",
+        io::ErrorKind::PermissionDenied => "run as a user with access to it",
+        io::ErrorKind::StorageFull => "free some space and try again",
+        _ => "",
+    }
+    .to_owned()
+}

@@ -1,0 +1,314 @@
+//! `guestctl inspect`: what a file holds, field by field, and what can be verified about it offline.
+//!
+//! It needs no daemon and no network. What it cannot verify it names together with the reason; it never calls a file
+//! good as a whole, because whether the values are the expected ones is a matter of policy.
+
+mod certificate;
+mod initdata;
+mod recognise;
+mod snp;
+mod token;
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use cc_verify::TrustRoots;
+use der::DateTime;
+use serde_json::{Map, Value, json};
+
+use self::{
+    certificate::Certificate,
+    recognise::{Content, recognise},
+};
+use crate::{
+    failure::Failure,
+    output::Console,
+    table::{Mark, Table},
+};
+
+/// Longest input, in bytes: more than any evidence, init-data or token that the daemons accept.
+const INPUT_MAX: u64 = 4 << 20;
+
+/// What the operator gives.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Recognised by content: SNP report, SNP evidence JSON, SNP certificate table, certificates (DER or PEM), attestation
+token, init-data TOML. Exits with 1 when a verification fails; what could not be verified is listed and is no failure.
+
+Example:
+  guestctl inspect evidence.json
+  guestctl inspect report.bin --cert vcek.der --at 2025-06-01T00:00:00Z --json")]
+pub(crate) struct Args {
+    /// The file, or - for standard input
+    file: PathBuf,
+    /// Certificate (DER or PEM) of the key that signed the report
+    #[arg(long, value_name = "FILE")]
+    cert: Option<PathBuf>,
+    /// Trust these authorities (PEM: ASK, ARK, ASVK), for instance an emulator's, besides the vendor's
+    #[arg(long, value_name = "FILE.pem")]
+    roots: Option<PathBuf>,
+    /// Judge validity dates at this moment instead of now: RFC 3339 in UTC (2025-06-01T00:00:00Z) or Unix seconds
+    #[arg(long, value_name = "TIME", value_parser = parse_moment)]
+    at: Option<Moment>,
+}
+
+/// Seconds since 1970-01-01 UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Moment(pub(crate) u64);
+
+impl Moment {
+    /// The present, by this machine's clock.
+    pub(crate) fn now() -> Self {
+        Self(SystemTime::now().duration_since(UNIX_EPOCH).map(|since| since.as_secs()).unwrap_or_default())
+    }
+}
+
+impl std::fmt::Display for Moment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match DateTime::from_unix_duration(Duration::from_secs(self.0)) {
+            Ok(date) => date.fmt(f),
+            // Beyond the year 9999.
+            Err(_) => write!(f, "{} s after 1970", self.0),
+        }
+    }
+}
+
+/// What is trusted, and when.
+#[derive(Debug)]
+pub(crate) struct Trust {
+    pub(crate) roots: TrustRoots,
+    /// SHA-256, in hexadecimal, of the certificates given with `--roots`.
+    pub(crate) given: Vec<String>,
+    pub(crate) at: Moment,
+}
+
+/// One verification that was made, or could not be made.
+#[derive(Debug)]
+pub(crate) struct Check {
+    name: &'static str,
+    mark: Mark,
+    detail: String,
+}
+
+impl Check {
+    pub(crate) fn verified(name: &'static str, detail: impl Into<String>) -> Self {
+        Self { name, mark: Mark::Ok, detail: detail.into() }
+    }
+
+    pub(crate) fn failed(name: &'static str, why: impl Into<String>) -> Self {
+        Self { name, mark: Mark::Fail, detail: why.into() }
+    }
+
+    pub(crate) fn not_verified(name: &'static str, why: impl Into<String>) -> Self {
+        Self { name, mark: Mark::Open, detail: why.into() }
+    }
+
+    /// The outcome of a verification that either passes or says why not.
+    pub(crate) fn of<E: std::fmt::Display>(
+        name: &'static str,
+        passed: String,
+        outcome: Result<(), E>,
+    ) -> Self {
+        match outcome {
+            Ok(()) => Self::verified(name, passed),
+            Err(why) => Self::failed(name, why.to_string()),
+        }
+    }
+
+    pub(crate) fn is_verified(&self) -> bool {
+        self.mark == Mark::Ok
+    }
+
+    fn outcome(&self) -> &'static str {
+        match self.mark {
+            Mark::Ok => "verified",
+            Mark::Fail => "failed",
+            Mark::Warn | Mark::Open => "not verified",
+        }
+    }
+}
+
+/// All that is known about one file.
+#[derive(Debug)]
+pub(crate) struct Inspection {
+    /// Kind of content, for programs.
+    pub(crate) kind: &'static str,
+    /// The fields, for programs.
+    pub(crate) facts: Map<String, Value>,
+    /// The fields, for people.
+    pub(crate) table: Table,
+    /// What was verified.
+    pub(crate) checks: Vec<Check>,
+}
+
+impl Inspection {
+    /// Prints the fields and the verifications. A failed verification is an error, after all has been printed.
+    pub(crate) fn show(mut self, as_json: bool, console: &mut Console<'_>) -> Result<(), Failure> {
+        if as_json {
+            let checks: Vec<Value> = self
+                .checks
+                .iter()
+                .map(|check| json!({"check": check.name, "outcome": check.outcome(), "detail": check.detail}))
+                .collect();
+            let mut document = Map::from_iter([("kind".to_owned(), self.kind.into())]);
+            document.append(&mut self.facts);
+            document.insert("checks".into(), checks.into());
+            console.json(&document.into())?;
+        } else {
+            if !self.checks.is_empty() {
+                self.table.section("verification");
+            }
+            for check in &self.checks {
+                self.table.verdict(check.mark, check.name, format!("{}: {}", check.outcome(), check.detail));
+            }
+            console.table(&self.table)?;
+        }
+        let failed = self.checks.iter().filter(|check| check.mark == Mark::Fail).count();
+        if failed > 0 { Err(Failure::Checks { failed, all: self.checks.len() }) } else { Ok(()) }
+    }
+}
+
+/// Reads, recognises, explains and verifies the file.
+pub(crate) fn run(args: &Args, json: bool, console: &mut Console<'_>) -> Result<(), Failure> {
+    let bytes = read_bounded(&args.file)?;
+    let trust = trust(args)?;
+    let leaf = match &args.cert {
+        Some(path) => Some(certificate::single(path, read_bounded(path)?)?),
+        None => None,
+    };
+    let path = || args.file.clone();
+    let content = recognise(&bytes).map_err(|why| Failure::Unrecognised { path: path(), why })?;
+    if leaf.is_some() && !matches!(content, Content::SnpReport(_) | Content::SnpEvidence(_)) {
+        return Err(Failure::Argument {
+            argument: "--cert".into(),
+            why: "only a report or evidence is signed by the key of such a certificate".into(),
+            hint: "leave --cert away".into(),
+        });
+    }
+    explain(content, leaf.as_ref(), &trust)
+        .map_err(|why| Failure::Malformed { path: path(), kind: content.name(), why })?
+        .show(json, console)
+}
+
+fn explain(content: Content<'_>, leaf: Option<&Certificate>, trust: &Trust) -> Result<Inspection, String> {
+    match content {
+        Content::SnpReport(bytes) => snp::report(bytes, leaf, trust),
+        Content::SnpEvidence(text) => snp::evidence(text, leaf, trust),
+        Content::CertTable(bytes) => snp::cert_table(bytes, trust),
+        Content::CertificateDer(bytes) => certificate::inspect(vec![bytes.to_vec()], trust),
+        Content::CertificatePem(text) => certificate::inspect(certificate::split_pem(text)?, trust),
+        Content::Token(text) => token::inspect(text, trust.at),
+        Content::InitData(text) => initdata::inspect(text),
+    }
+}
+
+/// Explains a token that was just fetched, for `guestctl token`.
+pub(crate) fn fetched_token(text: &str) -> Result<Inspection, String> {
+    token::inspect(text, Moment::now())
+}
+
+fn trust(args: &Args) -> Result<Trust, Failure> {
+    let at = args.at.unwrap_or_else(Moment::now);
+    let Some(path) = &args.roots else {
+        return Ok(Trust { roots: TrustRoots::vendor(), given: Vec::new(), at });
+    };
+    let malformed = |why| Failure::Malformed { path: path.clone(), kind: "set of root certificates", why };
+    let pem = String::from_utf8(read_bounded(path)?).map_err(|_| malformed("not PEM text".to_owned()))?;
+    let roots = TrustRoots::vendor().with_test_roots(&pem).map_err(|error| malformed(error.to_string()))?;
+    let given =
+        certificate::split_pem(&pem).map_err(malformed)?.iter().map(|der| certificate::sha256(der)).collect();
+    Ok(Trust { roots, given, at })
+}
+
+fn read_bounded(path: &Path) -> Result<Vec<u8>, Failure> {
+    let unreadable = |source| Failure::Unreadable { path: path.to_owned(), source };
+    let mut bytes = Vec::new();
+    let input: Box<dyn Read> = if path == Path::new("-") {
+        Box::new(io::stdin())
+    } else {
+        Box::new(File::open(path).map_err(unreadable)?)
+    };
+    input.take(INPUT_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > INPUT_MAX {
+        let why = format!("longer than {} MiB, which nothing known here is", INPUT_MAX >> 20);
+        return Err(Failure::Unrecognised { path: path.to_owned(), why });
+    }
+    Ok(bytes)
+}
+
+fn parse_moment(text: &str) -> Result<Moment, String> {
+    if let Ok(seconds) = text.parse() {
+        return Ok(Moment(seconds));
+    }
+    let date: DateTime =
+        text.parse().map_err(|_| "neither Unix seconds nor a date like 2025-06-01T00:00:00Z".to_owned())?;
+    Ok(Moment(date.unix_duration().as_secs()))
+}
+
+#[cfg(test)]
+mod tests {
+    use cc_evidence::snp::{CertEntry, CertKind, REPORT_LEN, cert_table};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn vendor_trust() -> Trust {
+        Trust { roots: TrustRoots::vendor(), given: Vec::new(), at: Moment(1_748_736_000) }
+    }
+
+    #[test]
+    fn garbage_in_a_certificate_table_is_named_and_hides_nothing() {
+        let entries = [
+            CertEntry { kind: CertKind::Vcek, data: b"\x30\x03abc".to_vec() },
+            CertEntry { kind: CertKind::Other([7; 16]), data: b"extra".to_vec() },
+        ];
+        let table = cert_table::encode(&entries).unwrap();
+        let inspection = explain(recognise(&table).unwrap(), None, &vendor_trust()).unwrap();
+        assert_eq!(inspection.facts["certs"][1]["bytes"], 5);
+        assert!(
+            inspection.checks.iter().any(|check| check.mark == Mark::Fail && check.detail.contains("VCEK"))
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_recognised_is_explained_or_refused(
+            start in prop::sample::select(vec![
+                &b""[..], b"\x30\x82\x01\x00\x30", b"{\"attestation_report\":", b"{\"report\":\"", b"eyJhIjoxfQ.eyJ9.",
+                b"version = \"1\"\nalgorithm = \"sha256\"\n[data]\n", b"-----BEGIN CERTIFICATE-----\n",
+                b"\x63\xda\x75\x8d\xe6\x64\x45\x64\xad\xc5\xf4\xb9\x3b\xe8\xac\xcd\x30\0\0\0\x08\0\0\0",
+            ]),
+            rest in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let bytes = [start, &rest].concat();
+            if let Ok(content) = recognise(&bytes) {
+                let _ = explain(content, None, &vendor_trust());
+            }
+        }
+
+        #[test]
+        fn any_report_is_explained_without_being_believed(
+            version in 2u8..=15, body in prop::collection::vec(any::<u8>(), REPORT_LEN - 4),
+        ) {
+            let bytes = [&[version, 0, 0, 0], body.as_slice()].concat();
+            let inspection = explain(recognise(&bytes).unwrap(), None, &vendor_trust()).unwrap();
+            prop_assert!(!inspection.checks.iter().any(Check::is_verified));
+            prop_assert_eq!(&inspection.facts["report"]["version"], &Value::from(version));
+        }
+    }
+
+    #[test]
+    fn moments_are_seconds_or_dates() {
+        assert_eq!(parse_moment("0"), Ok(Moment(0)));
+        assert_eq!(parse_moment("2025-06-01T00:00:00Z"), Ok(Moment(1_748_736_000)));
+        for text in ["", "now", "2025-06-01", "2025-13-01T00:00:00Z", "-1"] {
+            assert!(parse_moment(text).is_err(), "{text}");
+        }
+        assert_eq!(Moment(1_748_736_000).to_string(), "2025-06-01T00:00:00Z");
+        assert_eq!(Moment(u64::MAX).to_string(), format!("{} s after 1970", u64::MAX));
+    }
+}

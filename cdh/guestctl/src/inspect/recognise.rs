@@ -1,0 +1,225 @@
+//! What a file holds, told from its content alone; names and extensions count for nothing.
+//!
+//! Only a first look: whoever takes the answer parses the bytes fully and may still refuse them. Every rule looks at
+//! a prefix or a shape that the other formats cannot have, so that the order matters little and no input is taken for
+//! two things.
+
+use cc_evidence::snp::{CertKind, REPORT_LEN, cert_table};
+
+/// A kind of content and the part of the input that carries it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Content<'a> {
+    /// AMD SEV-SNP attestation report, 1184 bytes (AMD publication 56860).
+    SnpReport(&'a [u8]),
+    /// JSON with the members `attestation_report` or `report`.
+    SnpEvidence(&'a str),
+    /// Certificate table of an extended report (AMD publication 56421).
+    CertTable(&'a [u8]),
+    /// One X.509 certificate in DER.
+    CertificateDer(&'a [u8]),
+    /// X.509 certificates in PEM.
+    CertificatePem(&'a str),
+    /// Attestation token: JWS in compact serialization (RFC 7515).
+    Token(&'a str),
+    /// Init-data document (TOML).
+    InitData(&'a str),
+}
+
+impl Content<'_> {
+    /// The kind in words.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::SnpReport(_) => "SNP report",
+            Self::SnpEvidence(_) => "SNP evidence",
+            Self::CertTable(_) => "SNP certificate table",
+            Self::CertificateDer(_) | Self::CertificatePem(_) => "certificate",
+            Self::Token(_) => "attestation token",
+            Self::InitData(_) => "init-data document",
+        }
+    }
+}
+
+/// Length of one entry of a certificate table (GUID, offset, length), in bytes.
+const TABLE_ENTRY: usize = 24;
+
+/// Recognises `bytes`, or says what they seem to be instead.
+pub(crate) fn recognise(bytes: &[u8]) -> Result<Content<'_>, String> {
+    if bytes.is_empty() {
+        return Err("the file is empty".into());
+    }
+    if bytes.len() == REPORT_LEN && has_report_version(bytes) {
+        return Ok(Content::SnpReport(bytes));
+    }
+    if bytes.starts_with(&[0x30, 0x82]) {
+        return Ok(Content::CertificateDer(bytes));
+    }
+    match std::str::from_utf8(bytes) {
+        // NUL is valid UTF-8, but no text has it: an empty certificate table is zeros only.
+        Ok(text) if !text.contains('\0') => recognise_text(text),
+        _ => recognise_binary(bytes),
+    }
+}
+
+fn recognise_text(text: &str) -> Result<Content<'_>, String> {
+    let text_body = text.trim_ascii();
+    if text_body.is_empty() {
+        return Err("the file holds only white space".into());
+    }
+    if text.contains("PRIVATE KEY-----") {
+        return Err("a private key, and guestctl shows none".into());
+    }
+    if text.contains("-----BEGIN CERTIFICATE-----") {
+        return Ok(Content::CertificatePem(text));
+    }
+    if text_body.starts_with('{') {
+        return recognise_json(text_body);
+    }
+    if is_compact_jws(text_body) {
+        return Ok(Content::Token(text_body));
+    }
+    if names_init_data_keys(text) {
+        // The digest is over every byte of the file, so nothing is trimmed.
+        return Ok(Content::InitData(text));
+    }
+    Err("text of an unknown kind".into())
+}
+
+fn recognise_json(text: &str) -> Result<Content<'_>, String> {
+    /// Only the member names matter here; the values are skipped, not built.
+    #[derive(serde::Deserialize)]
+    struct Members {
+        attestation_report: Option<serde::de::IgnoredAny>,
+        report: Option<serde::de::IgnoredAny>,
+        tee_keypair: Option<serde::de::IgnoredAny>,
+        svn: Option<serde::de::IgnoredAny>,
+        quote: Option<serde::de::IgnoredAny>,
+    }
+    let members: Members = serde_json::from_str(text).map_err(|error| format!("broken JSON: {error}"))?;
+    if members.attestation_report.is_some() || members.report.is_some() {
+        Ok(Content::SnpEvidence(text))
+    } else if members.tee_keypair.is_some() {
+        Err("an answer of GetToken with a private key in it; give the token alone".into())
+    } else if members.svn.is_some() {
+        Err("evidence of the sample TEE: anyone can write it and it proves nothing".into())
+    } else if members.quote.is_some() {
+        Err("evidence JSON of another TEE than SNP".into())
+    } else {
+        Err("JSON of an unknown kind".into())
+    }
+}
+
+fn recognise_binary(bytes: &[u8]) -> Result<Content<'_>, String> {
+    // A host without certificates hands out a table that is all end mark.
+    let empty = bytes.len() >= TABLE_ENTRY && bytes.iter().all(|byte| *byte == 0);
+    if empty || begins_with_certificate_guid(bytes) || lists_a_certificate(bytes) {
+        return Ok(Content::CertTable(bytes));
+    }
+    if has_report_version(bytes) {
+        return Err(format!("{} bytes that begin like an SNP report, which has {REPORT_LEN}", bytes.len()));
+    }
+    Err(format!("{} bytes of an unknown kind", bytes.len()))
+}
+
+fn begins_with_certificate_guid(bytes: &[u8]) -> bool {
+    bytes.first_chunk().is_some_and(|guid| CertKind::from_guid(*guid).name().is_some())
+}
+
+/// Tables may begin with entries of other kinds.
+fn lists_a_certificate(bytes: &[u8]) -> bool {
+    cert_table::parse(bytes).is_ok_and(|entries| entries.iter().any(|entry| entry.kind.name().is_some()))
+}
+
+/// Versions are small numbers; leave room for those to come.
+fn has_report_version(bytes: &[u8]) -> bool {
+    matches!(bytes.get(..4), Some([1..=15, 0, 0, 0]))
+}
+
+fn is_compact_jws(text: &str) -> bool {
+    let base64url = |part: &str| {
+        !part.is_empty()
+            && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    };
+    // Every JWS header is a JSON object, and `{"` in base64 begins with these letters.
+    text.starts_with("eyJ") && text.split('.').count() == 3 && text.split('.').all(base64url)
+}
+
+fn names_init_data_keys(text: &str) -> bool {
+    let starts = |name: &str| {
+        text.lines().any(|line| {
+            line.trim_start().strip_prefix(name).is_some_and(|rest| rest.trim_start().starts_with('='))
+        })
+    };
+    let has_data =
+        text.lines().any(|line| line.trim().starts_with("[data]") || line.trim_start().starts_with("data"));
+    starts("version") && starts("algorithm") && has_data
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn report() -> Vec<u8> {
+        let mut bytes = vec![0xa5; REPORT_LEN];
+        bytes[..4].copy_from_slice(&[3, 0, 0, 0]);
+        bytes
+    }
+
+    #[test]
+    fn content_decides() {
+        let report = report();
+        let mut table = CertKind::Vcek.guid().to_vec();
+        table.extend([0xff; 40]);
+        let token = "eyJhbGciOiJFUzI1NiJ9.eyJleHAiOjF9.c2ln";
+        let initdata = "# mine\nversion = \"0.1.0\"\n algorithm=\"sha256\"\n[data]\n";
+        let evidence = " {\"cert_chain\":null,\"attestation_report\":{}}";
+        let pem = "text before\n-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        assert_eq!(recognise(&report), Ok(Content::SnpReport(&report)));
+        assert_eq!(recognise(&table), Ok(Content::CertTable(&table)));
+        assert_eq!(recognise(&[0; 24]), Ok(Content::CertTable(&[0; 24])));
+        assert_eq!(recognise(b"\x30\x82\x01\x00"), Ok(Content::CertificateDer(b"\x30\x82\x01\x00")));
+        assert_eq!(recognise(pem.as_bytes()), Ok(Content::CertificatePem(pem)));
+        assert_eq!(recognise(format!("{token}\n").as_bytes()), Ok(Content::Token(token)));
+        assert_eq!(recognise(initdata.as_bytes()), Ok(Content::InitData(initdata)));
+        assert_eq!(recognise(evidence.as_bytes()), Ok(Content::SnpEvidence(evidence.trim())));
+    }
+
+    #[test]
+    fn what_is_not_known_is_named_as_well_as_possible() {
+        let cases: [(&[u8], &str); 9] = [
+            (b"", "empty"),
+            (b" \n", "white space"),
+            (b"hello", "text of an unknown kind"),
+            (b"-----BEGIN PRIVATE KEY-----\nAAAA", "private key"),
+            (b"{\"token\":\"a\",\"tee_keypair\":\"b\"}", "private key"),
+            (b"{\"svn\":\"1\",\"report_data\":\"\"}", "sample"),
+            (b"{\"a\":", "broken JSON"),
+            (b"\xff\xfe\xfd", "3 bytes"),
+            (&report()[..1000], "begin like an SNP report"),
+        ];
+        for (bytes, expected) in cases {
+            let why = recognise(bytes).unwrap_err();
+            assert!(why.contains(expected), "{why}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_recognised_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..2048)) {
+            let _ = recognise(&bytes);
+        }
+
+        #[test]
+        fn any_text_is_recognised_or_refused(text in "(eyJ|\\{|version = |-----BEGIN CERTIFICATE-----)?\\PC{0,300}") {
+            let _ = recognise(text.as_bytes());
+        }
+
+        #[test]
+        fn any_report_with_a_small_version_is_a_report(version in 1u8..=15, fill in any::<u8>()) {
+            let mut bytes = vec![fill; REPORT_LEN];
+            bytes[..4].copy_from_slice(&[version, 0, 0, 0]);
+            prop_assert_eq!(recognise(&bytes), Ok(Content::SnpReport(&bytes)));
+        }
+    }
+}

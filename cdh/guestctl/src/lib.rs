@@ -1,0 +1,205 @@
+//! The operator's tool for the guest components: fetches secrets, shows tokens and evidence, inspects files, and says
+//! what is wrong with a machine.
+//!
+//! It holds no keys, attests nothing itself and releases nothing: what needs trust is done by the daemons, which it
+//! asks over gRPC. Only `inspect` works alone, offline, with the verification library. Every sub-command has a file of
+//! its own and writes through [`Console`].
+
+mod connect;
+mod doctor;
+mod evidence;
+mod exit;
+mod failure;
+mod get;
+mod inspect;
+mod output;
+mod table;
+mod token;
+
+use std::ffi::OsString;
+
+use cc_daemon::sandbox;
+use clap::{Parser, Subcommand, error::ErrorKind};
+use tokio::runtime::{self, Runtime};
+
+use crate::failure::Failure;
+pub use crate::{
+    exit::Exit,
+    output::{Console, with_stdio},
+};
+
+/// Operate and diagnose the guest components of a confidential machine
+#[derive(Debug, Parser)]
+#[command(
+    name = "guestctl",
+    version,
+    arg_required_else_help = true,
+    after_help = format!("{}\n\nExample:\n  guestctl doctor", exit::HELP)
+)]
+struct Cli {
+    /// Print JSON for programs instead of text for people
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Fetch a resource through the confidential data hub
+    Get(get::Args),
+    /// Get an attestation token and show what it says
+    Token(token::Args),
+    /// Collect this machine's evidence and show what it says
+    Evidence(evidence::Args),
+    /// Explain a report, evidence, certificate, token or init-data file, and verify what can be verified
+    Inspect(inspect::Args),
+    /// Check the guest components of this machine
+    Doctor(doctor::Args),
+}
+
+/// Runs the tool with `arguments`, the first of which is its own name, as the only work of this process: core dumps
+/// are switched off first, because secrets will pass.
+pub fn run_process(
+    arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    console: &mut Console<'_>,
+) -> Exit {
+    match prepare_process() {
+        Ok(runtime) => runtime.block_on(run(arguments, console)),
+        Err(failure) => report(&failure, console),
+    }
+}
+
+fn prepare_process() -> Result<Runtime, Failure> {
+    sandbox::forbid_core_dumps().map_err(|source| Failure::Start { step: "forbid core dumps", source })?;
+    runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Failure::Start { step: "start the runtime", source })
+}
+
+/// Runs the tool inside a tokio runtime with `arguments`, the first of which is its own name.
+pub async fn run(
+    arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    console: &mut Console<'_>,
+) -> Exit {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => return show_usage(&error, console),
+    };
+    match dispatch(&cli, console).await {
+        Ok(()) => Exit::Success,
+        Err(failure) => report(&failure, console),
+    }
+}
+
+fn report(failure: &Failure, console: &mut Console<'_>) -> Exit {
+    if !failure.is_broken_pipe() {
+        console.failure(failure);
+    }
+    failure.exit()
+}
+
+async fn dispatch(cli: &Cli, console: &mut Console<'_>) -> Result<(), Failure> {
+    match &cli.command {
+        Command::Get(args) => get::run(args, cli.json, console).await,
+        Command::Token(args) => token::run(args, cli.json, console).await,
+        Command::Evidence(args) => evidence::run(args, cli.json, console).await,
+        Command::Inspect(args) => inspect::run(args, cli.json, console),
+        Command::Doctor(args) => doctor::run(args, cli.json, console).await,
+    }
+}
+
+/// Help and version are answers; everything else that the parser says is a mistake of the caller.
+fn show_usage(error: &clap::Error, console: &mut Console<'_>) -> Exit {
+    let text = error.render().to_string();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => match console.text(&text) {
+            Ok(()) => Exit::Success,
+            Err(error) => error.exit(),
+        },
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            console.complain(&text);
+            Exit::Usage
+        }
+        _ => {
+            console.complain(&usage_message(&text));
+            Exit::Usage
+        }
+    }
+}
+
+/// The parser's complaint in the form of all other errors: its first paragraph is the message, the rest the hint.
+fn usage_message(text: &str) -> String {
+    let (message, rest) = text.split_once("\n\n").unwrap_or((text, ""));
+    let message: Vec<&str> = message.lines().map(str::trim).collect();
+    let message = message.join(" ");
+    let message = message.strip_prefix("error: ").unwrap_or(&message);
+    let rest: Vec<&str> = rest.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    format!("guestctl: {} [USAGE]\nhint: {}\n", table::printable(message), table::printable(&rest.join("; ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    async fn run_captured(arguments: &[&str]) -> (Exit, String, String) {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let exit = run(arguments.iter().copied(), &mut Console::new(&mut out, &mut err)).await;
+        (exit, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[tokio::test]
+    async fn help_documents_the_exit_statuses_and_every_command_ends_with_an_example() {
+        let (exit, help, _) = run_captured(&["guestctl", "--help"]).await;
+        assert_eq!(exit, Exit::Success);
+        assert!(help.contains("3  denied"), "{help}");
+        for command in Cli::command().get_subcommands() {
+            let (exit, help, _) = run_captured(&["guestctl", command.get_name(), "--help"]).await;
+            assert_eq!(exit, Exit::Success);
+            let (_, examples) = help.split_once("Example:\n").unwrap();
+            for line in examples.lines() {
+                assert!(line.starts_with(&format!("  guestctl {}", command.get_name())), "{line}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn mistakes_are_usage_errors_with_a_hint() {
+        for arguments in [
+            &["guestctl", "get"][..],
+            &["guestctl", "gte", "x"],
+            &["guestctl", "get", "a/b/c", "--cdh", "tcp://example.com"],
+            &["guestctl", "token", "--type", "KBS"],
+            &["guestctl", "token", "--raw", "--json"],
+            &["guestctl", "evidence", "--raw", "--json"],
+            &["guestctl", "evidence", "--report-data", "00", "--base64", "AA=="],
+            &["guestctl", "inspect", "x", "--at", "yesterday"],
+            &["guestctl", "doctor", "--rest", "example.com:80"],
+        ] {
+            let (exit, out, err) = run_captured(arguments).await;
+            assert_eq!((exit, out.as_str()), (Exit::Usage, ""), "{arguments:?}");
+            assert!(err.starts_with("guestctl: ") && err.contains(" [USAGE]\nhint: "), "{err}");
+            assert!(!err.contains("error:"), "{err}");
+        }
+        let (exit, _, err) = run_captured(&["guestctl"]).await;
+        assert_eq!(exit, Exit::Usage);
+        assert!(err.contains("Commands:"), "{err}");
+    }
+
+    #[tokio::test]
+    async fn json_is_accepted_before_and_after_the_command() {
+        for arguments in [["guestctl", "--json", "inspect", "/"], ["guestctl", "inspect", "/", "--json"]] {
+            let (exit, _, err) = run_captured(&arguments).await;
+            assert_eq!(exit, Exit::Failed, "{err}");
+            assert!(err.contains("[INPUT_UNREADABLE]"), "{err}");
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! `guestctl inspect` against recorded evidence: every fact that an independent program found is found, the
+//! signatures verify, and a single changed bit is noticed.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use guestctl::{Console, Exit};
+use serde_json::Value;
+
+/// The folder of one vector, or nothing where the vectors are not on this machine.
+#[allow(clippy::disallowed_methods, clippy::print_stderr)]
+fn vector(name: &str) -> Option<PathBuf> {
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/vectors");
+    let root =
+        std::env::var_os("VECTORS_DIR").map(PathBuf::from).or_else(|| beside.is_dir().then_some(beside));
+    if root.is_none() {
+        eprintln!("skipped: VECTORS_DIR not set");
+    }
+    Some(root?.join(name))
+}
+
+struct Outcome {
+    exit: Exit,
+    out: String,
+    err: String,
+}
+
+impl Outcome {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}{}", self.out, self.err))
+    }
+
+    fn check(&self, name: &str) -> String {
+        let json = self.json();
+        let mut checks = json["checks"].as_array().unwrap().iter();
+        let check =
+            checks.find(|check| check["check"] == name).unwrap_or_else(|| panic!("{name} in {json:#}"));
+        check["outcome"].as_str().unwrap().to_owned()
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn inspect(file: &Path, options: &[&str]) -> Outcome {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let mut arguments = vec!["guestctl", "inspect", file.to_str().unwrap()];
+    arguments.extend(options);
+    let exit = guestctl::run(arguments, &mut Console::new(&mut out, &mut err)).await;
+    Outcome { exit, out: String::from_utf8(out).unwrap(), err: String::from_utf8(err).unwrap() }
+}
+
+fn facts(folder: &Path) -> Value {
+    serde_json::from_slice(&fs::read(folder.join("facts.json")).unwrap()).unwrap()
+}
+
+/// Every member of `facts` stands in `ours` with the same value. The recording program wrote dates in another style.
+fn assert_covers(facts: &Value, ours: &Value, path: &str) {
+    match facts {
+        Value::Object(members) => {
+            for (name, value) in members {
+                assert_covers(value, &ours[name], &format!("{path}.{name}"));
+            }
+        }
+        Value::String(text) if path.ends_with(".not_before") || path.ends_with(".not_after") => {
+            let date = text.replace(' ', "T").replace("+00:00", "Z");
+            assert_eq!(ours.as_str(), Some(date.as_str()), "{path}");
+        }
+        other => assert_eq!(other, ours, "{path}"),
+    }
+}
+
+#[test]
+fn milan_report_with_vcek() {
+    let Some(folder) = vector("snp-milan-v2-vcek") else { return };
+    let facts = facts(&folder);
+    let cert = folder.join("vcek.der");
+    let options = ["--json", "--cert", cert.to_str().unwrap(), "--at", "2024-01-01T00:00:00Z"];
+    let seen = inspect(&folder.join("report.bin"), &options);
+    let json = seen.json();
+    assert_eq!(json["kind"], "snp-report");
+    assert_covers(&facts["report"], &json["report"], "report");
+    assert_covers(&facts["cert"], &json["cert"], "cert");
+    assert_eq!(seen.check("report signature"), "verified");
+    assert_eq!(seen.check("certificate chain"), "verified");
+    assert_eq!(seen.check("dates"), "verified");
+    assert_eq!(seen.check("tcb and chip"), "verified");
+    // Genuine, but this version does not tell the processor, so no verifier takes it.
+    assert_eq!(seen.check("verifier rules"), "failed");
+    assert!(seen.out.contains("report version 2 is refused"), "{}", seen.out);
+    assert_eq!(seen.exit, Exit::Failed);
+}
+
+#[test]
+fn a_report_alone_says_what_is_missing() {
+    let Some(folder) = vector("snp-milan-v3-vlek") else { return };
+    let seen = inspect(&folder.join("report.bin"), &["--json"]);
+    assert_covers(&facts(&folder)["report"], &seen.json()["report"], "report");
+    assert_eq!(seen.json()["cert"], Value::Null);
+    assert_eq!(seen.check("report signature"), "not verified");
+    assert_eq!(seen.exit, Exit::Success, "{}", seen.err);
+}
+
+#[test]
+fn milan_report_with_expired_vlek() {
+    let Some(folder) = vector("snp-milan-v3-vlek") else { return };
+    let cert = folder.join("vlek.der");
+    let cert = cert.to_str().unwrap();
+    let in_time =
+        inspect(&folder.join("report.bin"), &["--json", "--cert", cert, "--at", "2025-06-01T00:00:00Z"]);
+    assert_covers(&facts(&folder)["cert"], &in_time.json()["cert"], "cert");
+    for check in ["report signature", "certificate chain", "dates", "tcb and chip"] {
+        assert_eq!(in_time.check(check), "verified", "{check}");
+    }
+    assert_eq!(in_time.check("verifier rules"), "failed", "it was made at VMPL 1");
+    let late =
+        inspect(&folder.join("report.bin"), &["--json", "--cert", cert, "--at", "2026-01-01T00:00:00Z"]);
+    assert_eq!((late.exit, late.check("dates")), (Exit::Failed, "failed".to_owned()));
+    assert_eq!(late.check("report signature"), "verified");
+}
+
+#[test]
+fn genoa_evidence_and_its_rebuilt_report() {
+    let Some(folder) = vector("snp-genoa-v3-json") else { return };
+    let facts = facts(&folder);
+    let seen = inspect(&folder.join("evidence.json"), &["--json", "--at", "2026-01-01T00:00:00Z"]);
+    let json = seen.json();
+    assert_eq!(json["kind"], "snp-evidence");
+    assert_covers(&facts["report"], &json["report"], "report");
+    assert_covers(&facts["cert"], &json["cert"], "cert");
+    assert_eq!(json["certs"][0]["kind"], "VCEK");
+    for check in ["report signature", "certificate chain", "dates", "tcb and chip", "verifier rules"] {
+        assert_eq!(seen.check(check), "verified", "{check}");
+    }
+    assert_eq!(seen.exit, Exit::Success, "{}", seen.err);
+    let chip = facts["report"]["chip_id"].as_str().unwrap();
+    let url =
+        format!("https://kdsintf.amd.com/vcek/v1/Genoa/{chip}?blSPL=10&teeSPL=00&snpSPL=23&ucodeSPL=25");
+    assert_eq!(json["kds_url"], url);
+
+    let cert = folder.join("vcek.der");
+    let rebuilt = inspect(
+        &folder.join("report-reconstructed.bin"),
+        &["--json", "--at", "1767225600", "--cert", cert.to_str().unwrap()],
+    );
+    assert_eq!(rebuilt.json()["report"], json["report"]);
+    assert_eq!(rebuilt.check("report signature"), "verified");
+}
+
+#[test]
+fn both_encodings_of_the_hardware_identifier() {
+    let Some(folder) = vector("snp-milan-v2-vcek") else { return };
+    let facts = facts(&folder);
+    for name in ["vcek-hwid-raw-encoding.der", "vcek-hwid-octet-string-encoding.der"] {
+        let seen = inspect(&folder.join(name), &["--json", "--at", "2024-01-01T00:00:00Z"]);
+        let mut expected = facts[name].clone();
+        expected.as_object_mut().unwrap().remove("signed_by_milan_ask");
+        assert_covers(&expected, &seen.json()["certificates"][0], name);
+        // Made for the parser: the real intermediate key never signed them.
+        assert_eq!((seen.exit, seen.check("certificate chain")), (Exit::Failed, "failed".to_owned()));
+    }
+}
+
+#[test]
+fn vendor_roots_in_pem() {
+    let Some(folder) = vector("amd-roots") else { return };
+    let facts = facts(&folder);
+    for product in ["milan", "genoa", "turin"] {
+        let seen = inspect(&folder.join(format!("{product}_ask_ark_asvk.pem")), &["--json"]);
+        for (index, expected) in facts[product]["certs"].as_array().unwrap().iter().enumerate() {
+            assert_covers(expected, &seen.json()["certificates"][index], &format!("{product}[{index}]"));
+        }
+        assert_eq!(seen.check("certificate chain"), "verified", "{product}");
+        assert_eq!(seen.exit, Exit::Success, "{}", seen.err);
+    }
+}
+
+#[test]
+fn init_data_documents() {
+    let Some(folder) = vector("initdata-generated") else { return };
+    let facts = facts(&folder);
+    for (name, expected) in facts.as_object().unwrap() {
+        let seen = inspect(&folder.join(name), &["--json"]);
+        let json = seen.json();
+        assert_eq!((seen.exit, &json["kind"]), (Exit::Success, &"init-data".into()));
+        assert_covers(expected, &json, name);
+        assert_eq!(
+            json.get("cca_realm_personalization_value"),
+            expected.get("cca_realm_personalization_value")
+        );
+        assert_eq!(json.get("pcr8_after_extend_from_zero"), expected.get("pcr8_after_extend_from_zero"));
+        assert!(json["data"]["aa.toml"]["bytes"].as_u64().unwrap() > 0);
+    }
+}
+
+#[test]
+fn the_table_for_people() {
+    let Some(folder) = vector("snp-milan-v2-vcek") else { return };
+    let cert = folder.join("vcek.der");
+    let options = ["--cert", cert.to_str().unwrap(), "--at", "2024-01-01T00:00:00Z"];
+    let seen = inspect(&folder.join("report.bin"), &options);
+    let lines: Vec<&str> = seen.out.lines().collect();
+    for line in [
+        "AMD SEV-SNP attestation report",
+        "  version            2",
+        "  host data          all zero (32 bytes)",
+        "  policy             0x3001f (ABI 0.31, SMT allowed)",
+        "  reported tcb       bootloader 3, tee 0, snp 8, microcode 115",
+        "  current version    1.52.4",
+        "certificate of the signing key",
+        "  productName        Milan-B0",
+        "verification",
+    ] {
+        assert!(lines.contains(&line), "{line:?} in\n{}", seen.out);
+    }
+    let measurement = lines.iter().position(|line| line.starts_with("  measurement ")).unwrap();
+    assert!(lines[measurement].ends_with("a1f3930413247bb38cfc171579ea3c12d5fe4901f0c792f63fd75d98f1ef827c"));
+    assert_eq!(lines[measurement + 1].trim_start(), "23500644e0e692e6be917f9050d3d38c");
+    assert!(
+        lines.iter().any(|line| line.starts_with("  ok    report signature   verified: ")),
+        "{}",
+        seen.out
+    );
+    assert!(
+        lines.iter().any(|line| line.starts_with("  open  ") && line.contains("not verified: ")),
+        "{}",
+        seen.out
+    );
+    assert!(!seen.out.contains('\x1b'));
+}
+
+#[test]
+fn a_changed_bit_is_noticed() {
+    let Some(folder) = vector("snp-milan-v2-vcek") else { return };
+    let copy = tempfile::tempdir().unwrap();
+    let file = copy.path().join("report.bin");
+    let report = fs::read(folder.join("report.bin")).unwrap();
+    let cert = folder.join("vcek.der");
+    // Guest policy, report data, measurement, chip id, R and S of the signature.
+    for offset in [0x08, 0x50, 0x90, 0x1a0, 0x2a0, 0x2e8] {
+        let mut changed = report.clone();
+        changed[offset] ^= 1;
+        fs::write(&file, &changed).unwrap();
+        let seen =
+            inspect(&file, &["--json", "--cert", cert.to_str().unwrap(), "--at", "2024-01-01T00:00:00Z"]);
+        assert_eq!(
+            (seen.exit, seen.check("report signature")),
+            (Exit::Failed, "failed".to_owned()),
+            "{offset:#x}"
+        );
+    }
+}
+
+#[test]
+fn a_cut_or_foreign_file_is_refused_with_a_hint() {
+    let Some(folder) = vector("snp-genoa-v3-json") else { return };
+    let copy = tempfile::tempdir().unwrap();
+    let file = copy.path().join("x");
+    for (name, length, code) in [
+        ("report-reconstructed.bin", 1183, "INPUT_UNRECOGNISED"),
+        ("vcek.der", 700, "INPUT_MALFORMED"),
+        ("evidence.json", 3000, "INPUT_UNRECOGNISED"),
+    ] {
+        fs::write(&file, &fs::read(folder.join(name)).unwrap()[..length]).unwrap();
+        let seen = inspect(&file, &[]);
+        assert_eq!((seen.exit, seen.out.as_str()), (Exit::Failed, ""), "{name}");
+        assert!(seen.err.contains(&format!("[{code}]\nhint: ")), "{}", seen.err);
+    }
+}
+
+#[test]
+fn a_damaged_certificate_never_passes() {
+    let Some(folder) = vector("snp-genoa-v3-json") else { return };
+    let copy = tempfile::tempdir().unwrap();
+    let file = copy.path().join("vcek.der");
+    let der = fs::read(folder.join("vcek.der")).unwrap();
+    for offset in (0..der.len()).step_by(37) {
+        let mut changed = der.clone();
+        changed[offset] ^= 0x11;
+        fs::write(&file, &changed).unwrap();
+        let seen = inspect(&file, &["--json", "--at", "2026-01-01T00:00:00Z"]);
+        assert_eq!(seen.exit, Exit::Failed, "{offset}: {}", seen.out);
+    }
+}
+
+#[test]
+fn given_roots_are_named_and_only_given_or_vendor_roots_are_good() {
+    let Some(folder) = vector("amd-roots") else { return };
+    let genoa = folder.join("genoa_ask_ark_asvk.pem");
+    let seen =
+        inspect(&folder.join("milan_ask_ark_asvk.pem"), &["--json", "--roots", genoa.to_str().unwrap()]);
+    assert_eq!((seen.exit, seen.check("root")), (Exit::Success, "verified".to_owned()));
+    let copy = tempfile::tempdir().unwrap();
+    let file = copy.path().join("root.pem");
+    // One product's intermediate behind another's root.
+    let text = |path: &Path| fs::read_to_string(path).unwrap();
+    let milan = text(&folder.join("milan_ask_ark_asvk.pem"));
+    let blocks: Vec<&str> = milan.split_inclusive("-----END CERTIFICATE-----").collect();
+    fs::write(&file, blocks[0]).unwrap();
+    let seen = inspect(&file, &["--json"]);
+    assert_eq!((seen.exit, seen.check("certificate chain")), (Exit::Success, "not verified".to_owned()));
+    let seen = inspect(&genoa, &["--roots", file.to_str().unwrap()]);
+    assert_eq!(seen.exit, Exit::Failed);
+    assert!(seen.err.contains("[INPUT_MALFORMED]") && seen.err.contains("ARK-Milan"), "{}", seen.err);
+}

@@ -1,0 +1,107 @@
+//! The attestation agent as the source of evidence, over its socket.
+//!
+//! The key that fetches secrets is made and kept in this process; the agent sees only the digest that binds it.
+//! Not here: what the evidence means; it is opaque text on its way to the key broker.
+
+use std::time::Duration;
+
+use cc_daemon::address::Address;
+use cc_daemon::connect;
+use cc_daemon::fault::Fault;
+use cc_kbs::{BoxFuture, EvidenceSource, SourceFault};
+use cc_protos::attestation_agent::attestation_agent_service_client::AttestationAgentServiceClient;
+use cc_protos::attestation_agent::{
+    GetAdditionalEvidenceRequest, GetEvidenceRequest, GetEvidenceResponse, GetTeeTypeRequest,
+};
+use cc_protos::guest_services::GetInitDataRequest;
+use cc_protos::guest_services::agent_info_service_client::AgentInfoServiceClient;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+/// How long the agent may take for one piece of evidence.
+const CALL_TIME_LIMIT: Duration = Duration::from_secs(50);
+
+/// A client of the agent; the connection is opened on first use and again when the agent was restarted.
+#[derive(Debug)]
+pub struct AgentEvidence {
+    address: Address,
+    channel: Channel,
+}
+
+impl AgentEvidence {
+    /// A client of the agent that serves `address`. Nothing is contacted yet.
+    pub fn new(address: Address) -> Self {
+        let channel = connect::channel(&address, CALL_TIME_LIMIT);
+        Self { address, channel }
+    }
+
+    fn agent(&self) -> AttestationAgentServiceClient<Channel> {
+        AttestationAgentServiceClient::new(self.channel.clone())
+    }
+
+    /// Names the peer in an error of a call, so that the reader knows where to look.
+    fn explain(&self, doing: &str, status: &Status) -> cc_kbs::Error {
+        let fault = Fault::from_status(status);
+        cc_kbs::Error::from(SourceFault {
+            blame: fault.blame,
+            code: fault.code,
+            message: format!("{doing} from the attestation agent at {}: {}", self.address, fault.message),
+            hint: fault.hint,
+        })
+    }
+
+    fn text(&self, doing: &str, response: GetEvidenceResponse) -> Result<String, cc_kbs::Error> {
+        String::from_utf8(response.evidence).map_err(|_| {
+            cc_kbs::Error::from(SourceFault {
+                blame: cc_evidence::blame::Blame::Misbehaved,
+                code: "AA_BAD_RESPONSE".to_owned(),
+                message: format!(
+                    "{doing} from the attestation agent at {}: the answer is not UTF-8 text",
+                    self.address
+                ),
+                hint: "check which program serves that socket".to_owned(),
+            })
+        })
+    }
+}
+
+impl EvidenceSource for AgentEvidence {
+    fn tee(&self) -> BoxFuture<'_, Result<String, cc_kbs::Error>> {
+        Box::pin(async {
+            let answer = self.agent().get_tee_type(GetTeeTypeRequest {}).await;
+            Ok(answer.map_err(|s| self.explain("getting the TEE type", &s))?.into_inner().tee)
+        })
+    }
+
+    fn additional(&self, report_data: Vec<u8>) -> BoxFuture<'_, Result<String, cc_kbs::Error>> {
+        Box::pin(async move {
+            let doing = "getting device evidence";
+            let request = GetAdditionalEvidenceRequest { runtime_data: report_data };
+            let answer = self.agent().get_additional_evidence(request).await;
+            self.text(doing, answer.map_err(|s| self.explain(doing, &s))?.into_inner())
+        })
+    }
+
+    fn primary(&self, report_data: Vec<u8>) -> BoxFuture<'_, Result<String, cc_kbs::Error>> {
+        Box::pin(async move {
+            let doing = "getting evidence";
+            let answer = self.agent().get_evidence(GetEvidenceRequest { runtime_data: report_data }).await;
+            self.text(doing, answer.map_err(|s| self.explain(doing, &s))?.into_inner())
+        })
+    }
+
+    /// An agent of the existing stack does not know this method: then there is no init-data to send.
+    fn init_data(&self) -> BoxFuture<'_, Result<Option<String>, cc_kbs::Error>> {
+        Box::pin(async {
+            let mut client = AgentInfoServiceClient::new(self.channel.clone());
+            match client.get_init_data(GetInitDataRequest {}).await {
+                Ok(answer) => {
+                    let answer = answer.into_inner();
+                    Ok((answer.present && !answer.toml.is_empty()).then_some(answer.toml))
+                }
+                Err(s) if s.code() == Code::Unimplemented => Ok(None),
+                Err(s) => Err(self.explain("getting the init-data", &s)),
+            }
+        })
+    }
+}

@@ -1,0 +1,87 @@
+//! What can go wrong in the data hub, by blame, and how it looks on the wire.
+//!
+//! Not here: the errors of the key broker client ([`cc_kbs::Error`]), which are carried through with their own
+//! code and hint.
+
+use cc_daemon::fault::Fault;
+use cc_evidence::blame::Blame;
+
+/// Every message of this service begins with these bytes, as callers of the existing stack expect.
+pub const MESSAGE_PREFIX: &str = "[CDH] [ERROR]: ";
+
+/// An error of the data hub.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The key broker, the way to it, or the reference.
+    #[error(transparent)]
+    Kbs(#[from] cc_kbs::Error),
+    /// No key broker is configured under a name this program knows.
+    #[error("kbc.name is {0:?}; known are \"cc_kbc\" and \"offline_fs_kbc\"")]
+    UnknownKbc(String),
+    /// A credential entry that may not be written where it says.
+    #[error("the credential path {path:?} is refused: {why}")]
+    CredentialPath {
+        /// The path as configured.
+        path: String,
+        /// The rule it breaks.
+        why: &'static str,
+    },
+    /// A credential could not be written.
+    #[error("writing the credential {path}: {cause}")]
+    CredentialWrite {
+        /// The path as configured.
+        path: String,
+        /// What the system said.
+        cause: String,
+    },
+}
+
+impl Error {
+    /// Who is to blame; decides what a caller may do next.
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::Kbs(e) => e.blame(),
+            Self::UnknownKbc(_) | Self::CredentialPath { .. } => Blame::Misused,
+            Self::CredentialWrite { .. } => Blame::Platform,
+        }
+    }
+
+    /// The stable code, for programs.
+    pub fn code(&self) -> &str {
+        match self {
+            Self::Kbs(e) => e.code(),
+            Self::UnknownKbc(_) => "KBC_UNKNOWN",
+            Self::CredentialPath { .. } => "CREDENTIAL_PATH_REFUSED",
+            Self::CredentialWrite { .. } => "CREDENTIAL_WRITE_FAILED",
+        }
+    }
+
+    /// What the operator or caller does next.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Kbs(e) => e.hint(),
+            Self::UnknownKbc(_) => "correct kbc.name in the data hub's configuration".to_owned(),
+            Self::CredentialPath { .. } => format!(
+                "credentials go below {} or {}",
+                crate::credential::KBS_DIR,
+                crate::credential::SEALED_SECRET_DIR
+            ),
+            Self::CredentialWrite { .. } => {
+                "check that the directory is writable and has space left".to_owned()
+            }
+        }
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(e: Error) -> Self {
+        Fault::new(e.blame(), e.code(), e.to_string(), e.hint())
+    }
+}
+
+impl From<Error> for tonic::Status {
+    fn from(e: Error) -> Self {
+        Fault::from(e).into_status(MESSAGE_PREFIX)
+    }
+}

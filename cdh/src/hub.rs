@@ -1,0 +1,85 @@
+//! The hub itself: from a resource reference to a secret.
+//!
+//! One backend per process, chosen by `kbc.name`: the key broker with its one warm session, or the offline
+//! store of the image. Not here: the wire ([`crate::service`]) and files to fill ([`crate::credential`]).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cc_crypto::Secret;
+use cc_kbs::offline::OfflineStore;
+use cc_kbs::params::{CC_KBC, OFFLINE_FS_KBC};
+use cc_kbs::{ResourceUri, Session, SessionStatus};
+use tokio::time::Instant;
+
+use crate::agent::AgentEvidence;
+use crate::config::Config;
+use crate::error::Error;
+
+/// How long one caller waits for one secret; callers of the existing stack give up after 50 seconds.
+pub const FETCH_TIME_LIMIT: Duration = Duration::from_secs(45);
+
+/// Where secrets come from.
+#[derive(Debug)]
+enum Backend {
+    Broker(Box<Session>),
+    Offline(OfflineStore),
+}
+
+/// The hub: what every handler works on.
+#[derive(Debug)]
+pub struct Hub {
+    backend: Backend,
+}
+
+impl Hub {
+    /// The backend that the configuration names. Nothing is contacted yet.
+    ///
+    /// # Errors
+    /// An unknown backend, a URL or certificate that cannot be used, or a malformed offline store.
+    pub fn new(config: &Config) -> Result<Self, Error> {
+        let backend = match config.kbc_name.as_str() {
+            CC_KBC => {
+                let agent = Arc::new(AgentEvidence::new(config.aa_address.clone()));
+                Backend::Broker(Box::new(Session::new(config.kbs.clone(), agent)?))
+            }
+            OFFLINE_FS_KBC => Backend::Offline(OfflineStore::load(&config.offline_files)?),
+            other => return Err(Error::UnknownKbc(other.to_owned())),
+        };
+        Ok(Self { backend })
+    }
+
+    /// Fetches what `reference` (a `kbs://` URI) names.
+    ///
+    /// # Errors
+    /// A reference that is not one, and whatever the backend says; see [`cc_kbs::Error`].
+    pub async fn fetch(&self, reference: &str) -> Result<Secret, Error> {
+        let uri: ResourceUri = reference.parse()?;
+        tracing::debug!(%uri, "fetching a resource");
+        match &self.backend {
+            Backend::Broker(session) => Ok(session.fetch(&uri, Instant::now() + FETCH_TIME_LIMIT).await?),
+            Backend::Offline(store) => Ok(store.fetch(&uri)?),
+        }
+    }
+
+    /// State of the key broker session; absent with the offline store.
+    pub fn session(&self) -> Option<SessionStatus> {
+        match &self.backend {
+            Backend::Broker(session) => Some(session.status()),
+            Backend::Offline(_) => None,
+        }
+    }
+
+    /// Asks the key broker whether it is there and speaks our protocol version. `None` with the offline store.
+    ///
+    /// # Errors
+    /// As [`Session::probe`].
+    pub async fn probe(&self, time_limit: Duration) -> Option<Result<(), Error>> {
+        match &self.backend {
+            Backend::Broker(session) => {
+                Some(session.probe(Instant::now() + time_limit).await.map_err(Error::Kbs))
+            }
+            Backend::Offline(_) => None,
+        }
+    }
+}
