@@ -1,0 +1,53 @@
+//! Scenarios: the real binaries together, each test a story with one outcome.
+//!
+//! They need root and `/dev/fuse` for the emulated TEE and say so where they skip.
+
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    missing_docs,
+    reason = "tests fail loudly"
+)]
+
+mod canary;
+mod credentials;
+mod denial;
+mod independent;
+mod init_data;
+mod lifecycle;
+mod operator;
+mod platform;
+mod release;
+mod rpc;
+mod single_flight;
+mod strict;
+
+use cc_tests::stack::{Options, Stack};
+
+/// A secret no log line contains by chance.
+const SECRET: &[u8] = b"correct-horse-battery-staple-7f3a91c2";
+/// Where it is kept.
+const RESOURCE: &str = "default/key/1";
+/// Where the REST server offers it.
+const REST_PATH: &str = "/cdh/resource/default/key/1";
+
+/// A running stack that holds [`SECRET`], or `None` where the emulator cannot run.
+fn stack(options: Options) -> Option<Stack> {
+    if !cc_tests::stack::emulator_runs_here() {
+        return None;
+    }
+    let stack = Stack::start(options).unwrap_or_else(|e| panic!("{e:#}"));
+    stack.put_resource(RESOURCE, SECRET).unwrap();
+    Some(stack)
+}
+
+/// The member `code` of a JSON error body.
+fn code(body: &[u8]) -> String {
+    let value: serde_json::Value =
+        serde_json::from_slice(body).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(body)));
+    value["code"].as_str().unwrap_or_default().to_owned()
+}

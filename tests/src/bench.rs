@@ -1,0 +1,3 @@
+//! Measuring tools of the benchmarks.
+
+pub mod load;

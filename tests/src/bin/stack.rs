@@ -1,0 +1,189 @@
+//! `make demo` and `make up`: the whole stack on this machine, to watch or to work with.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail, ensure};
+use cc_tests::machine::{Machine, POLICY_DEBUG};
+use cc_tests::stack::{ForeignKbs, Options, Part, Stack, Tee};
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Starts key broker, emulated TEE, agent, data hub and REST server on this machine.
+#[derive(Debug, Parser)]
+#[command(
+    after_help = "Example:\n  stack demo\n  stack up --kbs-url https://kbs.example:8080 --kbs-cert ca.pem --tee sample"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show a release and three denials, then stop. Ends with "demo: ok"
+    Demo,
+    /// Keep the stack running until Ctrl-C
+    Up {
+        /// A key broker that is running already, instead of the development one
+        #[arg(long)]
+        kbs_url: Option<String>,
+        /// PEM file with that key broker's root certificate
+        #[arg(long)]
+        kbs_cert: Option<PathBuf>,
+        /// Which TEE the agent uses
+        #[arg(long, default_value = "snp")]
+        tee: TeeName,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum TeeName {
+    /// SEV-SNP, emulated on this machine
+    Snp,
+    /// The sample platform, which proves nothing
+    Sample,
+    /// Whatever this machine has
+    Host,
+}
+
+/// The port that the documentation of the REST server names.
+const REST_PORT: u16 = 8006;
+/// Where the demo's secret is kept.
+const RESOURCE: &str = "default/key/1";
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Demo => demo(),
+        Command::Up { kbs_url, kbs_cert, tee } => up(kbs_url, kbs_cert, tee),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            say(&format!("failed: {e:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints a line. A closed standard output ends nothing.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+fn heading(text: &str) {
+    say(&format!("\n== {text}"));
+}
+
+fn demo() -> anyhow::Result<()> {
+    heading("a key broker, an emulated SEV-SNP machine, and the guest services");
+    let options = Options { rest_port: Some(REST_PORT), ..Options::default() };
+    let honest = options.machine.clone();
+    let mut stack = Stack::start(options)?;
+    say(&format!("key broker        {}", stack.kbs_url()));
+    say(&format!("REST server       {}", stack.rest_url()));
+    say(&format!("measurement       {}", honest.measurement));
+    say("the administrator stores a secret and tells the key broker which measurement is good");
+    stack.put_resource(RESOURCE, b"the horse is called battery staple\n")?;
+
+    heading("the application asks for its secret");
+    let answer = ask(&stack)?;
+    ensure!(answer.status == 200, "the honest machine was refused: {}", answer.text());
+    ensure!(answer.body == b"the horse is called battery staple\n", "the secret arrived altered");
+    say(&format!("released after one quote (the TEE counts {})", stack.quotes()?));
+
+    let cases = [
+        (
+            "a machine that runs other code",
+            Machine { measurement: "66".repeat(48), ..honest.clone() },
+            "measurement",
+        ),
+        (
+            "a machine that the host may debug",
+            Machine { policy: honest.policy | POLICY_DEBUG, ..honest.clone() },
+            "debug",
+        ),
+        (
+            "a report with one flipped bit",
+            Machine { fault: "flip-bit".to_owned(), ..honest.clone() },
+            "signature",
+        ),
+    ];
+    for (title, machine, reason) in cases {
+        heading(title);
+        // Another machine has a data hub of its own, without this one's session.
+        stack.stop_part(Part::Hub)?;
+        stack.set_machine(&machine)?;
+        stack.start_part(Part::Hub)?;
+        let answer = ask(&stack)?;
+        ensure!(answer.status == 403, "it was not denied: {} {}", answer.status, answer.text());
+        ensure!(answer.text().contains(reason), "the reason {reason:?} is not told: {}", answer.text());
+    }
+
+    heading("the honest machine again");
+    stack.stop_part(Part::Hub)?;
+    stack.set_machine(&honest)?;
+    stack.start_part(Part::Hub)?;
+    ensure!(ask(&stack)?.status == 200, "the honest machine was refused");
+    drop(stack);
+    say("\ndemo: ok");
+    Ok(())
+}
+
+/// What an application does, shown as a person would type it.
+fn ask(stack: &Stack) -> anyhow::Result<cc_tests::curl::Answer> {
+    let path = format!("/cdh/resource/{RESOURCE}");
+    say(&format!("$ curl {}{path}", stack.rest_url()));
+    let answer = stack.rest_get(&path)?;
+    say(answer.text().trim_end());
+    say(&format!("[HTTP {}]", answer.status));
+    Ok(answer)
+}
+
+fn up(kbs_url: Option<String>, kbs_cert: Option<PathBuf>, tee: TeeName) -> anyhow::Result<()> {
+    if kbs_url.is_some() && matches!(tee, TeeName::Snp) {
+        bail!(
+            "a key broker that is not ours does not trust the emulated TEE: give --tee sample or --tee host"
+        );
+    }
+    let foreign = kbs_url.is_some();
+    let options = Options {
+        tee: match tee {
+            TeeName::Snp => Tee::Emulated,
+            TeeName::Sample => Tee::Sample,
+            TeeName::Host => Tee::Host,
+        },
+        foreign_kbs: kbs_url.map(|url| ForeignKbs { url, certificate: kbs_cert }),
+        kbs_arguments: if matches!(tee, TeeName::Sample) {
+            vec!["--allow-sample".to_owned()]
+        } else {
+            Vec::new()
+        },
+        rest_port: Some(REST_PORT),
+        ..Options::default()
+    };
+    let stack = Stack::start(options)?;
+    say(&format!("key broker        {}", stack.kbs_url()));
+    if !foreign {
+        stack.put_resource(RESOURCE, b"the horse is called battery staple\n")?;
+        say(&format!("  certificate     {}", stack.kbs_certificate().display()));
+        say(&format!("  admin header    {}", stack.admin_headers().display()));
+    }
+    say(&format!("agent socket      unix://{}", stack.agent_socket().display()));
+    say(&format!("data hub socket   unix://{}", stack.hub_socket().display()));
+    say(&format!("REST server       {}", stack.rest_url()));
+    say(&format!("logs              {}", stack.folder().display()));
+    say(&format!("try               curl {}/cdh/resource/{RESOURCE}", stack.rest_url()));
+    say("Ctrl-C stops everything");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime
+        .block_on(async {
+            let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+            tokio::select! {
+                result = tokio::signal::ctrl_c() => result,
+                _ = term.recv() => Ok(()),
+            }
+        })
+        .context("waiting for Ctrl-C")?;
+    Ok(())
+}

@@ -1,0 +1,12 @@
+//! Scenario tests, the demo and the benchmarks: the real binaries on loopback against real peers.
+//!
+//! This library starts and stops them; the scenarios are in `scenarios/`, the programs in `src/bin/`. Nothing
+//! depends on this crate.
+
+#![forbid(unsafe_code)]
+
+pub mod bench;
+pub mod curl;
+pub mod machine;
+pub mod process;
+pub mod stack;

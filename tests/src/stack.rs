@@ -1,0 +1,457 @@
+//! The whole stack on one machine: emulated TEE, key broker, agent, data hub, REST server.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use tempfile::TempDir;
+
+use crate::curl::{self, Answer};
+use crate::machine::Machine;
+use crate::process::{Process, own_binary};
+
+/// Where the emulated TSM interface lies below the system root that the agent is given.
+const TSM_REPORT: &str = "sys/kernel/config/tsm/report";
+
+/// Which TEE the agent finds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Tee {
+    /// The emulator's.
+    #[default]
+    Emulated,
+    /// The sample platform, which proves nothing.
+    Sample,
+    /// The one of this machine.
+    Host,
+}
+
+/// A key broker that is not ours.
+#[derive(Debug, Clone)]
+pub struct ForeignKbs {
+    /// Base URL.
+    pub url: String,
+    /// PEM file with its root certificate.
+    pub certificate: Option<PathBuf>,
+}
+
+/// How a stack differs from the plain one.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Which TEE the agent finds.
+    pub tee: Tee,
+    /// Use this key broker instead of starting one.
+    pub foreign_kbs: Option<ForeignKbs>,
+    /// The machine the emulator plays.
+    pub machine: Machine,
+    /// Further arguments of the key broker.
+    pub kbs_arguments: Vec<String>,
+    /// TOML appended to the agent's configuration.
+    pub agent_config: String,
+    /// Further arguments of the agent.
+    pub agent_arguments: Vec<String>,
+    /// TOML put before the tables of the hub's configuration.
+    pub hub_config: String,
+    /// TOML put into the `[kbc]` table of the hub's configuration.
+    pub hub_kbc_config: String,
+    /// Further arguments of the REST server.
+    pub rest_arguments: Vec<String>,
+    /// REST port; a free one if absent.
+    pub rest_port: Option<u16>,
+    /// Log filter of the daemons (`RUST_LOG`); `info` if absent.
+    pub log: Option<String>,
+    /// Do not tell the key broker any reference values.
+    pub no_reference_values: bool,
+    /// Where the stack keeps its files; a new folder if absent.
+    pub folder: Option<PathBuf>,
+}
+
+/// A running stack. Dropping it stops everything in the reverse order of its start.
+#[derive(Debug)]
+pub struct Stack {
+    // Dropped in this order.
+    rest: Option<Process>,
+    hub: Option<Process>,
+    agent: Option<Process>,
+    kbs: Option<Process>,
+    emulator: Option<Process>,
+    options: Options,
+    kbs_url: String,
+    rest_port: u16,
+    folder: PathBuf,
+    _temporary: Option<TempDir>,
+}
+
+/// The programs of a stack, by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The emulated TEE.
+    Emulator,
+    /// The key broker.
+    Kbs,
+    /// The attestation agent.
+    Agent,
+    /// The data hub.
+    Hub,
+    /// The REST server.
+    Rest,
+}
+
+impl Stack {
+    /// Starts everything, tells the key broker the machine's reference values, and waits until all serve.
+    ///
+    /// # Errors
+    /// A program that does not start; its log is in the error.
+    pub fn start(options: Options) -> anyhow::Result<Self> {
+        let mut stack = Self::prepare(options)?;
+        if stack.options.tee == Tee::Emulated {
+            stack.start_part(Part::Emulator)?;
+        }
+        if stack.options.foreign_kbs.is_none() {
+            stack.start_part(Part::Kbs)?;
+            if !stack.options.no_reference_values {
+                stack.set_reference_values(&stack.options.machine.reference_values())?;
+            }
+        }
+        for part in [Part::Agent, Part::Hub, Part::Rest] {
+            stack.start_part(part)?;
+        }
+        Ok(stack)
+    }
+
+    /// Makes the folder and the configuration files; starts nothing.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn prepare(options: Options) -> anyhow::Result<Self> {
+        let (folder, temporary) = match &options.folder {
+            Some(folder) => (folder.clone(), None),
+            None => {
+                let temporary = tempfile::Builder::new().prefix("guest-").tempdir()?;
+                (temporary.path().to_owned(), Some(temporary))
+            }
+        };
+        std::fs::create_dir_all(folder.join("root").join(TSM_REPORT))?;
+        options.machine.write(&folder.join("machine.toml"))?;
+        let rest_port = match options.rest_port {
+            Some(port) => port,
+            None => free_port()?,
+        };
+        Ok(Self {
+            rest: None,
+            hub: None,
+            agent: None,
+            kbs: None,
+            emulator: None,
+            kbs_url: options.foreign_kbs.as_ref().map(|k| k.url.clone()).unwrap_or_default(),
+            options,
+            rest_port,
+            folder,
+            _temporary: temporary,
+        })
+    }
+
+    /// Starts one program and waits until it serves.
+    ///
+    /// # Errors
+    /// It does not start; its log is in the error.
+    pub fn start_part(&mut self, part: Part) -> anyhow::Result<()> {
+        match part {
+            Part::Emulator => self.start_emulator(),
+            Part::Kbs => self.start_kbs(),
+            Part::Agent => {
+                let mut agent = self.spawn_agent()?;
+                agent.wait_for_path(&self.agent_socket())?;
+                self.agent = Some(agent);
+                Ok(())
+            }
+            Part::Hub => {
+                let mut hub = self.spawn_hub()?;
+                hub.wait_for_path(&self.hub_socket())?;
+                self.hub = Some(hub);
+                Ok(())
+            }
+            Part::Rest => {
+                let mut rest = self.spawn_rest()?;
+                rest.wait_for_port(self.rest_port)?;
+                self.rest = Some(rest);
+                Ok(())
+            }
+        }
+    }
+
+    fn start_emulator(&mut self) -> anyhow::Result<()> {
+        let mut command = own_binary("tee-emulator")?;
+        command
+            .arg("--mount")
+            .arg(self.tsm_report())
+            .arg("--machine")
+            .arg(self.folder.join("machine.toml"))
+            .arg("--roots-out")
+            .arg(self.roots())
+            .arg("--stats")
+            .arg(self.folder.join("stats.json"));
+        let (emulator, _) = Process::start_announced("tee-emulator", command, &self.folder)?;
+        self.emulator = Some(emulator);
+        Ok(())
+    }
+
+    fn start_kbs(&mut self) -> anyhow::Result<()> {
+        let mut command = own_binary("dev-kbs")?;
+        command.arg("serve").arg("--state").arg(self.kbs_state());
+        // A restarted key broker comes back at the address that the others know.
+        let listen = self.kbs_url.strip_prefix("https://").unwrap_or("127.0.0.1:0");
+        command.arg("--listen").arg(listen);
+        if self.options.tee == Tee::Emulated {
+            command.arg("--test-roots").arg(self.roots());
+        }
+        command.args(&self.options.kbs_arguments).env("RUST_LOG", self.log_filter());
+        let (kbs, ready) = Process::start_announced("dev-kbs", command, &self.folder)?;
+        self.kbs_url = ready
+            .get("listening")
+            .and_then(|v| v.as_str())
+            .context("the key broker names no address")?
+            .to_owned();
+        self.kbs = Some(kbs);
+        let out = own_binary("dev-kbs")?.arg("admin-token").arg("--state").arg(self.kbs_state()).output()?;
+        ensure!(out.status.success(), "no admin token: {}", String::from_utf8_lossy(&out.stderr));
+        let header = format!("Authorization: Bearer {}\n", String::from_utf8_lossy(&out.stdout).trim());
+        std::fs::write(self.admin_headers(), header)?;
+        Ok(())
+    }
+
+    /// Starts agent, hub and REST server at once, without waiting for any.
+    ///
+    /// # Errors
+    /// One of them cannot be started.
+    pub fn spawn_all(&mut self) -> anyhow::Result<()> {
+        self.agent = Some(self.spawn_agent()?);
+        self.hub = Some(self.spawn_hub()?);
+        self.rest = Some(self.spawn_rest()?);
+        Ok(())
+    }
+
+    /// Starts the agent without waiting for its socket.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn spawn_agent(&self) -> anyhow::Result<Process> {
+        let config = self.folder.join("aa.toml");
+        let platform = match self.options.tee {
+            Tee::Emulated => format!("sys_root = {:?}", self.folder.join("root")),
+            Tee::Sample => "sample = true".to_owned(),
+            Tee::Host => String::new(),
+        };
+        let text = format!(
+            "[token_configs.kbs]\nurl = {url:?}\n{certificate}[platform]\n{platform}\n{more}\n",
+            url = self.kbs_url,
+            certificate = self.certificate_line("cert"),
+            more = self.options.agent_config,
+        );
+        std::fs::write(&config, text)?;
+        let mut command = own_binary("attestation-agent")?;
+        command.arg("-a").arg(address(&self.agent_socket())).arg("-c").arg(config);
+        command.args(&self.options.agent_arguments).env("RUST_LOG", self.log_filter());
+        Process::start("attestation-agent", command, &self.folder)
+    }
+
+    /// Starts the data hub without waiting for its socket.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn spawn_hub(&self) -> anyhow::Result<Process> {
+        let config = self.folder.join("cdh.toml");
+        let text = format!(
+            "socket = {socket:?}\n{more}\n[kbc]\nname = \"cc_kbc\"\nurl = {url:?}\n{certificate}{kbc}\n[aa]\naa_socket = {aa:?}\n",
+            socket = address(&self.hub_socket()),
+            more = self.options.hub_config,
+            url = self.kbs_url,
+            certificate = self.certificate_line("kbs_cert"),
+            kbc = self.options.hub_kbc_config,
+            aa = address(&self.agent_socket()),
+        );
+        std::fs::write(&config, text)?;
+        let mut command = own_binary("confidential-data-hub")?;
+        command.arg("-c").arg(config).env("RUST_LOG", self.log_filter());
+        Process::start("confidential-data-hub", command, &self.folder)
+    }
+
+    fn spawn_rest(&self) -> anyhow::Result<Process> {
+        let mut command = own_binary("api-server-rest")?;
+        command.arg("-b").arg(format!("127.0.0.1:{}", self.rest_port)).args(["-f", "all"]);
+        command.arg("-c").arg(address(&self.hub_socket())).arg("-a").arg(address(&self.agent_socket()));
+        command.args(&self.options.rest_arguments).env("RUST_LOG", self.log_filter());
+        Process::start("api-server-rest", command, &self.folder)
+    }
+
+    fn log_filter(&self) -> &str {
+        self.options.log.as_deref().unwrap_or("info")
+    }
+
+    fn slot(&mut self, part: Part) -> &mut Option<Process> {
+        match part {
+            Part::Emulator => &mut self.emulator,
+            Part::Kbs => &mut self.kbs,
+            Part::Agent => &mut self.agent,
+            Part::Hub => &mut self.hub,
+            Part::Rest => &mut self.rest,
+        }
+    }
+
+    /// A running program of the stack.
+    ///
+    /// # Errors
+    /// It was not started.
+    pub fn part(&mut self, part: Part) -> anyhow::Result<&mut Process> {
+        self.slot(part).as_mut().with_context(|| format!("{part:?} is not running"))
+    }
+
+    /// Stops one program; its exit code.
+    ///
+    /// # Errors
+    /// It does not stop in time, or was not running.
+    pub fn stop_part(&mut self, part: Part) -> anyhow::Result<i32> {
+        self.slot(part).take().with_context(|| format!("{part:?} is not running"))?.stop()
+    }
+
+    /// Changes the machine from the next report on.
+    ///
+    /// # Errors
+    /// The machine file cannot be written.
+    pub fn set_machine(&self, machine: &Machine) -> anyhow::Result<()> {
+        machine.write(&self.folder.join("machine.toml"))
+    }
+
+    /// How many quotes the TEE has made.
+    ///
+    /// # Errors
+    /// The emulator's counter cannot be read.
+    pub fn quotes(&self) -> anyhow::Result<u64> {
+        let Ok(text) = std::fs::read_to_string(self.folder.join("stats.json")) else { return Ok(0) };
+        let stats: serde_json::Value = serde_json::from_str(&text)?;
+        stats.get("quotes").and_then(serde_json::Value::as_u64).context("the emulator counts nothing")
+    }
+
+    /// Stores a secret at the key broker, as its administrator would. `path` is `repository/type/tag`.
+    ///
+    /// # Errors
+    /// The key broker refuses it.
+    pub fn put_resource(&self, path: &str, content: &[u8]) -> anyhow::Result<()> {
+        self.admin_post(&format!("resource/{path}"), content)
+    }
+
+    /// Tells the key broker reference values.
+    ///
+    /// # Errors
+    /// The key broker refuses them.
+    pub fn set_reference_values(&self, values: &serde_json::Value) -> anyhow::Result<()> {
+        let payload = STANDARD.encode(values.to_string());
+        let message = serde_json::json!({"version": "0.1.0", "type": "sample", "payload": payload});
+        self.admin_post("reference-value", message.to_string().as_bytes())
+    }
+
+    /// An administrator's POST to the key broker.
+    ///
+    /// # Errors
+    /// Any answer but 200.
+    pub fn admin_post(&self, endpoint: &str, content: &[u8]) -> anyhow::Result<()> {
+        let body = self.folder.join("admin-body");
+        std::fs::write(&body, content)?;
+        let url = format!("{}/kbs/v0/{endpoint}", self.kbs_url);
+        let answer = curl::post_file(&url, &body, &self.admin_headers(), &self.kbs_certificate())?;
+        std::fs::remove_file(&body)?;
+        ensure!(answer.status == 200, "POST {endpoint}: {} {}", answer.status, answer.text());
+        Ok(())
+    }
+
+    /// What a workload gets from the REST server at `path` (with its leading slash).
+    ///
+    /// # Errors
+    /// No HTTP answer.
+    pub fn rest_get(&self, path: &str) -> anyhow::Result<Answer> {
+        curl::get(&format!("{}{path}", self.rest_url()))
+    }
+
+    /// Base URL of the REST server.
+    pub fn rest_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.rest_port)
+    }
+
+    /// Base URL of the key broker.
+    pub fn kbs_url(&self) -> &str {
+        &self.kbs_url
+    }
+
+    /// Folder of everything this stack writes; the logs are `<program>.log`.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The agent's socket.
+    pub fn agent_socket(&self) -> PathBuf {
+        self.folder.join("aa.sock")
+    }
+
+    /// The data hub's socket.
+    pub fn hub_socket(&self) -> PathBuf {
+        self.folder.join("cdh.sock")
+    }
+
+    /// Mount point of the emulated TSM report interface.
+    pub fn tsm_report(&self) -> PathBuf {
+        self.folder.join("root").join(TSM_REPORT)
+    }
+
+    /// The emulator's root certificates.
+    pub fn roots(&self) -> PathBuf {
+        self.folder.join("roots.pem")
+    }
+
+    /// The key broker's state folder.
+    pub fn kbs_state(&self) -> PathBuf {
+        self.folder.join("kbs")
+    }
+
+    /// The key broker's TLS certificate.
+    pub fn kbs_certificate(&self) -> PathBuf {
+        self.kbs_state().join("tls.crt")
+    }
+
+    /// Header file with the administrator's token.
+    pub fn admin_headers(&self) -> PathBuf {
+        self.folder.join("admin-headers")
+    }
+
+    /// A TOML line that pins the key broker's certificate; nothing when there is none.
+    fn certificate_line(&self, key: &str) -> String {
+        let path = match &self.options.foreign_kbs {
+            Some(foreign) => foreign.certificate.clone(),
+            None => Some(self.kbs_certificate()),
+        };
+        match path.and_then(|path| std::fs::read_to_string(path).ok()) {
+            Some(pem) => format!("{key} = '''{pem}'''\n"),
+            None => String::new(),
+        }
+    }
+}
+
+/// `unix://` address of a path.
+pub fn address(path: &Path) -> String {
+    format!("unix://{}", path.display())
+}
+
+/// A loopback port that was free a moment ago.
+fn free_port() -> anyhow::Result<u16> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// Whether this machine can run the emulator (root and `/dev/fuse`); prints why not.
+#[allow(clippy::print_stderr, reason = "a skipped test says so")]
+pub fn emulator_runs_here() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    let fuse = Path::new("/dev/fuse").exists();
+    if !(root && fuse) {
+        eprintln!("skipped: the TEE emulator needs root (here: {root}) and /dev/fuse (here: {fuse})");
+    }
+    root && fuse
+}
