@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use cc_daemon::peer::Caller;
 
-use crate::error::Error;
+use crate::error::AgentError;
 
 /// The rule that governs `GetEvidence`, `GetAdditionalEvidence` and `GetToken`.
 #[derive(Debug, Clone, Default)]
@@ -24,13 +24,13 @@ impl Access {
     /// Checks that `caller` may have `what` (words for the error: "evidence", "a token").
     ///
     /// # Errors
-    /// [`Error::Refused`] in strict mode for calls that come through the local HTTP door, for callers whose user
+    /// [`AgentError::Refused`] in strict mode for calls that come through the local HTTP door, for callers whose user
     /// the kernel does not tell (TCP, another PID name space) and for users that are not named.
-    pub fn check(&self, caller: &Caller, what: &'static str) -> Result<(), Error> {
+    pub fn check(&self, caller: &Caller, what: &'static str) -> Result<(), AgentError> {
         if !self.strict {
             return Ok(());
         }
-        let refuse = |why| Err(Error::Refused { what, caller: describe(caller), why });
+        let refuse = |why| Err(AgentError::Refused { what, caller: describe(caller), why });
         if caller.local_http {
             return refuse("strict mode gives neither evidence nor tokens over local HTTP");
         }
@@ -46,12 +46,12 @@ impl Access {
 /// Checks that `caller` may have the private key that belongs to a token: root, over the Unix socket.
 ///
 /// # Errors
-/// [`Error::Refused`] for everybody else.
-pub fn check_token_key(caller: &Caller) -> Result<(), Error> {
+/// [`AgentError::Refused`] for everybody else.
+pub fn check_token_key(caller: &Caller) -> Result<(), AgentError> {
     if caller.uid == Some(0) && !caller.local_http {
         return Ok(());
     }
-    Err(Error::Refused {
+    Err(AgentError::Refused {
         what: "a token with its private key",
         caller: describe(caller),
         why: "only root on the Unix socket gets it",

@@ -10,7 +10,7 @@ use cc_evidence::ReportData;
 use cc_platform::{Detected, InitDataBinding, Platform};
 use tokio::sync::{RwLock, Semaphore};
 
-use crate::error::Error;
+use crate::error::AgentError;
 use crate::init_data::BoundInitData;
 
 /// One TEE or device with its queue.
@@ -30,13 +30,13 @@ impl Device {
     async fn run<T: Send + 'static>(
         &self,
         call: impl FnOnce(&dyn Platform) -> Result<T, cc_platform::Error> + Send + 'static,
-    ) -> Result<T, Error> {
-        let _turn = self.turn.acquire().await.map_err(|_| Error::EvidenceThread)?;
+    ) -> Result<T, AgentError> {
+        let _turn = self.turn.acquire().await.map_err(|_| AgentError::EvidenceThread)?;
         let platform = Arc::clone(&self.platform);
         tokio::task::spawn_blocking(move || call(platform.as_ref()))
             .await
-            .map_err(|_| Error::EvidenceThread)?
-            .map_err(Error::Platform)
+            .map_err(|_| AgentError::EvidenceThread)?
+            .map_err(AgentError::Platform)
     }
 }
 
@@ -86,8 +86,8 @@ impl Agent {
     /// Evidence of the primary TEE over `report_data` (0 to 64 bytes), as compact JSON text.
     ///
     /// # Errors
-    /// [`Error::ReportData`] when it is longer, else what the platform says.
-    pub async fn evidence(&self, report_data: &[u8]) -> Result<String, Error> {
+    /// [`AgentError::ReportData`] when it is longer, else what the platform says.
+    pub async fn evidence(&self, report_data: &[u8]) -> Result<String, AgentError> {
         let data = parse_report_data(report_data)?;
         tracing::debug!(tee = self.tee(), bytes = report_data.len(), "collecting evidence");
         let evidence = self.primary.run(move |p| p.evidence(&data)).await?;
@@ -100,11 +100,10 @@ impl Agent {
     ///
     /// # Errors
     /// As [`Agent::evidence`].
-    pub async fn additional_evidence(&self, report_data: &[u8]) -> Result<String, Error> {
+    pub async fn additional_evidence(&self, report_data: &[u8]) -> Result<String, AgentError> {
         let data = parse_report_data(report_data)?;
         let mut members = Vec::with_capacity(self.devices.len());
         for device in &self.devices {
-            let data = data.clone();
             let evidence = device.run(move |p| p.evidence(&data)).await?;
             self.collected.fetch_add(1, Ordering::Relaxed);
             members.push(format!("\"{}\":{evidence}", device.platform.tee().as_str()));
@@ -122,10 +121,10 @@ impl Agent {
     /// # Errors
     /// When the hardware holds another digest, and when init-data is bound already: what the machine was
     /// started with does not change.
-    pub async fn bind_init_data(&self, mut init_data: BoundInitData) -> Result<InitDataBinding, Error> {
+    pub async fn bind_init_data(&self, mut init_data: BoundInitData) -> Result<InitDataBinding, AgentError> {
         let mut slot = self.init_data.write().await;
         if slot.is_some() {
-            return Err(Error::InitData("it was bound already since the agent started".to_owned()));
+            return Err(AgentError::InitData("it was bound already since the agent started".to_owned()));
         }
         let digest = init_data.digest.clone();
         let binding = self.primary.run(move |p| p.bind_init_data(&digest)).await?;
@@ -135,6 +134,6 @@ impl Agent {
     }
 }
 
-fn parse_report_data(bytes: &[u8]) -> Result<ReportData, Error> {
-    ReportData::new(bytes).map_err(|_| Error::ReportData(bytes.len()))
+fn parse_report_data(bytes: &[u8]) -> Result<ReportData, AgentError> {
+    ReportData::new(bytes).map_err(|_| AgentError::ReportData(bytes.len()))
 }

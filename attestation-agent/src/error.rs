@@ -12,7 +12,7 @@ pub const MESSAGE_PREFIX: &str = "[ERROR:attestation-agent] ";
 /// An error of the agent.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Error {
+pub enum AgentError {
     /// The hardware, its driver or its answer.
     #[error(transparent)]
     Platform(#[from] cc_platform::Error),
@@ -49,7 +49,7 @@ pub enum Error {
     EvidenceThread,
 }
 
-impl Error {
+impl AgentError {
     /// Who is to blame; decides what a caller may do next.
     pub fn blame(&self) -> Blame {
         match self {
@@ -99,14 +99,14 @@ impl Error {
     }
 }
 
-impl From<Error> for Fault {
-    fn from(e: Error) -> Self {
+impl From<AgentError> for Fault {
+    fn from(e: AgentError) -> Self {
         Fault::new(e.blame(), e.code(), e.to_string(), e.hint())
     }
 }
 
-impl From<Error> for tonic::Status {
-    fn from(e: Error) -> Self {
+impl From<AgentError> for tonic::Status {
+    fn from(e: AgentError) -> Self {
         Fault::from(e).into_status(MESSAGE_PREFIX)
     }
 }

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use cc_daemon::deadline::Deadline;
 use cc_daemon::peer::Caller;
 use cc_protos::attestation_agent::attestation_agent_service_server::AttestationAgentService;
 use cc_protos::attestation_agent::{
@@ -16,7 +17,7 @@ use tonic::{Request, Response, Status};
 
 use crate::access::{self, Access};
 use crate::agent::Agent;
-use crate::error::Error;
+use crate::error::AgentError;
 use crate::init_data::BoundInitData;
 use crate::token::Tokens;
 
@@ -62,15 +63,16 @@ impl AttestationAgentService for AgentService {
     ) -> Result<Response<GetTokenResponse>, Status> {
         let caller = Caller::of(&request);
         self.access.check(&caller, "a token")?;
+        let deadline = Deadline::of(&request);
         let token = match request.into_inner().token_type.as_str() {
             // Over local HTTP the token goes out alone: it certifies a key that then opens nothing.
-            "kbs" if caller.local_http => self.tokens.kbs(false).await?,
+            "kbs" if caller.local_http => self.tokens.kbs(false, deadline).await?,
             "kbs" => {
                 access::check_token_key(&caller)?;
-                self.tokens.kbs(true).await?
+                self.tokens.kbs(true, deadline).await?
             }
-            "coco_as" => self.tokens.coco_as().await?,
-            other => return Err(Error::TokenType(other.chars().take(64).collect()).into()),
+            "coco_as" => self.tokens.coco_as(deadline).await?,
+            other => return Err(AgentError::TokenType(other.chars().take(64).collect()).into()),
         };
         Ok(Response::new(GetTokenResponse { token }))
     }
@@ -83,7 +85,7 @@ impl AttestationAgentService for AgentService {
         // the two ordinary ones, in the order the wire contract gives.
         let result = if self.enable_eventlog {
             if request.into_inner().content.contains('\n') {
-                return Err(Error::Event("Content").into());
+                return Err(AgentError::Event("Content").into());
             }
             RuntimeMeasurementResult::NotSupported
         } else {
@@ -99,12 +101,14 @@ impl AttestationAgentService for AgentService {
         let caller = Caller::of(&request);
         if caller.uid != Some(0) || caller.local_http {
             let caller = access::describe(&caller);
-            return Err(Error::Refused { what: "binding init-data", caller, why: "only root may" }.into());
+            return Err(
+                AgentError::Refused { what: "binding init-data", caller, why: "only root may" }.into()
+            );
         }
         let digest = request.into_inner().digest;
         if !matches!(digest.len(), 32 | 48 | 64) {
             let e = format!("a digest of {} bytes was given, 32, 48 and 64 are valid", digest.len());
-            return Err(Error::InitData(e).into());
+            return Err(AgentError::InitData(e).into());
         }
         let init_data =
             BoundInitData { toml: None, digest, algorithm: String::new(), hardware_checked: false };

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::agent::Agent;
 use crate::config::Config;
-use crate::error::Error;
+use crate::error::AgentError;
 
 /// How long a caller may wait for a token; callers of the existing stack give up after 50 seconds.
 const TOKEN_TIME_LIMIT: Duration = Duration::from_secs(45);
@@ -31,7 +31,7 @@ impl Tokens {
     ///
     /// # Errors
     /// A URL or certificate that cannot be used.
-    pub fn new(agent: &Arc<Agent>, config: &Config) -> Result<Self, Error> {
+    pub fn new(agent: &Arc<Agent>, config: &Config) -> Result<Self, AgentError> {
         let evidence = Arc::new(OwnEvidence(Arc::clone(agent)));
         let session = |c: &KbsConfig| {
             let source: Arc<dyn EvidenceSource> = Arc::clone(&evidence) as _;
@@ -46,10 +46,10 @@ impl Tokens {
     /// `{"token": "<JWT>", "tee_keypair": "<PEM>"}`.
     ///
     /// # Errors
-    /// [`Error::TokenNotConfigured`], else what the key broker or the platform says.
-    pub async fn kbs(&self, with_key: bool) -> Result<Vec<u8>, Error> {
-        let session = self.kbs.as_ref().ok_or(Error::TokenNotConfigured("kbs"))?;
-        let attested = session.token(Instant::now() + TOKEN_TIME_LIMIT).await?;
+    /// [`AgentError::TokenNotConfigured`], else what the key broker or the platform says.
+    pub async fn kbs(&self, with_key: bool, deadline: Instant) -> Result<Vec<u8>, AgentError> {
+        let session = self.kbs.as_ref().ok_or(AgentError::TokenNotConfigured("kbs"))?;
+        let attested = session.token(deadline.min(Instant::now() + TOKEN_TIME_LIMIT)).await?;
         let key = if with_key { Some(attested.private_pem()?) } else { None };
         Ok(token_json(attested.token().expose(), key.as_ref().map(cc_crypto::Secret::expose)))
     }
@@ -57,10 +57,10 @@ impl Tokens {
     /// The attestation service's token over evidence with empty report data, as the service sent it.
     ///
     /// # Errors
-    /// [`Error::TokenNotConfigured`], else what the service or the platform says.
-    pub async fn coco_as(&self) -> Result<Vec<u8>, Error> {
-        let service = self.coco_as.as_ref().ok_or(Error::TokenNotConfigured("coco_as"))?;
-        let deadline = Instant::now() + TOKEN_TIME_LIMIT;
+    /// [`AgentError::TokenNotConfigured`], else what the service or the platform says.
+    pub async fn coco_as(&self, deadline: Instant) -> Result<Vec<u8>, AgentError> {
+        let service = self.coco_as.as_ref().ok_or(AgentError::TokenNotConfigured("coco_as"))?;
+        let deadline = deadline.min(Instant::now() + TOKEN_TIME_LIMIT);
         Ok(service.token(self.evidence.as_ref(), deadline).await?.into_exposed())
     }
 }
@@ -109,7 +109,7 @@ impl EvidenceSource for OwnEvidence {
     }
 }
 
-fn carry(e: Error) -> cc_kbs::Error {
+fn carry(e: AgentError) -> cc_kbs::Error {
     cc_kbs::Error::from(SourceFault {
         blame: e.blame(),
         code: e.code().to_owned(),

@@ -21,9 +21,10 @@ use cc_protos::guest_services::CredentialState;
 use rustix::fs::{self, AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use serde::Deserialize;
+use tokio::time::Instant;
 
-use crate::error::Error;
-use crate::hub::Hub;
+use crate::error::HubError;
+use crate::hub::{FETCH_TIME_LIMIT, Hub};
 
 /// Directory below which credentials go.
 pub const KBS_DIR: &str = "/run/confidential-containers/cdh/kbs";
@@ -55,8 +56,8 @@ impl Credentials {
     /// Checks where the files would go. Nothing is fetched yet.
     ///
     /// # Errors
-    /// [`Error::CredentialPath`] for a path outside the two directories or with a component that is not a plain name.
-    pub fn new(entries: Vec<Entry>) -> Result<Self, Error> {
+    /// [`HubError::CredentialPath`] for a path outside the two directories or with a component that is not a plain name.
+    pub fn new(entries: Vec<Entry>) -> Result<Self, HubError> {
         for entry in &entries {
             split(&entry.path)?;
         }
@@ -88,7 +89,7 @@ impl Credentials {
     async fn fill_one(&self, index: usize, entry: &Entry, hub: &Hub) {
         let mut pause = FIRST_PAUSE;
         loop {
-            let result = match hub.fetch(&entry.resource_uri).await {
+            let result = match hub.fetch(&entry.resource_uri, Instant::now() + FETCH_TIME_LIMIT).await {
                 Ok(secret) => write(&entry.path, &secret),
                 Err(e) => Err(e),
             };
@@ -120,8 +121,8 @@ impl Credentials {
 }
 
 /// Splits a path into its allowed directory, the directories below it and the file name.
-fn split(path: &str) -> Result<(&'static Path, Vec<&OsStr>, &OsStr), Error> {
-    let refuse = |why| Error::CredentialPath { path: path.chars().take(256).collect(), why };
+fn split(path: &str) -> Result<(&'static Path, Vec<&OsStr>, &OsStr), HubError> {
+    let refuse = |why| HubError::CredentialPath { path: path.chars().take(256).collect(), why };
     // `Path::components` drops `.` and doubled slashes silently; a path that needs that is refused instead.
     if path.split('/').skip(1).any(|c| matches!(c, "" | "." | "..")) || path.contains('\0') {
         return Err(refuse("it has an empty, '.' or '..' component"));
@@ -141,8 +142,9 @@ fn split(path: &str) -> Result<(&'static Path, Vec<&OsStr>, &OsStr), Error> {
 }
 
 /// Writes `secret` to `path` with mode 0600: into a nameless place first, renamed when it is whole.
-fn write(path: &str, secret: &Secret) -> Result<(), Error> {
-    let failed = |e: std::io::Error| Error::CredentialWrite { path: path.to_owned(), cause: e.to_string() };
+fn write(path: &str, secret: &Secret) -> Result<(), HubError> {
+    let failed =
+        |e: std::io::Error| HubError::CredentialWrite { path: path.to_owned(), cause: e.to_string() };
     let (base, directories, name) = split(path)?;
     std::fs::create_dir_all(base).map_err(failed)?;
     write_below(base, &directories, name, secret).map_err(failed)

@@ -12,7 +12,7 @@ pub const MESSAGE_PREFIX: &str = "[CDH] [ERROR]: ";
 /// An error of the data hub.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
-pub enum Error {
+pub enum HubError {
     /// The key broker, the way to it, or the reference.
     #[error(transparent)]
     Kbs(#[from] cc_kbs::Error),
@@ -37,7 +37,7 @@ pub enum Error {
     },
 }
 
-impl Error {
+impl HubError {
     /// Who is to blame; decides what a caller may do next.
     pub fn blame(&self) -> Blame {
         match self {
@@ -74,14 +74,14 @@ impl Error {
     }
 }
 
-impl From<Error> for Fault {
-    fn from(e: Error) -> Self {
+impl From<HubError> for Fault {
+    fn from(e: HubError) -> Self {
         Fault::new(e.blame(), e.code(), e.to_string(), e.hint())
     }
 }
 
-impl From<Error> for tonic::Status {
-    fn from(e: Error) -> Self {
+impl From<HubError> for tonic::Status {
+    fn from(e: HubError) -> Self {
         Fault::from(e).into_status(MESSAGE_PREFIX)
     }
 }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::agent::AgentEvidence;
 use crate::config::Config;
-use crate::error::Error;
+use crate::error::HubError;
 
 /// How long one caller waits for one secret; callers of the existing stack give up after 50 seconds.
 pub const FETCH_TIME_LIMIT: Duration = Duration::from_secs(45);
@@ -37,27 +37,29 @@ impl Hub {
     ///
     /// # Errors
     /// An unknown backend, a URL or certificate that cannot be used, or a malformed offline store.
-    pub fn new(config: &Config) -> Result<Self, Error> {
+    pub fn new(config: &Config) -> Result<Self, HubError> {
         let backend = match config.kbc_name.as_str() {
             CC_KBC => {
                 let agent = Arc::new(AgentEvidence::new(config.aa_address.clone()));
                 Backend::Broker(Box::new(Session::new(config.kbs.clone(), agent)?))
             }
             OFFLINE_FS_KBC => Backend::Offline(OfflineStore::load(&config.offline_files)?),
-            other => return Err(Error::UnknownKbc(other.to_owned())),
+            other => return Err(HubError::UnknownKbc(other.to_owned())),
         };
         Ok(Self { backend })
     }
 
-    /// Fetches what `reference` (a `kbs://` URI) names.
+    /// Fetches what `reference` (a `kbs://` URI) names, by `deadline` and never longer than
+    /// [`FETCH_TIME_LIMIT`].
     ///
     /// # Errors
     /// A reference that is not one, and whatever the backend says; see [`cc_kbs::Error`].
-    pub async fn fetch(&self, reference: &str) -> Result<Secret, Error> {
+    pub async fn fetch(&self, reference: &str, deadline: Instant) -> Result<Secret, HubError> {
+        let deadline = deadline.min(Instant::now() + FETCH_TIME_LIMIT);
         let uri: ResourceUri = reference.parse()?;
         tracing::debug!(%uri, "fetching a resource");
         match &self.backend {
-            Backend::Broker(session) => Ok(session.fetch(&uri, Instant::now() + FETCH_TIME_LIMIT).await?),
+            Backend::Broker(session) => Ok(session.fetch(&uri, deadline).await?),
             Backend::Offline(store) => Ok(store.fetch(&uri)?),
         }
     }
@@ -74,10 +76,10 @@ impl Hub {
     ///
     /// # Errors
     /// As [`Session::probe`].
-    pub async fn probe(&self, time_limit: Duration) -> Option<Result<(), Error>> {
+    pub async fn probe(&self, time_limit: Duration) -> Option<Result<(), HubError>> {
         match &self.backend {
             Backend::Broker(session) => {
-                Some(session.probe(Instant::now() + time_limit).await.map_err(Error::Kbs))
+                Some(session.probe(Instant::now() + time_limit).await.map_err(HubError::Kbs))
             }
             Backend::Offline(_) => None,
         }

@@ -13,7 +13,7 @@ use tonic::service::Routes;
 
 use crate::config::Config;
 use crate::credential::Credentials;
-use crate::error::Error;
+use crate::error::HubError;
 use crate::hub::Hub;
 use crate::info::HubInfo;
 use crate::service::ResourceService;
@@ -30,7 +30,7 @@ pub struct Built {
 ///
 /// # Errors
 /// A backend or path that cannot be used.
-pub fn build(mut config: Config) -> Result<Built, Error> {
+pub fn build(mut config: Config) -> Result<Built, HubError> {
     let hub = Arc::new(Hub::new(&config)?);
     let credentials = Arc::new(Credentials::new(std::mem::take(&mut config.credentials))?);
     Ok(Built { config, hub, credentials })

@@ -5,12 +5,16 @@
 
 use std::sync::Arc;
 
+use cc_daemon::deadline::Deadline;
 use cc_daemon::peer::Caller;
 use cc_protos::api::get_resource_service_server::GetResourceService;
 use cc_protos::api::{GetResourceRequest, GetResourceResponse};
 use tonic::{Request, Response, Status};
 
 use crate::hub::Hub;
+
+/// How much of a reference is logged, in characters.
+const LOGGED_REFERENCE: usize = 256;
 
 /// The service over one hub.
 #[derive(Debug)]
@@ -26,10 +30,12 @@ impl GetResourceService for ResourceService {
         request: Request<GetResourceRequest>,
     ) -> Result<Response<GetResourceResponse>, Status> {
         let caller = Caller::of(&request);
+        let deadline = Deadline::of(&request);
         let reference = request.into_inner().resource_path;
-        let result = self.hub.fetch(&reference).await;
+        let result = self.hub.fetch(&reference, deadline).await;
         // The audit line: who, what, decision; never content. The reference is quoted, so that a line feed in
-        // it cannot forge another line.
+        // it cannot forge another line, and cut, so that it cannot fill the log.
+        let reference: String = reference.chars().take(LOGGED_REFERENCE).collect();
         let uid = caller.uid;
         match &result {
             Ok(_) => tracing::info!(?uid, pid = ?caller.pid, ?reference, "gave a resource"),

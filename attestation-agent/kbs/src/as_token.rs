@@ -49,10 +49,12 @@ impl AttestationService {
         let tee = within(deadline, "asking for the TEE type", source.tee()).await?;
         let evidence = within(deadline, "collecting evidence", source.primary(Vec::new())).await?;
         let mut backoff = Backoff::new();
+        let mut earlier = None;
         loop {
-            match self.request(&tee, &evidence, deadline).await {
+            match self.request(&tee, &evidence, deadline).await.map_err(|e| e.or_earlier(earlier.take())) {
                 Err(e) if e.blame() == Blame::Unavailable && backoff.wait(deadline).await => {
                     tracing::warn!(code = e.code(), error = %e, "trying the attestation service again");
+                    earlier = Some(e);
                 }
                 result => return result,
             }

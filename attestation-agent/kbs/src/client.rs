@@ -28,7 +28,7 @@ use crate::{foreign, trust};
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-const MAX_IDLE_CONNECTIONS: usize = 8;
+/// Requests at a time, and connections kept: as many as were in use.
 const MAX_IN_FLIGHT: usize = 32;
 const MAX_HEADERS: usize = 64;
 const MAX_HEADER_BYTES: usize = 64 * 1024;
@@ -67,7 +67,7 @@ impl Client {
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
+            .pool_max_idle_per_host(MAX_IN_FLIGHT)
             .http1_max_headers(MAX_HEADERS)
             .http1_max_buf_size(MAX_HEADER_BYTES)
             .build(connector);
@@ -146,14 +146,14 @@ impl Client {
                 }
             };
             let room = limit - bytes.len();
-            match data.get(..room) {
-                Some(_) if success && data.len() > room => return Err(too_large()),
-                Some(head) if !success => {
-                    bytes.extend_from_slice(head);
-                    break;
+            if data.len() > room {
+                if success {
+                    return Err(too_large());
                 }
-                _ => bytes.extend_from_slice(&data),
+                bytes.extend_from_slice(data.get(..room).unwrap_or_default());
+                break;
             }
+            bytes.extend_from_slice(&data);
         }
         Ok(Response::from_parts(head, Secret::new(bytes)))
     }
@@ -178,14 +178,9 @@ impl Client {
     }
 }
 
-/// The error of rustls inside `e`, which hides in I/O errors.
+/// The error of rustls inside `e`.
 fn tls_error<'a>(e: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
-    chain(e).find_map(|cause| {
-        cause.downcast_ref().or_else(|| {
-            let io: &std::io::Error = cause.downcast_ref()?;
-            io.get_ref().and_then(|inner| inner.downcast_ref())
-        })
-    })
+    chain(e).find_map(|cause| cause.downcast_ref())
 }
 
 /// Why `e` is an answer that is no HTTP, if it is one.
@@ -208,6 +203,10 @@ fn causes(e: &(dyn StdError + 'static)) -> String {
     foreign::clean(&parts.join(": "), MAX_CAUSE)
 }
 
+/// `e` and its causes. An I/O error does not count what it wraps among its causes, so it is unwrapped here.
 fn chain<'a>(e: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    std::iter::successors(Some(e), |&e| e.source())
+    std::iter::successors(Some(e), |&e| {
+        let wrapped = e.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        wrapped.map_or_else(|| e.source(), |inner| Some(inner))
+    })
 }

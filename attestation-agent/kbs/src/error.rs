@@ -326,6 +326,15 @@ impl KbsError {
         .to_owned()
     }
 
+    /// This error, or `earlier` if this one only says that time ran out while trying again: what went wrong
+    /// before tells more.
+    pub(crate) fn or_earlier(self, earlier: Option<Self>) -> Self {
+        match (self, earlier) {
+            (Self::Timeout { .. }, Some(earlier)) => earlier,
+            (this, _) => this,
+        }
+    }
+
     /// A [`KbsError::BadResponse`].
     pub(crate) fn bad(what: impl Into<String>, why: impl Into<String>) -> Self {
         Self::BadResponse { what: what.into(), why: why.into() }

@@ -28,13 +28,13 @@ mod uri;
 pub use cc_crypto::{KeyAlgorithm, Secret};
 pub use cc_evidence::blame::Blame;
 pub use config::{CertificateMode, KbsConfig};
-/// The HTTP message types of the state machines.
-pub use http;
-
 pub use error::{KbsError as Error, Reason, Refusal};
 pub use session::{Attested, Denial, Session, SessionStatus};
 pub use source::{BoxFuture, EvidenceSource, SourceFault};
 pub use uri::ResourceUri;
+
+/// The message types of the state machines.
+pub use http;
 
 /// The protocol version that this client speaks. A KBS accepts exactly its own version.
 pub const PROTOCOL_VERSION: &str = "0.4.0";

@@ -92,16 +92,18 @@ impl Session {
     pub async fn fetch(&self, uri: &ResourceUri, deadline: Instant) -> Result<Secret, KbsError> {
         let mut backoff = Backoff::new();
         let mut renewed = false;
+        let mut earlier = None;
         loop {
             let failure = match self.try_fetch(uri, deadline, &mut renewed).await {
                 Ok(secret) => return Ok(secret),
-                Err(e) => e,
+                Err(e) => e.or_earlier(earlier.take()),
             };
             if failure.blame() != Blame::Unavailable || !backoff.wait(deadline).await {
                 self.core.note_denial(&failure);
                 return Err(failure);
             }
             tracing::warn!(code = failure.code(), error = %failure, %uri, "trying again");
+            earlier = Some(failure);
         }
     }
 
@@ -111,9 +113,12 @@ impl Session {
     /// As for [`Session::fetch`].
     pub async fn token(&self, deadline: Instant) -> Result<Attested, KbsError> {
         let mut backoff = Backoff::new();
+        let mut earlier = None;
         loop {
-            match self.attested(deadline).await {
-                Err(e) if e.blame() == Blame::Unavailable && backoff.wait(deadline).await => {}
+            match self.attested(deadline).await.map_err(|e| e.or_earlier(earlier.take())) {
+                Err(e) if e.blame() == Blame::Unavailable && backoff.wait(deadline).await => {
+                    earlier = Some(e)
+                }
                 result => return result,
             }
         }

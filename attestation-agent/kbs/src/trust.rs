@@ -140,12 +140,13 @@ impl ServerCertVerifier for PinOrChain {
 fn check_validity(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), CertificateError> {
     let parsed = Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
     let validity = parsed.tbs_certificate().validity();
-    let now = now.as_secs();
-    if now < validity.not_before.to_unix_duration().as_secs() {
-        return Err(CertificateError::NotValidYet);
+    let [not_before, not_after] =
+        [validity.not_before, validity.not_after].map(|t| UnixTime::since_unix_epoch(t.to_unix_duration()));
+    if now < not_before {
+        return Err(CertificateError::NotValidYetContext { time: now, not_before });
     }
-    if now > validity.not_after.to_unix_duration().as_secs() {
-        return Err(CertificateError::Expired);
+    if now > not_after {
+        return Err(CertificateError::ExpiredContext { time: now, not_after });
     }
     Ok(())
 }

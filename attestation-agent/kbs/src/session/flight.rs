@@ -124,17 +124,19 @@ struct InTheAir {
 impl InTheAir {
     async fn fly(self, deadline: watch::Receiver<Instant>) {
         let mut backoff = Backoff::new();
+        let mut earlier = None;
         loop {
             // Read anew for every try: later callers may have moved it.
             let latest = *deadline.borrow();
-            match self.core.handshake(latest).await {
+            match self.core.handshake(latest).await.map_err(|e| e.or_earlier(earlier.take())) {
                 Err(e) if e.blame() == Blame::Unavailable => {
                     let delay = backoff.delay();
                     if Instant::now() + delay >= *deadline.borrow() {
                         return self.land(Err(e));
                     }
                     tracing::warn!(code = e.code(), error = %e, "attestation failed, trying again");
-                    self.progress.send_replace(Progress::Delayed(e));
+                    self.progress.send_replace(Progress::Delayed(e.clone()));
+                    earlier = Some(e);
                     sleep(delay).await;
                 }
                 result => return self.land(result),

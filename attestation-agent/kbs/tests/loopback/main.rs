@@ -4,6 +4,7 @@
 mod attestation_service;
 mod evidence;
 mod hostile;
+mod log;
 mod outage;
 mod resource;
 mod server;

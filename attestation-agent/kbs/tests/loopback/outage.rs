@@ -22,7 +22,7 @@ async fn a_silent_server_costs_no_more_than_the_deadline() {
         let e = session.fetch(&uri(), began + Duration::from_millis(700)).await.unwrap_err();
         assert_eq!((e.code(), e.blame()), ("KBS_TIMEOUT", Blame::Unavailable), "{step:?}");
         let took = began.elapsed();
-        assert!((Duration::from_millis(600)..Duration::from_millis(1500)).contains(&took), "{took:?}");
+        assert!((Duration::from_millis(600)..Duration::from_secs(5)).contains(&took), "{took:?}");
     }
 }
 
@@ -107,8 +107,12 @@ async fn connections_are_kept() {
     for _ in 0..50 {
         session.fetch(&uri(), soon()).await.unwrap();
     }
-    let server_error = Reply::status(500, "oops");
-    kbs.script(Step::Resource, [server_error]);
-    session.fetch(&uri(), soon()).await.unwrap();
-    assert_eq!(kbs.count(Step::Auth), 1);
+    assert_eq!((kbs.connections(), kbs.count(Step::Auth)), (1, 1));
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..500 {
+        let session = Arc::clone(&session);
+        tasks.spawn(async move { session.fetch(&uri(), soon()).await.map(drop) });
+    }
+    assert!(tasks.join_all().await.iter().all(Result::is_ok));
+    assert!(kbs.connections() <= 40, "{}", kbs.connections());
 }

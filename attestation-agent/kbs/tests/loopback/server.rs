@@ -45,7 +45,7 @@ pub(crate) enum Reply {
     Answer(u16, Vec<String>, Vec<u8>),
     /// These bytes as they are, then close.
     Raw(Vec<u8>),
-    /// These bytes, then the second ones again and again.
+    /// These bytes, then the second ones again and again; if those are none, silence.
     Endless(Vec<u8>, Vec<u8>),
     /// Nothing, for ever.
     Hang,
@@ -80,6 +80,7 @@ struct State {
     /// Token → key.
     tokens: HashMap<String, Value>,
     last_attest: Option<Value>,
+    connections: usize,
 }
 
 /// A running server.
@@ -148,6 +149,11 @@ impl Kbs {
         self.state.lock().unwrap().seen.clone()
     }
 
+    /// Connections accepted so far.
+    pub(crate) fn connections(&self) -> usize {
+        self.state.lock().unwrap().connections
+    }
+
     /// Body of the last honest `attest`.
     pub(crate) fn last_attest(&self) -> Value {
         self.state.lock().unwrap().last_attest.clone().unwrap()
@@ -167,6 +173,8 @@ async fn accept(listener: TcpListener, state: Arc<Mutex<State>>, tls: Option<Tls
     let mut connections = tokio::task::JoinSet::new();
     loop {
         let (stream, _) = listener.accept().await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        state.lock().unwrap().connections += 1;
         let (state, tls) = (Arc::clone(&state), tls.clone());
         connections.spawn(async move {
             match tls {
@@ -193,8 +201,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, state: Arc<Mute
                     text += &format!("{header}\r\n");
                 }
                 text += "\r\n";
-                stream.write_all(text.as_bytes()).await.ok()?;
-                stream.write_all(&body).await.ok()?;
+                stream.write_all(&[text.as_bytes(), &body].concat()).await.ok()?;
             }
             Reply::Raw(bytes) => {
                 stream.write_all(&bytes).await.ok()?;
@@ -203,6 +210,9 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, state: Arc<Mute
             }
             Reply::Endless(head, again) => {
                 stream.write_all(&head).await.ok()?;
+                if again.is_empty() {
+                    std::future::pending::<()>().await;
+                }
                 loop {
                     stream.write_all(&again).await.ok()?;
                 }

@@ -11,7 +11,7 @@ use crate::{session, soon, uri};
 
 const PATH: &str = "/kbs/v0/resource/default/key/1";
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_thousand_first_requests_cost_one_handshake() {
     let kbs = Kbs::start().await;
     let (session, machine) = session(&kbs);
@@ -35,7 +35,7 @@ async fn a_thousand_waiters_share_one_denial() {
     let kbs = Kbs::start().await;
     kbs.always(Step::Attest, Reply::problem(401, "AttestationError", "measurement unknown"));
     let (session, machine) = session(&kbs);
-    *machine.delay.lock().unwrap() = Duration::from_millis(300);
+    *machine.delay.lock().unwrap() = Duration::from_millis(1000);
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..1000 {
         let session = session.clone();
@@ -100,7 +100,7 @@ async fn renewal_in_the_background_from_80_percent() {
     assert_eq!(kbs.count(Step::Auth), 1, "not before 80 %");
 
     jump_ahead(Duration::from_secs(3)).await;
-    *machine.delay.lock().unwrap() = Duration::from_millis(200);
+    *machine.delay.lock().unwrap() = Duration::from_millis(1000);
     for _ in 0..3 {
         session.fetch(&uri(), soon()).await.unwrap();
         assert_eq!(bearer_of_last_get(&kbs), first, "the old token serves meanwhile");

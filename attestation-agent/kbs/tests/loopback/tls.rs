@@ -7,6 +7,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use rustls::ServerConfig;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
@@ -154,8 +155,14 @@ async fn a_stolen_certificate_without_its_key_is_not_believed() {
 
 #[tokio::test]
 async fn a_server_without_tls_is_misbehaviour() {
-    let kbs = Kbs::start().await;
-    let url = format!("https://127.0.0.1:{}", kbs.port());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+        }
+    });
     let e = fetch(&url, None, CertificateMode::Only).await.unwrap_err();
     assert_eq!(e.code(), "KBS_BAD_RESPONSE", "{e}");
 }
