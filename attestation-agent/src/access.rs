@@ -18,6 +18,8 @@ pub struct Access {
     pub strict: bool,
     /// User ids that are served in strict mode.
     pub evidence_uids: BTreeSet<u32>,
+    /// Whether a token goes out with its private key over local HTTP too, as in the existing stack.
+    pub token_key_over_http: bool,
 }
 
 impl Access {
@@ -43,19 +45,12 @@ impl Access {
     }
 }
 
-/// Checks that `caller` may have the private key that belongs to a token: root, over the Unix socket.
-///
-/// # Errors
-/// [`AgentError::Refused`] for everybody else.
-pub fn check_token_key(caller: &Caller) -> Result<(), AgentError> {
-    if caller.uid == Some(0) && !caller.local_http {
-        return Ok(());
+impl Access {
+    /// Whether `caller` gets the private key with a token: root, over the Unix socket. Everybody else gets the
+    /// token alone, which certifies a key they do not have and so opens nothing.
+    pub fn gives_token_key(&self, caller: &Caller) -> bool {
+        caller.uid == Some(0) && (!caller.local_http || self.token_key_over_http)
     }
-    Err(AgentError::Refused {
-        what: "a token with its private key",
-        caller: describe(caller),
-        why: "only root on the Unix socket gets it",
-    })
 }
 
 /// Words for a caller, for errors and audit lines.
@@ -87,7 +82,8 @@ mod tests {
 
     #[test]
     fn strict_mode_serves_named_users_only() {
-        let access = Access { strict: true, evidence_uids: BTreeSet::from([0, 970]) };
+        let access =
+            Access { strict: true, evidence_uids: BTreeSet::from([0, 970]), token_key_over_http: true };
         assert!(access.check(&caller(Some(0), Some(7), false), "evidence").is_ok());
         assert!(access.check(&caller(Some(970), Some(7), false), "evidence").is_ok());
         for refused in [
@@ -104,9 +100,19 @@ mod tests {
 
     #[test]
     fn the_token_key_is_for_root_on_the_socket() {
-        assert!(check_token_key(&caller(Some(0), Some(7), false)).is_ok());
-        assert!(check_token_key(&caller(Some(0), Some(7), true)).is_err());
-        assert!(check_token_key(&caller(Some(1000), Some(7), false)).is_err());
-        assert!(check_token_key(&caller(None, None, false)).is_err());
+        let mut access = Access::default();
+        assert!(access.gives_token_key(&caller(Some(0), Some(7), false)));
+        for without in [
+            caller(Some(0), Some(7), true),
+            caller(Some(1000), Some(7), false),
+            caller(Some(1000), Some(7), true), // a forged mark widens nothing
+            caller(None, None, false),
+            caller(None, None, true),
+        ] {
+            assert!(!access.gives_token_key(&without), "{without:?}");
+        }
+        access.token_key_over_http = true;
+        assert!(access.gives_token_key(&caller(Some(0), Some(7), true)));
+        assert!(!access.gives_token_key(&caller(None, None, true)));
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use cc_evidence::ReportData;
 use cc_platform::{Detected, InitDataBinding, Platform};
-use tokio::sync::{RwLock, Semaphore};
+use tokio::sync::{OwnedRwLockWriteGuard, RwLock, Semaphore, oneshot};
 
 use crate::error::AgentError;
 use crate::init_data::BoundInitData;
@@ -18,25 +18,31 @@ use crate::init_data::BoundInitData;
 struct Device {
     platform: Arc<dyn Platform>,
     /// One permit: hardware answers one request at a time, and waiting here is cheaper than in the kernel.
-    turn: Semaphore,
+    turn: Arc<Semaphore>,
 }
 
 impl Device {
     fn new(platform: Arc<dyn Platform>) -> Self {
-        Self { platform, turn: Semaphore::new(1) }
+        Self { platform, turn: Arc::new(Semaphore::new(1)) }
     }
 
-    /// Runs a blocking call on the device in its turn.
+    /// Runs a blocking call on the device in its turn. The turn belongs to the call, not to the caller: a caller
+    /// who goes away frees nothing while the device works, and one who goes away before costs no work at all.
     async fn run<T: Send + 'static>(
         &self,
         call: impl FnOnce(&dyn Platform) -> Result<T, cc_platform::Error> + Send + 'static,
     ) -> Result<T, AgentError> {
-        let _turn = self.turn.acquire().await.map_err(|_| AgentError::EvidenceThread)?;
+        let turn = Arc::clone(&self.turn).acquire_owned().await.map_err(|_| AgentError::EvidenceThread)?;
         let platform = Arc::clone(&self.platform);
-        tokio::task::spawn_blocking(move || call(platform.as_ref()))
-            .await
-            .map_err(|_| AgentError::EvidenceThread)?
-            .map_err(AgentError::Platform)
+        let (sender, answer) = oneshot::channel();
+        tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            if !sender.is_closed() {
+                // Nobody to tell is no failure: the caller went away meanwhile.
+                let _ = sender.send(call(platform.as_ref()));
+            }
+        });
+        answer.await.map_err(|_| AgentError::EvidenceThread)?.map_err(AgentError::Platform)
     }
 }
 
@@ -46,7 +52,7 @@ pub struct Agent {
     primary: Device,
     devices: Vec<Device>,
     probes: Vec<String>,
-    init_data: RwLock<Option<BoundInitData>>,
+    init_data: Arc<RwLock<Option<BoundInitData>>>,
     collected: AtomicU64,
 }
 
@@ -58,7 +64,7 @@ impl Agent {
             primary: Device::new(detected.primary),
             devices: detected.devices.into_iter().map(Device::new).collect(),
             probes,
-            init_data: RwLock::new(None),
+            init_data: Arc::default(),
             collected: AtomicU64::new(0),
         }
     }
@@ -116,13 +122,22 @@ impl Agent {
         self.init_data.read().await.clone()
     }
 
+    /// Takes the place of the init-data: from now on everybody who asks for it waits until the guard is given to
+    /// [`Agent::bind_init_data`] or dropped.
+    pub async fn reserve_init_data(&self) -> OwnedRwLockWriteGuard<Option<BoundInitData>> {
+        Arc::clone(&self.init_data).write_owned().await
+    }
+
     /// Checks `init_data` against the hardware and keeps it for every later attestation.
     ///
     /// # Errors
     /// When the hardware holds another digest, and when init-data is bound already: what the machine was
     /// started with does not change.
-    pub async fn bind_init_data(&self, mut init_data: BoundInitData) -> Result<InitDataBinding, AgentError> {
-        let mut slot = self.init_data.write().await;
+    pub async fn bind_init_data(
+        &self,
+        mut init_data: BoundInitData,
+        mut slot: OwnedRwLockWriteGuard<Option<BoundInitData>>,
+    ) -> Result<InitDataBinding, AgentError> {
         if slot.is_some() {
             return Err(AgentError::InitData("it was bound already since the agent started".to_owned()));
         }
@@ -136,4 +151,60 @@ impl Agent {
 
 fn parse_report_data(bytes: &[u8]) -> Result<ReportData, AgentError> {
     ReportData::new(bytes).map_err(|_| AgentError::ReportData(bytes.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use cc_platform::Tee;
+
+    use super::*;
+
+    /// A TEE that takes its time and counts.
+    #[derive(Debug, Default)]
+    struct Slow(AtomicU64);
+
+    impl Platform for Slow {
+        fn tee(&self) -> Tee {
+            Tee::Sample
+        }
+
+        #[allow(clippy::disallowed_methods, reason = "a device takes its time")]
+        fn evidence(&self, _data: &ReportData) -> Result<String, cc_platform::Error> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            std::thread::sleep(Duration::from_millis(50));
+            Ok("{}".to_owned())
+        }
+
+        fn bind_init_data(&self, _digest: &[u8]) -> Result<InitDataBinding, cc_platform::Error> {
+            Ok(InitDataBinding::Unsupported)
+        }
+    }
+
+    fn agent(slow: &Arc<Slow>) -> Agent {
+        let primary: Arc<dyn Platform> = Arc::clone(slow) as _;
+        Agent::new(Detected { primary, devices: Vec::new(), tried: Vec::new() })
+    }
+
+    #[tokio::test]
+    async fn callers_who_go_away_cost_no_quotes() {
+        let slow = Arc::new(Slow::default());
+        let agent = agent(&slow);
+        for _ in 0..100 {
+            let call = agent.evidence(&[7; 48]);
+            assert!(tokio::time::timeout(Duration::from_micros(100), call).await.is_err());
+        }
+        assert_eq!(agent.evidence(&[7; 48]).await.unwrap(), "{}", "a patient caller is served");
+        let quotes = slow.0.load(Ordering::Relaxed);
+        assert!(quotes <= 3, "one under way, perhaps one that had its turn, one wanted: {quotes}");
+    }
+
+    #[tokio::test]
+    async fn report_data_is_bounded() {
+        let agent = agent(&Arc::default());
+        assert_eq!(agent.evidence(&[0; 65]).await.unwrap_err().code(), "REPORT_DATA_TOO_LONG");
+        assert!(agent.evidence(&[0; 64]).await.is_ok());
+        assert_eq!(agent.additional_evidence(&[0; 48]).await.unwrap(), "", "no device, no text");
+    }
 }

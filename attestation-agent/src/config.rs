@@ -4,14 +4,14 @@
 //! stack's agent; keys of this project are optional and default to its behaviour. Not here: acting on any of it.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
 use cc_crypto::KeyAlgorithm;
 use cc_daemon::address::Address;
-use cc_daemon::config::Provenance;
+use cc_daemon::config::{LogSection, SocketSection, Source};
 use cc_daemon::listen::SocketOptions;
+use cc_daemon::start::{self, Settings, StartFault};
 use cc_kbs::params::{CC_KBC, KbcParams};
 use cc_kbs::{CertificateMode, KbsConfig};
 use clap::Parser;
@@ -61,12 +61,14 @@ pub struct Surroundings {
 
 impl Surroundings {
     /// Reads them from this process.
-    #[allow(clippy::disallowed_methods, reason = "the one place that reads the environment")]
-    pub fn of_process() -> Self {
-        Self {
-            aa_kbc_params: std::env::var("AA_KBC_PARAMS").ok(),
-            kernel_command_line: std::fs::read_to_string("/proc/cmdline").unwrap_or_default(),
-        }
+    ///
+    /// # Errors
+    /// A variable that is not UTF-8.
+    pub fn of_process() -> Result<Self, StartFault> {
+        Ok(Self {
+            aa_kbc_params: start::environment("AA_KBC_PARAMS")?,
+            kernel_command_line: start::kernel_command_line(),
+        })
     }
 }
 
@@ -94,8 +96,6 @@ pub struct Config {
     pub coco_as: Option<KbsConfig>,
     /// Whether runtime measurement is switched on.
     pub enable_eventlog: bool,
-    /// Log filter.
-    pub log_level: String,
     /// Init-data given at start.
     pub init_data: InitDataSource,
     /// Who may have evidence and tokens.
@@ -106,21 +106,10 @@ pub struct Config {
     pub sys_root: PathBuf,
     /// How long one quote may take.
     pub quote_time_limit: Duration,
-    /// The file this came from, with keys that are not known.
-    pub source: Source,
+    /// Log, threads, and where all this came from.
+    pub settings: Settings,
     /// Only check the configuration.
     pub check_only: bool,
-}
-
-/// Where the configuration came from.
-#[derive(Debug, Clone)]
-pub struct Source {
-    /// Path of the file, empty for the defaults.
-    pub path: String,
-    /// How far its bytes can be trusted.
-    pub provenance: Provenance,
-    /// Keys in it that mean nothing.
-    pub unknown_keys: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -128,10 +117,10 @@ pub struct Source {
 struct FileConfig {
     token_configs: TokenConfigs,
     eventlog_config: EventlogConfig,
-    log: LogConfig,
+    log: LogSection,
     access: AccessConfig,
     platform: PlatformConfig,
-    socket: SocketConfig,
+    socket: SocketSection,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -179,26 +168,15 @@ struct EventlogConfig {
 
 #[derive(Debug, Deserialize)]
 #[serde(default)]
-struct LogConfig {
-    level: String,
-}
-
-impl Default for LogConfig {
-    fn default() -> Self {
-        Self { level: "info".to_owned() }
-    }
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(default)]
 struct AccessConfig {
     strict: bool,
     evidence_uids: BTreeSet<u32>,
+    token_key_over_http: bool,
 }
 
 impl Default for AccessConfig {
     fn default() -> Self {
-        Self { strict: false, evidence_uids: BTreeSet::from([0]) }
+        Self { strict: false, evidence_uids: BTreeSet::from([0]), token_key_over_http: false }
     }
 }
 
@@ -212,16 +190,8 @@ struct PlatformConfig {
 
 impl Default for PlatformConfig {
     fn default() -> Self {
-        Self { sample: false, sys_root: PathBuf::from("/"), quote_time_limit_seconds: 60 }
+        Self { sample: false, sys_root: PathBuf::from("/"), quote_time_limit_seconds: 30 }
     }
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct SocketConfig {
-    mode: Option<String>,
-    uid: Option<u32>,
-    gid: Option<u32>,
 }
 
 impl Config {
@@ -229,19 +199,30 @@ impl Config {
     ///
     /// # Errors
     /// A named file that is missing or malformed, a malformed value, and with `--check-config` unknown keys.
-    pub fn build(cli: Cli, surroundings: &Surroundings) -> anyhow::Result<Self> {
+    pub fn build(cli: Cli, surroundings: &Surroundings) -> Result<Self, StartFault> {
         let (file, source) = match &cli.config_file {
-            Some(path) => load(path)?,
-            None => (from_surroundings(surroundings)?, defaults_source()),
+            Some(path) => {
+                let loaded = cc_daemon::config::load::<FileConfig>(path)?;
+                let source = Source::file(&loaded);
+                (loaded.value, source)
+            }
+            None => (from_surroundings(surroundings)?, Source::defaults()),
         };
         if cli.check_config && !source.unknown_keys.is_empty() {
-            anyhow::bail!("{} has unknown keys: {}", source.path, source.unknown_keys.join(", "));
+            let keys = source.unknown_keys.join(", ");
+            return Err(StartFault::config(
+                format!("{} has unknown keys: {keys}", source.path),
+                "correct or remove them; without --check-config they are ignored",
+            ));
         }
         let limit = file.platform.quote_time_limit_seconds;
-        anyhow::ensure!(
-            (1..=600).contains(&limit),
-            "platform.quote_time_limit_seconds is {limit}, 1 to 600 are valid"
-        );
+        if !(1..=600).contains(&limit) {
+            let message = format!("platform.quote_time_limit_seconds is {limit}");
+            return Err(StartFault::config(message, "give 1 to 600 seconds"));
+        }
+        let socket = file.socket.options().map_err(|mode| {
+            StartFault::config(format!("socket.mode is {mode:?}"), "give an octal text such as \"0600\"")
+        })?;
         let init_data = match (cli.initdata_toml, cli.initdata_digest) {
             (Some(path), _) => InitDataSource::Document(path),
             (None, Some(digest)) => InitDataSource::Digest(digest),
@@ -249,40 +230,31 @@ impl Config {
         };
         Ok(Self {
             address: cli.attestation_sock,
-            socket: socket_options(&file.socket)?,
+            socket,
             kbs: file.token_configs.kbs.map(kbs_config),
             coco_as: file.token_configs.coco_as.and_then(attestation_service),
             enable_eventlog: file.eventlog_config.enable_eventlog,
-            log_level: file.log.level,
             init_data,
-            access: Access { strict: file.access.strict, evidence_uids: file.access.evidence_uids },
+            access: Access {
+                strict: file.access.strict,
+                evidence_uids: file.access.evidence_uids,
+                token_key_over_http: file.access.token_key_over_http,
+            },
             sample: file.platform.sample,
             sys_root: file.platform.sys_root,
             quote_time_limit: Duration::from_secs(limit),
-            source,
+            settings: Settings { log_level: file.log.level, source, unused: Vec::new(), threads: 2 },
             check_only: cli.check_config,
         })
     }
 }
 
-fn load(path: &Path) -> anyhow::Result<(FileConfig, Source)> {
-    let loaded = cc_daemon::config::load::<FileConfig>(path)?;
-    let source = Source {
-        path: path.display().to_string(),
-        provenance: Provenance::Unmeasured,
-        unknown_keys: loaded.unknown_keys,
-    };
-    Ok((loaded.value, source))
-}
-
-fn defaults_source() -> Source {
-    Source { path: String::new(), provenance: Provenance::Default, unknown_keys: Vec::new() }
-}
-
 /// Without a file the key broker comes from `aa_kbc_params`, and everything else is a default.
-fn from_surroundings(surroundings: &Surroundings) -> anyhow::Result<FileConfig> {
+fn from_surroundings(surroundings: &Surroundings) -> Result<FileConfig, StartFault> {
     let params = KbcParams::find(surroundings.aa_kbc_params.as_deref(), &surroundings.kernel_command_line)
-        .context("reading aa_kbc_params")?;
+        .map_err(|e| {
+            StartFault::config(format!("reading aa_kbc_params: {e}"), "write cc_kbc::https://host:port")
+        })?;
     let mut file = FileConfig::default();
     if params.name == CC_KBC {
         file.token_configs.kbs = Some(KbsTokenConfig {
@@ -316,26 +288,16 @@ fn attestation_service(c: CocoAsConfig) -> Option<KbsConfig> {
     })
 }
 
-fn socket_options(c: &SocketConfig) -> anyhow::Result<SocketOptions> {
-    let mode = match &c.mode {
-        Some(text) => u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777).with_context(|| {
-            format!("socket.mode is {text:?}, an octal text such as \"0600\" is expected")
-        })?,
-        None => 0o600,
-    };
-    Ok(SocketOptions { mode, uid: c.uid, gid: c.gid })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn build(args: &[&str], surroundings: &Surroundings) -> anyhow::Result<Config> {
+    fn build(args: &[&str], surroundings: &Surroundings) -> Result<Config, StartFault> {
         let args = std::iter::once("attestation-agent").chain(args.iter().copied());
-        Config::build(Cli::try_parse_from(args)?, surroundings)
+        Config::build(Cli::try_parse_from(args).unwrap(), surroundings)
     }
 
-    fn with_file(name: &str, text: &str, more: &[&str]) -> anyhow::Result<Config> {
+    fn with_file(name: &str, text: &str, more: &[&str]) -> Result<Config, StartFault> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(name);
         std::fs::write(&path, text).unwrap();
@@ -376,18 +338,21 @@ mod tests {
         let yaml = "token_configs:\n  kbs:\n    url: https://k\n    tee_key_algorithm: RSA-OAEP-256\n  \
                     coco_as:\n    url: http://as\neventlog_config:\n  enable_eventlog: true\nlog:\n  level: debug\n";
         for (name, text) in [("a.toml", toml), ("a.json", json), ("a.yaml", yaml)] {
-            let c = with_file(name, text, &[]).unwrap_or_else(|e| panic!("{name}: {e:#}"));
+            let c = with_file(name, text, &[]).unwrap_or_else(|e| panic!("{name}: {e}"));
             assert_eq!(c.kbs.as_ref().unwrap().url, "https://k", "{name}");
             assert_eq!(c.kbs.unwrap().key_algorithm, KeyAlgorithm::RsaOaep256);
-            assert!(c.enable_eventlog && c.log_level == "debug");
-            assert!(c.source.unknown_keys.is_empty(), "{:?}", c.source.unknown_keys);
+            assert!(c.enable_eventlog && c.settings.log_level == "debug");
+            assert!(c.settings.source.unknown_keys.is_empty(), "{:?}", c.settings.source.unknown_keys);
         }
     }
 
     #[test]
     fn unknown_keys_are_named_and_are_errors_when_checking() {
         let text = "[token_configs.kbs]\nurl = \"https://k\"\ncrt = \"x\"\n";
-        assert_eq!(with_file("a.toml", text, &[]).unwrap().source.unknown_keys, ["token_configs.kbs.crt"]);
+        assert_eq!(
+            with_file("a.toml", text, &[]).unwrap().settings.source.unknown_keys,
+            ["token_configs.kbs.crt"]
+        );
         let e = with_file("a.toml", text, &["--check-config"]).unwrap_err();
         assert!(e.to_string().contains("token_configs.kbs.crt"), "{e}");
     }

@@ -41,9 +41,14 @@ pub enum AgentError {
     /// Init-data cannot be bound (any more).
     #[error("init-data cannot be bound: {0}")]
     InitData(String),
-    /// A runtime measurement event that would be ambiguous in the log.
-    #[error("the event was refused: {0} holds a line feed")]
-    Event(&'static str),
+    /// The init-data document given at start cannot be read.
+    #[error("reading the init-data document {path}: {why}")]
+    InitDataDocument {
+        /// Its path.
+        path: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The thread that talked to the hardware died.
     #[error("the evidence thread ended without an answer")]
     EvidenceThread,
@@ -55,8 +60,8 @@ impl AgentError {
         match self {
             Self::Platform(e) => e.blame(),
             Self::Kbs(e) => e.blame(),
-            Self::ReportData(_) | Self::TokenType(_) | Self::InitData(_) | Self::Event(_) => Blame::Misused,
-            Self::TokenNotConfigured(_) => Blame::Misused,
+            Self::ReportData(_) | Self::TokenType(_) | Self::InitData(_) => Blame::Misused,
+            Self::TokenNotConfigured(_) | Self::InitDataDocument { .. } => Blame::Misused,
             Self::Refused { .. } => Blame::Denied,
             Self::EvidenceThread => Blame::Platform,
         }
@@ -72,7 +77,7 @@ impl AgentError {
             Self::TokenNotConfigured(_) => "TOKEN_NOT_CONFIGURED",
             Self::Refused { .. } => "AA_CALLER_REFUSED",
             Self::InitData(_) => "INIT_DATA_REFUSED",
-            Self::Event(_) => "EVENT_INVALID",
+            Self::InitDataDocument { .. } => "INIT_DATA_UNREADABLE",
             Self::EvidenceThread => "EVIDENCE_THREAD_DIED",
         }
     }
@@ -93,7 +98,7 @@ impl AgentError {
                     .to_owned()
             }
             Self::InitData(_) => "give init-data to the agent when it starts (--initdata-toml)".to_owned(),
-            Self::Event(_) => "remove line feeds from the event".to_owned(),
+            Self::InitDataDocument { .. } => "give the document that the machine was started with".to_owned(),
             Self::EvidenceThread => "see the agent's log for the cause and restart it".to_owned(),
         }
     }

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
+use cc_daemon::config::Source;
+use cc_daemon::peer::Caller;
 use cc_protos::guest_services::agent_info_service_server::AgentInfoService;
 use cc_protos::guest_services::{
     AgentStatus, AgentStatusRequest, ConfigSource, GetInitDataRequest, GetInitDataResponse,
 };
 use tonic::{Request, Response, Status};
 
+use crate::access::Access;
 use crate::agent::Agent;
-use crate::config::Source;
 
 /// The service over one agent.
 #[derive(Debug)]
@@ -18,17 +20,18 @@ pub struct AgentInfo {
     pub agent: Arc<Agent>,
     /// Where its configuration came from.
     pub source: Source,
-    /// Whether the access table is enforced.
-    pub strict: bool,
+    /// Who may read the init-data.
+    pub access: Access,
 }
 
 #[tonic::async_trait]
 impl AgentInfoService for AgentInfo {
-    /// Init-data is public: the host delivered it.
+    /// The host knows the document, but a workload need not: it may name registries and their credentials.
     async fn get_init_data(
         &self,
-        _request: Request<GetInitDataRequest>,
+        request: Request<GetInitDataRequest>,
     ) -> Result<Response<GetInitDataResponse>, Status> {
+        self.access.check(&Caller::of(&request), "init-data")?;
         let answer = match self.agent.init_data().await {
             Some(d) => GetInitDataResponse {
                 present: true,
@@ -50,7 +53,7 @@ impl AgentInfoService for AgentInfo {
             version: crate::VERSION.to_owned(),
             tee: self.agent.tee().to_owned(),
             additional_tees: self.agent.additional_tees(),
-            strict: self.strict,
+            strict: self.access.strict,
             config: Some(ConfigSource {
                 path: self.source.path.clone(),
                 provenance: self.source.provenance.as_str().to_owned(),

@@ -1,64 +1,31 @@
-//! The attestation agent's process: parse, build, serve, drain.
+//! The attestation agent's process: parse, then the skeleton that all daemons share.
 
 use std::process::ExitCode;
 
 use attestation_agent::config::{Cli, Config, Surroundings};
 use attestation_agent::server;
-use cc_daemon::shutdown::Shutdown;
-use cc_daemon::{sandbox, telemetry};
+use cc_daemon::start;
 use clap::Parser;
 
+/// Buffers of the RPC and TLS libraries hold secrets too: whatever is freed is wiped.
 #[global_allocator]
 static ALLOCATOR: zeroizing_alloc::ZeroAlloc<std::alloc::System> =
     zeroizing_alloc::ZeroAlloc(std::alloc::System);
 
-/// Bad configuration (`EX_USAGE` of sysexits.h).
-const EXIT_CONFIG: u8 = 64;
-/// No TEE, or init-data refused (`EX_UNAVAILABLE`).
-const EXIT_NO_PLATFORM: u8 = 69;
+const NAME: &str = "attestation-agent";
 
 fn main() -> ExitCode {
-    let config = match Config::build(Cli::parse(), &Surroundings::of_process()) {
+    let cli = Cli::parse();
+    let config = match Surroundings::of_process().and_then(|s| Config::build(cli, &s)) {
         Ok(config) => config,
-        Err(e) => return fail("configuration", &e, EXIT_CONFIG),
+        Err(fault) => return start::report(NAME, &fault),
     };
     if config.check_only {
-        return ExitCode::SUCCESS;
+        return match server::check(&config) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(fault) => start::report(NAME, &fault),
+        };
     }
-    if let Err(e) = telemetry::init(&config.log_level) {
-        return fail("log filter", &e.into(), EXIT_CONFIG);
-    }
-    if let Err(e) = sandbox::forbid_core_dumps() {
-        return fail("forbidding core dumps", &e.into(), EXIT_NO_PLATFORM);
-    }
-    for key in &config.source.unknown_keys {
-        tracing::warn!(file = %config.source.path, key, "unknown configuration key is ignored");
-    }
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    match runtime {
-        Ok(runtime) => runtime.block_on(run(config)),
-        Err(e) => fail("starting the runtime", &e.into(), 1),
-    }
-}
-
-async fn run(config: Config) -> ExitCode {
-    // Signals first: one that comes while the TEE is looked for must not be lost.
-    let shutdown = match Shutdown::on_signals() {
-        Ok(shutdown) => shutdown,
-        Err(e) => return fail("listening for signals", &e.into(), 1),
-    };
-    let built = match server::build(config).await {
-        Ok(built) => built,
-        Err(e) => return fail("start", &e, EXIT_NO_PLATFORM),
-    };
-    match built.serve(shutdown).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => fail("serving", &e, 1),
-    }
-}
-
-#[allow(clippy::print_stderr, reason = "the cause of a failed start goes to stderr, log or no log")]
-fn fail(what: &str, e: &anyhow::Error, code: u8) -> ExitCode {
-    eprintln!("attestation-agent: {what}: {e:#}");
-    ExitCode::from(code)
+    let settings = config.settings.clone();
+    start::run(NAME, &settings, |inherited, shutdown| server::serve(config, inherited, shutdown))
 }

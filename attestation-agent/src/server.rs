@@ -1,38 +1,99 @@
 //! Start-up in the order that lets nothing be served half: configuration, TEE, init-data, socket, ready.
+//!
+//! kata-agent waits six seconds for the socket. A TEE that is slow to answer must not use them up, so after a
+//! while the socket appears and whoever needs the init-data waits instead; a mismatch ends the agent all the same.
 
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::Context;
 use cc_daemon::listen::Listener;
 use cc_daemon::server::RpcServer;
 use cc_daemon::shutdown::Shutdown;
+use cc_daemon::start::{EXIT_CONFIG, EXIT_FAILED, EXIT_UNAVAILABLE, StartFault};
 use cc_daemon::{introspection, notify};
 use cc_platform::{Options, SysRoot};
 use cc_protos::attestation_agent::attestation_agent_service_server::AttestationAgentServiceServer;
 use cc_protos::guest_services::agent_info_service_server::AgentInfoServiceServer;
+use tokio::task::JoinHandle;
 use tonic::service::Routes;
 
 use crate::agent::Agent;
 use crate::config::Config;
+use crate::error::AgentError;
 use crate::info::AgentInfo;
 use crate::init_data;
 use crate::service::{AgentService, BIND_INIT_DATA};
 use crate::token::Tokens;
 
-/// An agent that has found its TEE; nothing is bound yet.
-#[derive(Debug)]
-pub struct Built {
-    config: Config,
-    agent: Arc<Agent>,
-    tokens: Arc<Tokens>,
+/// How long the socket waits for the init-data check.
+const INIT_DATA_PATIENCE: Duration = Duration::from_secs(3);
+
+fn fault(exit: u8) -> impl Fn(AgentError) -> StartFault {
+    move |e| StartFault::new(exit, e.code(), &e, e.hint())
 }
 
-/// Finds the TEE, checks the init-data and prepares the token sessions.
+/// Finds out whether the configuration could be used, without touching the TEE or the network.
 ///
 /// # Errors
-/// No TEE, init-data the hardware does not hold, or a key broker configuration that cannot be used.
-pub async fn build(config: Config) -> anyhow::Result<Built> {
-    if config.sys_root != std::path::Path::new("/") {
+/// The first value that cannot be used.
+pub fn check(config: &Config) -> Result<(), StartFault> {
+    Tokens::check(config).map_err(fault(EXIT_CONFIG))?;
+    init_data::load(&config.init_data).map_err(fault(EXIT_CONFIG))?;
+    Ok(())
+}
+
+/// Finds the TEE, binds the socket (or takes the one systemd passed), says ready and serves until a signal.
+///
+/// # Errors
+/// No TEE, init-data the hardware does not hold, an address that cannot be bound, or a failure while serving.
+pub async fn serve(config: Config, inherited: Vec<Listener>, shutdown: Shutdown) -> Result<(), StartFault> {
+    check(&config)?;
+    let agent = Arc::new(Agent::new(detect(&config).await?));
+    tracing::info!(tee = agent.tee(), devices = ?agent.additional_tees(), "found the TEE");
+    let tokens = Arc::new(Tokens::new(&agent, &config).map_err(fault(EXIT_CONFIG))?);
+    let mut binding = spawn_binding(&agent, &config).await?;
+    if let Ok(done) = tokio::time::timeout(INIT_DATA_PATIENCE, &mut binding).await {
+        bound(done)?;
+    }
+
+    let mut listeners =
+        if inherited.is_empty() { vec![Listener::bind(&config.address, &config.socket)?] } else { inherited };
+    let service = AgentService {
+        agent: Arc::clone(&agent),
+        tokens,
+        access: config.access.clone(),
+        enable_eventlog: config.enable_eventlog,
+    };
+    let info = AgentInfo { agent, source: config.settings.source, access: config.access };
+    let routes = Routes::new(AttestationAgentServiceServer::new(service))
+        .add_service(AgentInfoServiceServer::new(info));
+    let services = ["attestation_agent.AttestationAgentService", "guest_services.v1.AgentInfoService"];
+    let routes = introspection::add(routes, &services)
+        .await
+        .map_err(|e| StartFault::new(EXIT_FAILED, "BUILD_DEFECT", e, "report this build"))?;
+    let rpc = RpcServer::new(routes).hide_on_ttrpc(BIND_INIT_DATA);
+    for listener in &mut listeners {
+        listener.publish()?;
+    }
+    notify::ready();
+    tracing::info!(address = %config.address, "serving");
+    let mut serving = std::pin::pin!(rpc.serve(listeners, shutdown.clone()));
+    if !binding.is_finished() {
+        tokio::select! {
+            served = &mut serving => return Ok(served?),
+            done = &mut binding => if let Err(refused) = bound(done) {
+                shutdown.trigger();
+                serving.await?;
+                return Err(refused);
+            }
+        }
+    }
+    Ok(serving.await?)
+}
+
+async fn detect(config: &Config) -> Result<cc_platform::Detected, StartFault> {
+    if config.sys_root != Path::new("/") {
         tracing::warn!(root = %config.sys_root.display(), "TEE interfaces are looked up below another root: for tests only");
     }
     let options = Options {
@@ -40,54 +101,27 @@ pub async fn build(config: Config) -> anyhow::Result<Built> {
         sample: config.sample,
         quote_time_limit: config.quote_time_limit,
     };
-    let detected = tokio::task::spawn_blocking(move || cc_platform::detect(&options))
+    tokio::task::spawn_blocking(move || cc_platform::detect(&options))
         .await
-        .context("looking for a TEE")?
-        .map_err(|e| anyhow::anyhow!("{e}\nnext step: {}", e.hint()))?;
-    let agent = Arc::new(Agent::new(detected));
-    tracing::info!(tee = agent.tee(), devices = ?agent.additional_tees(), "found the TEE");
-    init_data::load_and_bind(&agent, &config.init_data).await?;
-    let tokens = Arc::new(Tokens::new(&agent, &config)?);
-    Ok(Built { config, agent, tokens })
+        .map_err(|_| AgentError::EvidenceThread)
+        .and_then(|detected| Ok(detected?))
+        .map_err(fault(EXIT_UNAVAILABLE))
 }
 
-impl Built {
-    /// Binds the socket (or takes the one systemd passed), says ready and serves until a signal.
-    ///
-    /// # Errors
-    /// The address cannot be bound, or serving failed.
-    pub async fn serve(self, shutdown: Shutdown) -> anyhow::Result<()> {
-        let inherited = Listener::inherited()?;
-        let mut listeners = if inherited.is_empty() {
-            vec![Listener::bind(&self.config.address, &self.config.socket)?]
-        } else {
-            inherited
-        };
-        let service = AgentService {
-            agent: Arc::clone(&self.agent),
-            tokens: self.tokens,
-            access: self.config.access.clone(),
-            enable_eventlog: self.config.enable_eventlog,
-        };
-        let info =
-            AgentInfo { agent: self.agent, source: self.config.source, strict: self.config.access.strict };
-        let routes = Routes::new(AttestationAgentServiceServer::new(service))
-            .add_service(AgentInfoServiceServer::new(info));
-        let rpc = RpcServer::new(
-            introspection::add(
-                routes,
-                &["attestation_agent.AttestationAgentService", "guest_services.v1.AgentInfoService"],
-            )
-            .await?,
-        )
-        .hide_on_ttrpc(BIND_INIT_DATA);
-        for listener in &mut listeners {
-            listener.publish()?;
-        }
-        notify::ready();
-        notify::spawn_watchdog(&shutdown);
-        tracing::info!(address = %self.config.address, "serving");
-        rpc.serve(listeners, shutdown).await?;
-        Ok(())
-    }
+/// Compares the init-data with the hardware in a task of its own. When this returns, the agent's slot for it is
+/// taken: whoever asks for the init-data from now on waits for the outcome.
+async fn spawn_binding(
+    agent: &Arc<Agent>,
+    config: &Config,
+) -> Result<JoinHandle<Result<(), AgentError>>, StartFault> {
+    let Some(init_data) = init_data::load(&config.init_data).map_err(fault(EXIT_CONFIG))? else {
+        return Ok(tokio::spawn(async { Ok(()) }));
+    };
+    let agent = Arc::clone(agent);
+    let taken = agent.reserve_init_data().await;
+    Ok(tokio::spawn(async move { init_data::bind(&agent, init_data, taken).await }))
+}
+
+fn bound(done: Result<Result<(), AgentError>, tokio::task::JoinError>) -> Result<(), StartFault> {
+    done.unwrap_or(Err(AgentError::EvidenceThread)).map_err(fault(EXIT_UNAVAILABLE))
 }

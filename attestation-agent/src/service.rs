@@ -65,12 +65,7 @@ impl AttestationAgentService for AgentService {
         self.access.check(&caller, "a token")?;
         let deadline = Deadline::of(&request);
         let token = match request.into_inner().token_type.as_str() {
-            // Over local HTTP the token goes out alone: it certifies a key that then opens nothing.
-            "kbs" if caller.local_http => self.tokens.kbs(false, deadline).await?,
-            "kbs" => {
-                access::check_token_key(&caller)?;
-                self.tokens.kbs(true, deadline).await?
-            }
+            "kbs" => self.tokens.kbs(self.access.gives_token_key(&caller), deadline).await?,
             "coco_as" => self.tokens.coco_as(deadline).await?,
             other => return Err(AgentError::TokenType(other.chars().take(64).collect()).into()),
         };
@@ -79,14 +74,11 @@ impl AttestationAgentService for AgentService {
 
     async fn extend_runtime_measurement(
         &self,
-        request: Request<ExtendRuntimeMeasurementRequest>,
+        _request: Request<ExtendRuntimeMeasurementRequest>,
     ) -> Result<Response<ExtendRuntimeMeasurementResponse>, Status> {
-        // None of the platforms of this version has a register that software may extend: the answer is one of
-        // the two ordinary ones, in the order the wire contract gives.
+        // None of the platforms of this version has a register that software may extend, so the answer is one of
+        // the two ordinary ones, and comes before a look at the event.
         let result = if self.enable_eventlog {
-            if request.into_inner().content.contains('\n') {
-                return Err(AgentError::Event("Content").into());
-            }
             RuntimeMeasurementResult::NotSupported
         } else {
             RuntimeMeasurementResult::NotEnabled
@@ -112,7 +104,8 @@ impl AttestationAgentService for AgentService {
         }
         let init_data =
             BoundInitData { toml: None, digest, algorithm: String::new(), hardware_checked: false };
-        self.agent.bind_init_data(init_data).await?;
+        let slot = self.agent.reserve_init_data().await;
+        self.agent.bind_init_data(init_data, slot).await?;
         Ok(Response::new(BindInitDataResponse {}))
     }
 

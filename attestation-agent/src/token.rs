@@ -42,6 +42,17 @@ impl Tokens {
         Ok(Self { kbs, coco_as, evidence })
     }
 
+    /// Finds out whether the configured servers could be used; makes no connection.
+    ///
+    /// # Errors
+    /// A URL or certificate that cannot be used.
+    pub fn check(config: &Config) -> Result<(), AgentError> {
+        for server in config.kbs.iter().chain(&config.coco_as) {
+            server.check()?;
+        }
+        Ok(())
+    }
+
     /// A token of the key broker, valid now, with the private key it certifies if `with_key`: JSON
     /// `{"token": "<JWT>", "tee_keypair": "<PEM>"}`.
     ///

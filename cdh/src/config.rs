@@ -4,18 +4,17 @@
 //! stack's data hub; keys of this project are optional and default to its behaviour, but for the trust in TLS
 //! roots: a configured certificate is the only root unless `kbs_cert_mode = "add"`. Not here: acting on any of it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::Context;
 use cc_crypto::KeyAlgorithm;
-use cc_daemon::address::Address;
-use cc_daemon::config::Provenance;
+use cc_daemon::address::{Address, AddressError};
+use cc_daemon::config::{LogSection, SocketSection, Source};
 use cc_daemon::listen::SocketOptions;
+use cc_daemon::start::{self, Settings, StartFault};
 use cc_kbs::params::{KbcParams, kernel_parameter};
 use cc_kbs::{CertificateMode, KbsConfig};
 use clap::Parser;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 
 use crate::credential::Entry;
 
@@ -59,15 +58,17 @@ pub struct Surroundings {
 
 impl Surroundings {
     /// Reads them from this process.
-    #[allow(clippy::disallowed_methods, reason = "the one place that reads the environment")]
-    pub fn of_process() -> Self {
-        Self {
-            aa_kbc_params: std::env::var("AA_KBC_PARAMS").ok(),
-            aa_socket: std::env::var("AA_SOCKET").ok(),
-            kbs_cert: std::env::var("KBS_CERT").ok(),
-            offline_files: std::env::var("OFFLINE_FS_KBC_EXTRA_FILE_PATH").ok(),
-            kernel_command_line: std::fs::read_to_string("/proc/cmdline").unwrap_or_default(),
-        }
+    ///
+    /// # Errors
+    /// A variable that is not UTF-8.
+    pub fn of_process() -> Result<Self, StartFault> {
+        Ok(Self {
+            aa_kbc_params: start::environment("AA_KBC_PARAMS")?,
+            aa_socket: start::environment("AA_SOCKET")?,
+            kbs_cert: start::environment("KBS_CERT")?,
+            offline_files: start::environment("OFFLINE_FS_KBC_EXTRA_FILE_PATH")?,
+            kernel_command_line: start::kernel_command_line(),
+        })
     }
 }
 
@@ -88,25 +89,10 @@ pub struct Config {
     pub credentials: Vec<Entry>,
     /// Files of the offline store, in the order in which a later one wins.
     pub offline_files: Vec<PathBuf>,
-    /// Log filter.
-    pub log_level: String,
-    /// Settings that were given and that this version does not act on.
-    pub unused: Vec<&'static str>,
-    /// The file this came from, with keys that are not known.
-    pub source: Source,
+    /// Log, threads, and where all this came from.
+    pub settings: Settings,
     /// Only check the configuration.
     pub check_only: bool,
-}
-
-/// Where the configuration came from.
-#[derive(Debug, Clone)]
-pub struct Source {
-    /// Path of the file, empty for the defaults.
-    pub path: String,
-    /// How far its bytes can be trusted.
-    pub provenance: Provenance,
-    /// Keys in it that mean nothing.
-    pub unknown_keys: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -118,12 +104,12 @@ struct FileConfig {
     #[serde(default)]
     credentials: Vec<Entry>,
     /// Acted on by the image and sealed-secret functions; accepted so that an existing file loads unchanged.
-    image: Option<IgnoredAny>,
+    image: Option<serde_json::Value>,
     skip_sealed_secret_verification: Option<bool>,
     #[serde(default)]
-    log: LogConfig,
+    log: LogSection,
     #[serde(default)]
-    socket_options: SocketConfig,
+    socket_options: SocketSection,
 }
 
 #[derive(Debug, Deserialize)]
@@ -146,41 +132,29 @@ struct AaConfig {
     aa_socket: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(default)]
-struct LogConfig {
-    level: String,
-}
-
-impl Default for LogConfig {
-    fn default() -> Self {
-        Self { level: "info".to_owned() }
-    }
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct SocketConfig {
-    mode: Option<String>,
-    uid: Option<u32>,
-    gid: Option<u32>,
-}
-
 impl Config {
     /// Puts command line, file and surroundings together, each in its place of the order.
     ///
     /// # Errors
     /// A named file that is missing or malformed, a malformed value, and with `--check-config` unknown keys.
-    pub fn build(cli: Cli, surroundings: &Surroundings) -> anyhow::Result<Self> {
+    pub fn build(cli: Cli, surroundings: &Surroundings) -> Result<Self, StartFault> {
         let (mut file, source) = match &cli.config_file {
-            Some(path) => load(path)?,
-            None => (defaults(&surroundings.kernel_command_line)?, default_source()),
+            Some(path) => {
+                let loaded = cc_daemon::config::load::<FileConfig>(path)?;
+                let source = Source::file(&loaded);
+                (loaded.value, source)
+            }
+            None => (defaults(&surroundings.kernel_command_line)?, Source::defaults()),
         };
         if cli.check_config && !source.unknown_keys.is_empty() {
-            anyhow::bail!("{} has unknown keys: {}", source.path, source.unknown_keys.join(", "));
+            let keys = source.unknown_keys.join(", ");
+            return Err(StartFault::config(
+                format!("{} has unknown keys: {keys}", source.path),
+                "correct or remove them; without --check-config they are ignored",
+            ));
         }
         if let Some(text) = &surroundings.aa_kbc_params {
-            let params = KbcParams::parse(text).context("reading AA_KBC_PARAMS")?;
+            let params = KbcParams::parse(text).map_err(|e| bad_params("AA_KBC_PARAMS", &e))?;
             file.kbc.name = params.name;
             file.kbc.url = params.uri;
         }
@@ -189,16 +163,16 @@ impl Config {
         }
         let aa_socket =
             surroundings.aa_socket.as_deref().or(file.aa.aa_socket.as_deref()).unwrap_or(DEFAULT_AA_SOCKET);
-        let mut unused = Vec::new();
-        if file.image.is_some() {
-            unused.push("image");
-        }
-        if file.skip_sealed_secret_verification == Some(true) {
-            unused.push("skip_sealed_secret_verification");
-        }
+        let unused = file.unused();
+        let socket = file.socket_options.options().map_err(|mode| {
+            StartFault::config(
+                format!("socket_options.mode is {mode:?}"),
+                "give an octal text such as \"0600\"",
+            )
+        })?;
         Ok(Self {
             address: address(file.socket.as_deref().unwrap_or(DEFAULT_SOCKET), "socket")?,
-            socket: socket_options(&file.socket_options)?,
+            socket,
             aa_address: address(aa_socket, "aa.aa_socket")?,
             kbs: KbsConfig {
                 url: file.kbc.url,
@@ -210,31 +184,31 @@ impl Config {
             kbc_name: file.kbc.name,
             credentials: file.credentials,
             offline_files: cc_kbs::offline::files(surroundings.offline_files.as_deref()),
-            log_level: file.log.level,
-            unused,
-            source,
+            settings: Settings { log_level: file.log.level, source, unused, threads: 2 },
             check_only: cli.check_config,
         })
     }
 }
 
-fn load(path: &Path) -> anyhow::Result<(FileConfig, Source)> {
-    let loaded = cc_daemon::config::load::<FileConfig>(path)?;
-    let source = Source {
-        path: path.display().to_string(),
-        provenance: Provenance::Unmeasured,
-        unknown_keys: loaded.unknown_keys,
-    };
-    Ok((loaded.value, source))
+impl FileConfig {
+    /// Settings of functions that this version does not have.
+    fn unused(&self) -> Vec<&'static str> {
+        let skip = self.skip_sealed_secret_verification == Some(true);
+        [("image", self.image.is_some()), ("skip_sealed_secret_verification", skip)]
+            .into_iter()
+            .filter_map(|(name, given)| given.then_some(name))
+            .collect()
+    }
 }
 
-fn default_source() -> Source {
-    Source { path: String::new(), provenance: Provenance::Default, unknown_keys: Vec::new() }
+fn bad_params(place: &str, e: &dyn std::error::Error) -> StartFault {
+    StartFault::config(format!("reading {place}: {e}"), "write cc_kbc::https://host:port")
 }
 
 /// Without a file the client comes from the kernel command line, and everything else is a default.
-fn defaults(kernel_command_line: &str) -> anyhow::Result<FileConfig> {
-    let params = KbcParams::find(None, kernel_command_line).context("reading agent.aa_kbc_params")?;
+fn defaults(kernel_command_line: &str) -> Result<FileConfig, StartFault> {
+    let params =
+        KbcParams::find(None, kernel_command_line).map_err(|e| bad_params("agent.aa_kbc_params", &e))?;
     Ok(FileConfig {
         socket: None,
         kbc: KbcConfig {
@@ -249,46 +223,42 @@ fn defaults(kernel_command_line: &str) -> anyhow::Result<FileConfig> {
         credentials: Vec::new(),
         image: None,
         skip_sealed_secret_verification: None,
-        log: LogConfig::default(),
-        socket_options: SocketConfig::default(),
+        log: LogSection::default(),
+        socket_options: SocketSection::default(),
     })
 }
 
 /// Parses `<uri>::<path>,<uri>::<path>…`.
-fn kernel_credentials(list: &str) -> anyhow::Result<Vec<Entry>> {
+fn kernel_credentials(list: &str) -> Result<Vec<Entry>, StartFault> {
     let entry = |item: &str| {
-        let (uri, path) = item
-            .split_once("::")
-            .with_context(|| format!("cdh.kbs_resources on the kernel command line: {item:?} has no '::'"))?;
+        let (uri, path) = item.split_once("::").ok_or_else(|| {
+            let item: String = item.chars().take(200).collect();
+            StartFault::config(
+                format!("cdh.kbs_resources on the kernel command line: {item:?} has no '::'"),
+                "write <uri>::<path>, separated by commas",
+            )
+        })?;
         Ok(Entry { path: path.to_owned(), resource_uri: uri.to_owned() })
     };
     list.split(',').filter(|item| !item.is_empty()).map(entry).collect()
 }
 
-fn address(text: &str, key: &str) -> anyhow::Result<Address> {
-    text.parse().with_context(|| format!("{key} is {text:?}"))
-}
-
-fn socket_options(c: &SocketConfig) -> anyhow::Result<SocketOptions> {
-    let mode = match &c.mode {
-        Some(text) => u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777).with_context(|| {
-            format!("socket_options.mode is {text:?}, an octal text such as \"0600\" is expected")
-        })?,
-        None => 0o600,
-    };
-    Ok(SocketOptions { mode, uid: c.uid, gid: c.gid })
+fn address(text: &str, key: &str) -> Result<Address, StartFault> {
+    text.parse().map_err(|e: AddressError| {
+        StartFault::new(start::EXIT_CONFIG, e.code(), format!("{key} is {text:?}: {e}"), e.hint())
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn build(args: &[&str], surroundings: &Surroundings) -> anyhow::Result<Config> {
+    fn build(args: &[&str], surroundings: &Surroundings) -> Result<Config, StartFault> {
         let args = std::iter::once("confidential-data-hub").chain(args.iter().copied());
-        Config::build(Cli::try_parse_from(args)?, surroundings)
+        Config::build(Cli::try_parse_from(args).unwrap(), surroundings)
     }
 
-    fn with_file(text: &str, surroundings: &Surroundings, more: &[&str]) -> anyhow::Result<Config> {
+    fn with_file(text: &str, surroundings: &Surroundings, more: &[&str]) -> Result<Config, StartFault> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("cdh.toml");
         std::fs::write(&path, text).unwrap();
@@ -322,8 +292,8 @@ mod tests {
         assert_eq!(c.kbs.root_certificate.as_deref(), Some("PEM"));
         assert_eq!(c.aa_address.to_string(), "unix:///run/aa.sock");
         assert_eq!(c.credentials.len(), 1);
-        assert_eq!(c.log_level, "warn");
-        assert_eq!(c.unused, ["image"]);
+        assert_eq!(c.settings.log_level, "warn");
+        assert_eq!(c.settings.unused, ["image"]);
     }
 
     #[test]
@@ -369,7 +339,10 @@ mod tests {
             assert!(with_file(text, &Surroundings::default(), &[]).is_err(), "{text}");
         }
         let text = "sokcet = \"x\"\n[kbc]\nname = \"cc_kbc\"\n";
-        assert_eq!(with_file(text, &Surroundings::default(), &[]).unwrap().source.unknown_keys, ["sokcet"]);
+        assert_eq!(
+            with_file(text, &Surroundings::default(), &[]).unwrap().settings.source.unknown_keys,
+            ["sokcet"]
+        );
         assert!(with_file(text, &Surroundings::default(), &["--check-config"]).is_err());
         assert!(build(&["-c", "/nonexistent/cdh.toml"], &Surroundings::default()).is_err());
     }

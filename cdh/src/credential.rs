@@ -24,13 +24,15 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use crate::error::HubError;
-use crate::hub::{FETCH_TIME_LIMIT, Hub};
+use crate::hub::Hub;
 
 /// Directory below which credentials go.
 pub const KBS_DIR: &str = "/run/confidential-containers/cdh/kbs";
 /// Directory of sealed-secret verification keys, which may be filled the same way.
 pub const SEALED_SECRET_DIR: &str = "/run/confidential-containers/cdh/sealed-secret";
 
+/// How long one try may wait for the key broker.
+const TRY_TIME_LIMIT: Duration = Duration::from_secs(10);
 /// First pause after an outage; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Longest pause between two tries.
@@ -65,7 +67,8 @@ impl Credentials {
         Ok(Self { entries, states })
     }
 
-    /// The state of each file: `pending`, `written`, or the code of the error that stopped it.
+    /// The state of each file: `pending`, `written`, `waiting: CODE` during an outage, or the code of the error that
+    /// stopped it.
     pub fn states(&self) -> Vec<CredentialState> {
         let states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
         let state = |(entry, state): (&Entry, &String)| CredentialState {
@@ -76,38 +79,52 @@ impl Credentials {
         self.entries.iter().zip(states.iter()).map(state).collect()
     }
 
-    /// Fills the files one after the other until all are written or refused, or the hub stops.
+    /// Fills the files until all are written or refused, or the hub stops. Those that wait for an outage to end
+    /// keep no other from being filled.
     pub async fn fill(self: Arc<Self>, hub: Arc<Hub>, shutdown: Shutdown) {
-        for (index, entry) in self.entries.iter().enumerate() {
-            tokio::select! {
-                () = self.fill_one(index, entry, &hub) => {}
-                () = shutdown.requested() => return,
+        let mut open: Vec<usize> = (0..self.entries.len()).collect();
+        let mut pause = FIRST_PAUSE;
+        while !open.is_empty() {
+            let mut waiting = Vec::new();
+            for index in open {
+                tokio::select! {
+                    waits = self.fill_one(index, &hub) => if waits { waiting.push(index) },
+                    () = shutdown.requested() => return,
+                }
+            }
+            open = waiting;
+            if !open.is_empty() {
+                tracing::warn!(files = open.len(), "trying again in {} s", pause.as_secs());
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+                    () = shutdown.requested() => return,
+                }
             }
         }
     }
 
-    async fn fill_one(&self, index: usize, entry: &Entry, hub: &Hub) {
-        let mut pause = FIRST_PAUSE;
-        loop {
-            let result = match hub.fetch(&entry.resource_uri, Instant::now() + FETCH_TIME_LIMIT).await {
-                Ok(secret) => write(&entry.path, &secret),
-                Err(e) => Err(e),
-            };
-            match result {
-                Ok(()) => {
-                    tracing::info!(path = ?entry.path, uri = ?entry.resource_uri, "wrote a credential");
-                    return self.note(index, "written");
-                }
-                Err(e) if e.blame() == Blame::Unavailable => {
-                    self.note(index, &format!("waiting: {}", e.code()));
-                    tracing::warn!(path = ?entry.path, code = e.code(), "a credential is not there yet: {e}; trying again in {} s", pause.as_secs());
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                }
-                Err(e) => {
-                    tracing::error!(path = ?entry.path, code = e.code(), hint = e.hint(), "no credential: {e}");
-                    return self.note(index, e.code());
-                }
+    /// Fills one file; whether it has to be tried again.
+    async fn fill_one(&self, index: usize, hub: &Hub) -> bool {
+        let Some(entry) = self.entries.get(index) else { return false };
+        let result = match hub.fetch(&entry.resource_uri, Instant::now() + TRY_TIME_LIMIT).await {
+            Ok(secret) => write(&entry.path, &secret),
+            Err(e) => Err(e),
+        };
+        match result {
+            Ok(()) => {
+                tracing::info!(path = ?entry.path, uri = ?entry.resource_uri, "wrote a credential");
+                self.note(index, "written");
+                false
+            }
+            Err(e) if e.blame() == Blame::Unavailable => {
+                tracing::warn!(path = ?entry.path, code = e.code(), "a credential is not there yet: {e}");
+                self.note(index, &format!("waiting: {}", e.code()));
+                true
+            }
+            Err(e) => {
+                tracing::error!(path = ?entry.path, code = e.code(), hint = e.hint(), "no credential: {e}");
+                self.note(index, e.code());
+                false
             }
         }
     }

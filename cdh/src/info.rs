@@ -9,9 +9,9 @@ use cc_protos::guest_services::{
 };
 use tonic::{Request, Response, Status};
 
-use crate::config::Source;
 use crate::credential::Credentials;
 use crate::hub::Hub;
+use cc_daemon::config::Source;
 
 /// How long the key broker may take to answer a probe.
 const PROBE_TIME_LIMIT: Duration = Duration::from_secs(5);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use cc_daemon::listen::Listener;
 use cc_daemon::server::RpcServer;
 use cc_daemon::shutdown::Shutdown;
+use cc_daemon::start::{EXIT_CONFIG, EXIT_FAILED, StartFault};
 use cc_daemon::{introspection, notify};
 use cc_protos::api::get_resource_service_server::GetResourceServiceServer;
 use cc_protos::guest_services::hub_info_service_server::HubInfoServiceServer;
@@ -18,58 +19,49 @@ use crate::hub::Hub;
 use crate::info::HubInfo;
 use crate::service::ResourceService;
 
-/// A hub with its backend; nothing is bound yet.
-#[derive(Debug)]
-pub struct Built {
-    config: Config,
-    hub: Arc<Hub>,
-    credentials: Arc<Credentials>,
+fn prepare(config: &Config) -> Result<(Arc<Hub>, Arc<Credentials>), HubError> {
+    Ok((Arc::new(Hub::new(config)?), Arc::new(Credentials::new(config.credentials.clone())?)))
 }
 
-/// Prepares the backend and checks the credential paths. Nothing is contacted.
+fn unusable(e: HubError) -> StartFault {
+    StartFault::new(EXIT_CONFIG, e.code(), &e, e.hint())
+}
+
+/// Finds out whether the configuration could be used; makes no connection.
 ///
 /// # Errors
-/// A backend or path that cannot be used.
-pub fn build(mut config: Config) -> Result<Built, HubError> {
-    let hub = Arc::new(Hub::new(&config)?);
-    let credentials = Arc::new(Credentials::new(std::mem::take(&mut config.credentials))?);
-    Ok(Built { config, hub, credentials })
+/// The first value that cannot be used.
+pub fn check(config: &Config) -> Result<(), StartFault> {
+    prepare(config).map(drop).map_err(unusable)
 }
 
-impl Built {
-    /// Binds the socket (or takes the one systemd passed), says ready and serves until a signal.
-    ///
-    /// # Errors
-    /// The address cannot be bound, or serving failed.
-    pub async fn serve(self, shutdown: Shutdown) -> anyhow::Result<()> {
-        let inherited = Listener::inherited()?;
-        let mut listeners = if inherited.is_empty() {
-            vec![Listener::bind(&self.config.address, &self.config.socket)?]
-        } else {
-            inherited
-        };
-        let info = HubInfo {
-            hub: Arc::clone(&self.hub),
-            credentials: Arc::clone(&self.credentials),
-            kbc: self.config.kbc_name,
-            source: self.config.source,
-        };
-        let routes =
-            Routes::new(GetResourceServiceServer::new(ResourceService { hub: Arc::clone(&self.hub) }))
-                .add_service(HubInfoServiceServer::new(info));
-        let rpc = RpcServer::new(
-            introspection::add(routes, &["api.GetResourceService", "guest_services.v1.HubInfoService"])
-                .await?,
-        );
-        for listener in &mut listeners {
-            listener.publish()?;
-        }
-        notify::ready();
-        notify::spawn_watchdog(&shutdown);
-        tracing::info!(address = %self.config.address, "serving");
-        let filling = tokio::spawn(self.credentials.fill(self.hub, shutdown.clone()));
-        let served = rpc.serve(listeners, shutdown).await;
-        filling.abort();
-        Ok(served?)
+/// Prepares the backend, binds the socket (or takes the one systemd passed), says ready and serves until a signal.
+///
+/// # Errors
+/// A configuration that cannot be used, an address that cannot be bound, or a failure while serving.
+pub async fn serve(config: Config, inherited: Vec<Listener>, shutdown: Shutdown) -> Result<(), StartFault> {
+    let (hub, credentials) = prepare(&config).map_err(unusable)?;
+    let mut listeners =
+        if inherited.is_empty() { vec![Listener::bind(&config.address, &config.socket)?] } else { inherited };
+    let info = HubInfo {
+        hub: Arc::clone(&hub),
+        credentials: Arc::clone(&credentials),
+        kbc: config.kbc_name,
+        source: config.settings.source,
+    };
+    let routes = Routes::new(GetResourceServiceServer::new(ResourceService { hub: Arc::clone(&hub) }))
+        .add_service(HubInfoServiceServer::new(info));
+    let services = ["api.GetResourceService", "guest_services.v1.HubInfoService"];
+    let routes = introspection::add(routes, &services)
+        .await
+        .map_err(|e| StartFault::new(EXIT_FAILED, "BUILD_DEFECT", e, "report this build"))?;
+    for listener in &mut listeners {
+        listener.publish()?;
     }
+    notify::ready();
+    tracing::info!(address = %config.address, "serving");
+    let filling = tokio::spawn(credentials.fill(hub, shutdown.clone()));
+    let served = RpcServer::new(routes).serve(listeners, shutdown).await;
+    filling.abort();
+    Ok(served?)
 }

@@ -1,7 +1,7 @@
 //! Start, stop, and what is left behind: nothing.
 
 use cc_tests::process::{Process, own_binary};
-use cc_tests::stack::{Options, Part, address};
+use cc_tests::stack::{Options, Part};
 use rustix::process::Signal;
 
 use crate::stack;
@@ -90,12 +90,20 @@ fn grpc_over_tcp_serves_where_an_address_is_configured() {
     let evidence: serde_json::Value = serde_json::from_slice(&out.stdout)
         .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&out.stderr)));
     assert_eq!(evidence["report_data"], "AP8=");
-    // A token key needs an identity, and TCP gives none.
+    // A private key needs an identity, and TCP gives none, whatever the caller says it is.
+    let Some(stack) = stack(Options::default()) else { return };
+    drop(agent);
+    let mut command = own_binary("attestation-agent").unwrap();
+    command.arg("-c").arg(stack.folder().join("aa.toml")).args(["-a", &format!("127.0.0.1:{port}")]);
+    let mut agent = Process::start("attestation-agent", command, folder.path()).unwrap();
+    agent.wait_for_port(port).unwrap();
     let out = own_binary("guestctl")
         .unwrap()
-        .args(["token", "--raw", "--aa", &address(folder.path()).replace("unix://", "127.0.0.1:0")])
+        .args(["token", "--with-key", "--aa", &format!("127.0.0.1:{port}"), "--output"])
+        .arg(folder.path().join("token"))
         .output()
         .unwrap();
-    assert!(!out.status.success());
+    let written = std::fs::read_to_string(folder.path().join("token")).unwrap_or_default();
+    assert!(!written.contains("PRIVATE KEY"), "{}", String::from_utf8_lossy(&out.stderr));
     assert_eq!(agent.stop().unwrap(), 0);
 }

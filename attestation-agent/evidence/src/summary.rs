@@ -25,6 +25,26 @@ pub fn summarize(tee: &str, evidence_json: &str) -> Vec<(String, String)> {
         .collect()
 }
 
+/// Lines that [`essentials`] leaves out: they identify the chip or the request, or repeat another line.
+const DETAILS: [&str; 8] = [
+    "report version",
+    "report data",
+    "guest svn",
+    "current tcb",
+    "firmware",
+    "chip id",
+    "signing key",
+    "certificates",
+];
+
+/// The lines of [`summarize`] that a policy decides by: what stands beside a denial.
+#[must_use]
+pub fn essentials(tee: &str, evidence_json: &str) -> Vec<(String, String)> {
+    let mut lines = summarize(tee, evidence_json);
+    lines.retain(|(name, _)| !DETAILS.contains(&name.as_str()));
+    lines
+}
+
 fn snp(evidence: &SnpEvidence) -> Vec<(&'static str, String)> {
     let report: &Report = &evidence.report;
     let processor = match (report.product(), report.cpuid) {

@@ -84,7 +84,7 @@ impl AttestationService {
                     status: problem.status,
                     kind: problem.kind,
                     detail: problem.detail,
-                    sent: summary::summarize(tee, evidence),
+                    sent: summary::essentials(tee, evidence),
                 }),
             });
         }

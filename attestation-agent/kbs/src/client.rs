@@ -19,7 +19,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client as HyperClient, Error as HyperError};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::KbsConfig;
 use crate::error::KbsError;
@@ -32,6 +32,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_IN_FLIGHT: usize = 32;
 const MAX_HEADERS: usize = 64;
 const MAX_HEADER_BYTES: usize = 64 * 1024;
+/// How long each part of an error body is waited for.
+const ERROR_BODY_PATIENCE: Duration = Duration::from_secs(2);
 /// Longest error body read, in bytes.
 const MAX_ERROR_BODY: usize = 64 * 1024;
 /// Longest chain of causes in an error message, in bytes.
@@ -132,7 +134,9 @@ impl Client {
             return Err(too_large());
         }
         let mut bytes = Vec::with_capacity(announced.min(limit));
-        while let Some(frame) = body.frame().await {
+        // A refusal counts by its status: its body is waited for only so long.
+        let patience = if success { REQUEST_TIMEOUT } else { ERROR_BODY_PATIENCE };
+        while let Ok(Some(frame)) = timeout(patience, body.frame()).await {
             let data = match frame.map(Frame::into_data) {
                 Ok(Ok(data)) => data,
                 Ok(Err(_)) => continue, // trailers

@@ -8,6 +8,7 @@ use cc_crypto::KeyAlgorithm;
 use serde::Deserialize;
 use url::{Host, Url};
 
+use crate::client::Client;
 use crate::error::KbsError;
 
 /// Configuration of a KBS client.
@@ -51,6 +52,14 @@ impl KbsConfig {
         }
     }
 
+    /// Finds out whether a client could be made of this; makes no connection.
+    ///
+    /// # Errors
+    /// [`KbsError::Config`] or [`KbsError::PlainHttp`].
+    pub fn check(&self) -> Result<(), KbsError> {
+        Client::new(self).map(drop)
+    }
+
     /// The checked base URL without trailing slashes.
     ///
     /// # Errors
@@ -66,6 +75,11 @@ impl KbsConfig {
         if url.query().is_some() || url.fragment().is_some() {
             return Err(bad("it has a query or fragment"));
         }
+        let mut url = url;
+        // The name is looked up in a file that others may write; the address is this machine by definition.
+        if url.scheme() == "http" && url.host_str() == Some("localhost") {
+            url.set_host(Some("127.0.0.1")).map_err(|e| bad(&e.to_string()))?;
+        }
         let text = url.as_str().trim_end_matches('/').to_owned();
         match url.scheme() {
             "https" => Ok(text),
@@ -78,10 +92,9 @@ impl KbsConfig {
 
 fn is_this_machine(url: &Url) -> bool {
     match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Domain(_)) | None => false,
         Some(Host::Ipv4(ip)) => IpAddr::V4(ip).is_loopback(),
         Some(Host::Ipv6(ip)) => IpAddr::V6(ip).is_loopback(),
-        None => false,
     }
 }
 
@@ -98,7 +111,7 @@ mod tests {
             ("http://127.0.0.1:8080", Ok("http://127.0.0.1:8080")),
             ("http://127.7.7.7/", Ok("http://127.7.7.7")),
             ("http://[::1]:8080", Ok("http://[::1]:8080")),
-            ("http://localhost:8080", Ok("http://localhost:8080")),
+            ("http://localhost:8080", Ok("http://127.0.0.1:8080")),
             ("http://kbs:8080", Err("KBS_PLAIN_HTTP")),
             ("http://localhost.example.org", Err("KBS_PLAIN_HTTP")),
             ("http://10.0.0.1", Err("KBS_PLAIN_HTTP")),

@@ -15,7 +15,7 @@
 //! | another or none, 403, 404, 5xx, … | the status at its word |
 
 use bytes::Bytes;
-use cc_crypto::{Jwe, Secret};
+use cc_crypto::{Error as CryptoError, Jwe, Secret};
 use http::header::AUTHORIZATION;
 use http::{HeaderValue, Request, Response, StatusCode};
 
@@ -83,6 +83,16 @@ pub fn on_answer(
         (_, 404) => last(absent(problem)),
         _ => last(problem.by_status(format!("fetching {uri}"))),
     })
+}
+
+impl Rejection {
+    /// The answer does not open with the key that the token certifies. Unless it is malformed, the server has
+    /// another key in mind, and another token may help.
+    #[must_use]
+    pub fn unopened(uri: &ResourceUri, cause: CryptoError) -> Self {
+        let renew = matches!(cause, CryptoError::OtherKey { .. } | CryptoError::CannotOpen);
+        Self { error: KbsError::Jwe { uri: uri.to_string(), cause }, renew }
+    }
 }
 
 fn last(error: KbsError) -> Rejection {

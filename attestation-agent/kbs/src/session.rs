@@ -28,13 +28,17 @@ use crate::client::Client;
 use crate::config::KbsConfig;
 use crate::error::{KbsError, Reason};
 use crate::handshake::{self, Start};
-use crate::resource;
+use crate::resource::{self, Rejection};
 use crate::source::EvidenceSource;
 use crate::uri::ResourceUri;
 
 mod flight;
 
 use flight::{Boarding, Flight};
+
+/// How long a denial answers for newcomers too. It is final for the evidence it was given for; the pause keeps a
+/// workload that asks in a loop from costing a quote each time.
+const DENIAL_MEMORY: Duration = Duration::from_secs(5);
 
 /// A client of one KBS.
 pub struct Session {
@@ -161,6 +165,8 @@ impl Session {
     pub fn forget(&self) {
         let mut state = self.core.lock();
         state.current = None;
+        state.denied_until = None;
+        state.no_renewal_until = None;
         // Those who already wait for it still get its result; nobody else does.
         state.flight = None;
     }
@@ -177,20 +183,19 @@ impl Session {
             let request = resource::request(uri, &grant.bearer)?;
             let doing = format!("fetching {uri}");
             let answer = self.core.client.send(&doing, request, resource::MAX_ANSWER_LEN, deadline).await?;
-            match resource::on_answer(uri, &answer, &grant.sent) {
-                Ok(jwe) => {
-                    return grant
-                        .key
-                        .open(&jwe)
-                        .map_err(|cause| KbsError::Jwe { uri: uri.to_string(), cause });
-                }
-                Err(rejection) if rejection.renew && !*renewed => {
-                    tracing::info!(code = rejection.error.code(), error = %rejection.error, "the KBS refuses the token, attesting again");
-                    *renewed = true;
-                    self.core.discard(&attested);
-                }
-                Err(rejection) => return Err(rejection.error),
+            let rejection = match resource::on_answer(uri, &answer, &grant.sent) {
+                Ok(jwe) => match grant.key.open(&jwe) {
+                    Ok(secret) => return Ok(secret),
+                    Err(cause) => Rejection::unopened(uri, cause),
+                },
+                Err(rejection) => rejection,
+            };
+            let again = rejection.renew && self.core.may_renew(renewed);
+            if !again {
+                return Err(rejection.error);
             }
+            tracing::info!(code = rejection.error.code(), error = %rejection.error, "the token is of no use, attesting again");
+            self.core.discard(&attested);
         }
     }
 
@@ -198,6 +203,7 @@ impl Session {
     async fn attested(&self, deadline: Instant) -> Result<Attested, KbsError> {
         let boarding = match Flight::board(&self.core, deadline) {
             Boarding::Unneeded(attested) => return Ok(attested),
+            Boarding::Denied(e) => return Err(e),
             Boarding::On(progress) => progress,
         };
         flight::arrival(boarding, deadline).await
@@ -287,11 +293,27 @@ struct State {
     flights: u64,
     handshakes: u64,
     last_denial: Option<Denial>,
+    /// The last handshake was denied: until then newcomers get the same answer without another quote.
+    denied_until: Option<(Instant, KbsError)>,
+    /// A fresh token was as useless as the one before it: until then none is replaced.
+    no_renewal_until: Option<Instant>,
 }
 
 impl Core {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a token that proved useless may be replaced: once for each call, and not again soon after a
+    /// replacement that was of no use either. Otherwise one resource that no token opens would cost a handshake
+    /// and a quote for each request.
+    fn may_renew(&self, renewed: &mut bool) -> bool {
+        let now = Instant::now();
+        let mut state = self.lock();
+        if *renewed {
+            state.no_renewal_until = Some(now + DENIAL_MEMORY);
+        }
+        !std::mem::replace(renewed, true) && state.no_renewal_until.is_none_or(|until| now >= until)
     }
 
     /// Forgets `attested`, unless another token has taken its place already.
@@ -375,10 +397,10 @@ pub(crate) async fn within<T>(
 
 /// What the KBS is told about this machine, for people.
 fn summary_of(tee: &str, primary: &str, init_data: Option<&str>) -> Vec<(String, String)> {
-    let mut sent = summary::summarize(tee, primary);
+    let mut sent = summary::essentials(tee, primary);
     // A document that does not parse is the KBS's to refuse; then there is no digest to show.
     if let Some(document) = init_data.and_then(|body| InitData::parse(body).ok()) {
-        sent.push(("init_data_digest".to_owned(), hex::encode(document.digest())));
+        sent.push(("init-data digest".to_owned(), hex::encode(document.digest())));
     }
     sent
 }

@@ -1,7 +1,7 @@
 //! AMD SEV-SNP evidence through the kernel's TSM interface.
 //!
 //! The report's layout is in AMD publication 56860 (SEV-SNP firmware ABI), the certificate table's in the guest
-//! hypervisor communication block specification (56421). The report is asked for at the least privileged level
+//! hypervisor communication block specification (56421). The report is asked for at the lowest-numbered level
 //! that the kernel allows. Nothing is verified here: the relying party judges signature, versions and policy;
 //! a debug policy or a privilege level other than 0 is only logged.
 

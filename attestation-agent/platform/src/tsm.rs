@@ -85,7 +85,7 @@ impl Client {
         self.gate.run("asking for the TSM provider", move |_| job.make_entry()?.provider())
     }
 
-    /// Asks for a report over 64 bytes of report data. With `privlevel` the least privileged level that the
+    /// Asks for a report over 64 bytes of report data. With `privlevel` the lowest-numbered (most privileged) level that the
     /// interface offers at all (`privlevel_floor`) is asked for, where the provider has such levels (SNP).
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Exit statuses of the tool: one per party that is to blame, so that a script can act without reading text.
 //!
-//! Not the error texts themselves, those are in `error.rs`. The numbers are part of the tool's interface and are
+//! Not the error texts themselves, those are in `failure.rs`. The numbers are part of the tool's interface and are
 //! printed by `--help`.
 
 use std::process::ExitCode;

@@ -12,7 +12,10 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
+
+use crate::listen::SocketOptions;
 
 /// Largest configuration file in bytes.
 pub const MAX_BYTES: u64 = 1 << 20;
@@ -109,6 +112,76 @@ impl Provenance {
 impl fmt::Display for Provenance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// Where a daemon's configuration came from, for its status and its log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Path of the file, empty for the defaults.
+    pub path: String,
+    /// How far its bytes can be trusted.
+    pub provenance: Provenance,
+    /// Keys in it that mean nothing.
+    pub unknown_keys: Vec<String>,
+}
+
+impl Source {
+    /// There is no file.
+    #[must_use]
+    pub fn defaults() -> Self {
+        Self { path: String::new(), provenance: Provenance::Default, unknown_keys: Vec::new() }
+    }
+
+    /// A file. It counts as unmeasured: nothing has compared its bytes with anything.
+    #[must_use]
+    pub fn file<T>(loaded: &Loaded<T>) -> Self {
+        Self {
+            path: loaded.path.display().to_string(),
+            provenance: Provenance::Unmeasured,
+            unknown_keys: loaded.unknown_keys.clone(),
+        }
+    }
+}
+
+/// `[log]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+pub struct LogSection {
+    /// Log filter.
+    pub level: String,
+}
+
+impl Default for LogSection {
+    fn default() -> Self {
+        Self { level: "info".to_owned() }
+    }
+}
+
+/// Mode and owner of a Unix socket, as a configuration file gives them.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct SocketSection {
+    /// Octal text such as `"0660"`; `0600` if absent.
+    pub mode: Option<String>,
+    /// Owner; unchanged if absent.
+    pub uid: Option<u32>,
+    /// Group; unchanged if absent.
+    pub gid: Option<u32>,
+}
+
+impl SocketSection {
+    /// The options they mean.
+    ///
+    /// # Errors
+    ///
+    /// The mode that is no octal text of at most `0777`.
+    pub fn options(&self) -> Result<SocketOptions, String> {
+        let parse = |text: &String| {
+            u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777).ok_or_else(|| text.clone())
+        };
+        let mode = self.mode.as_ref().map(parse).transpose()?.unwrap_or(0o600);
+        Ok(SocketOptions { mode, uid: self.uid, gid: self.gid })
     }
 }
 
@@ -238,7 +311,7 @@ pub fn parse<T: DeserializeOwned>(text: &str, format: Format) -> Result<(T, Vec<
     let mut unknown = Vec::new();
     let mut note = |key: serde_ignored::Path<'_>| {
         if unknown.len() < MAX_UNKNOWN {
-            unknown.push(key.to_string());
+            unknown.push(named(&key));
         }
     };
     let blank = text.lines().map(str::trim_start).all(|line| line.is_empty() || line.starts_with('#'));
@@ -250,6 +323,24 @@ pub fn parse<T: DeserializeOwned>(text: &str, format: Format) -> Result<(T, Vec<
     }?;
     unknown.sort_unstable();
     Ok((value, unknown))
+}
+
+/// The key as a person writes it: `token_configs.kbs.crt`, with `[1]` for the second of a list. Optional values
+/// are no level of their own.
+fn named(key: &serde_ignored::Path<'_>) -> String {
+    use serde_ignored::Path;
+    let join = |parent: &Path<'_>, name: &str| match named(parent) {
+        outer if outer.is_empty() => name.to_owned(),
+        outer => format!("{outer}.{name}"),
+    };
+    match key {
+        Path::Root => String::new(),
+        Path::Map { parent, key } => join(parent, key),
+        Path::Seq { parent, index } => format!("{}[{index}]", named(parent)),
+        Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => {
+            named(parent)
+        }
+    }
 }
 
 fn from_toml<T: DeserializeOwned>(

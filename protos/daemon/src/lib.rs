@@ -1,7 +1,7 @@
 //! What the daemons share: sockets and peers, the RPC server, signals, faults, configuration files.
 //!
-//! A daemon is five steps with these modules: [`config::load`], [`telemetry::init`], [`listen::Listener::bind`],
-//! [`notify::ready`], [`server::RpcServer::serve`]. The RPC server speaks gRPC and ttrpc on the same socket and
+//! A daemon loads its configuration ([`config::load`]) and hands the rest to [`start::run`]: log, signals, runtime; then
+//! [`listen::Listener::bind`], [`notify::ready`], [`server::RpcServer::serve`]. The RPC server speaks gRPC and ttrpc on the same socket and
 //! hands both to the same tonic services, so that a method is written once.
 //!
 //! It is not the place for any service: nothing here knows what a secret or a piece of evidence is.
@@ -18,6 +18,7 @@ pub mod peer;
 pub mod sandbox;
 pub mod server;
 pub mod shutdown;
+pub mod start;
 pub mod telemetry;
 pub mod ttrpc;
 

@@ -30,6 +30,7 @@ use tokio::task::JoinSet;
 use tonic::service::Routes;
 
 use crate::listen::{ListenError, Listener};
+use crate::notify;
 use crate::shutdown::Shutdown;
 pub(crate) use dispatch::Dispatch;
 use slots::Slots;
@@ -143,6 +144,11 @@ impl RpcServer {
         for acceptor in acceptors {
             serving.spawn(acceptor.run(Arc::clone(&shared)));
         }
+        let signalled = shared.shutdown.clone();
+        serving.spawn(async move {
+            signalled.requested().await;
+            notify::stopping();
+        });
         while let Some(ended) = serving.join_next().await {
             if let Err(error) = ended {
                 tracing::error!(%error, "a listener ended by a defect of the program");

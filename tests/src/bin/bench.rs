@@ -281,7 +281,7 @@ fn memory(
     ensure!(run.errors == 0, "{} errors in the memory run", run.errors);
     report.context("requests in the memory run", to_f64(run.requests), "");
     report.at_most("memory right after them", resident(stack)?, "MB", 25.0);
-    runtime.block_on(tokio::time::sleep(Duration::from_secs(15)));
+    runtime.block_on(async { tokio::time::sleep(Duration::from_secs(15)).await });
     report.at_most("memory 15 s later", resident(stack)?, "MB", 25.0);
     Ok(())
 }

@@ -1,3 +1,5 @@
+//! Vectors, mutations and round trips of the JWE.
+
 use std::path::PathBuf;
 use std::sync::LazyLock;
 

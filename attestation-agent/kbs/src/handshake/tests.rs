@@ -1,3 +1,5 @@
+//! The state machine step by step, without a network.
+
 use std::time::Duration;
 
 use base64::Engine;

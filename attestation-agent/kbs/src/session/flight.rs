@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::backoff::Backoff;
 use crate::error::KbsError;
 
-use super::{Attested, Core, State};
+use super::{Attested, Core, DENIAL_MEMORY, State};
 
 /// A handshake under way.
 pub(super) struct Flight {
@@ -29,6 +29,8 @@ pub(super) struct Flight {
 pub(super) enum Boarding {
     /// A token that lives.
     Unneeded(Attested),
+    /// The machine was denied a moment ago.
+    Denied(KbsError),
     /// Word from the flight.
     On(watch::Receiver<Progress>),
 }
@@ -58,6 +60,15 @@ impl Flight {
             return Boarding::Unneeded(current);
         }
         state.current = None;
+        if flying.is_none() {
+            match state.denied_until.take() {
+                Some((until, e)) if Instant::now() < until => {
+                    state.denied_until = Some((until, e.clone()));
+                    return Boarding::Denied(e);
+                }
+                _ => {}
+            }
+        }
         let flight = match flying {
             Some(flight) => flight,
             None => Self::take_off(core, &mut state, deadline),
@@ -162,8 +173,14 @@ impl InTheAir {
                     Ok(attested) => {
                         state.current = Some(attested.clone());
                         state.renewal_refused = false;
+                        state.denied_until = None;
                     }
-                    Err(e) => state.renewal_refused = e.blame() != Blame::Unavailable,
+                    Err(e) => {
+                        state.renewal_refused = e.blame() != Blame::Unavailable;
+                        if e.blame() == Blame::Denied {
+                            state.denied_until = Some((Instant::now() + DENIAL_MEMORY, e.clone()));
+                        }
+                    }
                 }
             }
         }

@@ -1,3 +1,5 @@
+//! Who is believed to be the KBS: roots, pins, names, dates.
+
 use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};

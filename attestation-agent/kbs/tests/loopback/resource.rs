@@ -112,6 +112,7 @@ async fn denied_evidence_is_final_unless_the_session_at_the_kbs_was_old() {
     let (session, machine) = session(&kbs);
     assert_eq!(session.fetch(&uri(), soon()).await.unwrap_err().code(), "KBS_DENIED_ATTESTATION");
     assert_eq!((kbs.count(Step::Auth), kbs.count(Step::Attest)), (1, 1));
+    session.forget();
 
     let in_an_hour = || tokio::time::Instant::now() + Duration::from_secs(3600);
     kbs.script(Step::Attest, [no()]);
@@ -132,6 +133,7 @@ async fn refused_auth_is_final() {
     let (session, machine) = session(&kbs);
     kbs.always(Step::Auth, Reply::problem(401, "AttestationError", "unknown tee"));
     assert_eq!(session.fetch(&uri(), soon()).await.unwrap_err().code(), "KBS_DENIED_AUTH");
+    session.forget();
     kbs.always(
         Step::Auth,
         Reply::problem(
@@ -144,6 +146,32 @@ async fn refused_auth_is_final() {
     assert_eq!((e.code(), e.blame()), ("KBS_PROTOCOL_VERSION", Blame::Misbehaved));
     assert!(e.to_string().contains("0.5.0") && e.to_string().contains("0.4.0"), "{e}");
     assert_eq!((kbs.count(Step::Auth), machine.quotes()), (2, 0));
+}
+
+#[tokio::test]
+async fn a_denial_answers_newcomers_for_a_while_without_another_quote() {
+    let kbs = Kbs::start().await;
+    let (session, machine) = session(&kbs);
+    kbs.always(Step::Attest, Reply::problem(401, "AttestationError", "no such measurement"));
+    for _ in 0..20 {
+        let e = session.fetch(&uri(), soon()).await.unwrap_err();
+        assert_eq!(e.code(), "KBS_DENIED_ATTESTATION");
+    }
+    assert_eq!((kbs.count(Step::Auth), machine.quotes()), (1, 1));
+    session.forget();
+    assert!(session.fetch(&uri(), soon()).await.is_err());
+    assert_eq!(machine.quotes(), 2, "another machine state is attested anew");
+}
+
+#[tokio::test]
+async fn a_resource_that_no_token_opens_does_not_cost_a_quote_for_each_request() {
+    let kbs = Kbs::start().await;
+    let (session, machine) = session(&kbs);
+    kbs.always(Step::Resource, Reply::status(401, "who are you?"));
+    for _ in 0..20 {
+        assert_eq!(session.fetch(&uri(), soon()).await.unwrap_err().code(), "KBS_DENIED");
+    }
+    assert_eq!(machine.quotes(), 2, "the first, and one try to do better");
 }
 
 #[tokio::test]

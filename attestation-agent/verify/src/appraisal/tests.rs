@@ -1,3 +1,5 @@
+//! The rules of the built-in policy, value by value.
+
 use serde_json::json;
 
 use super::*;

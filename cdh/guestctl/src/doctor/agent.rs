@@ -73,7 +73,7 @@ fn platform(tee: &str, additional: &[String], probes: &[String]) -> Finding {
         return Finding::fail(
             "platform",
             format!("no TEE found; tried: {tried}"),
-            "start the virtual machine with SEV-SNP, TDX or CCA, and load the kernel's guest driver",
+            "start the virtual machine with SEV-SNP, and load the kernel's guest driver",
         );
     }
     let devices =

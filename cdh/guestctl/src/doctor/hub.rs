@@ -48,7 +48,7 @@ pub(super) async fn check(address: &Address) -> Vec<Finding> {
     findings
 }
 
-/// A credential is `pending`, `written`, or stopped by an error with a code.
+/// A credential is `pending`, `written`, `waiting: CODE` during an outage, or stopped by an error with a code.
 fn credential(credential: &CredentialState) -> Finding {
     let what = "credential";
     let CredentialState { path, resource_uri, state } = credential;
@@ -56,6 +56,9 @@ fn credential(credential: &CredentialState) -> Finding {
     match state.as_str() {
         "written" => Finding::ok(what, detail),
         "pending" => Finding::warn(what, detail, "it is fetched at the hub's start; ask again in a minute"),
+        state if state.starts_with("waiting: ") => {
+            Finding::warn(what, detail, "it is tried again until the key broker answers; check the way to it")
+        }
         _ => Finding::fail(what, detail, format!("guestctl get {resource_uri} says why")),
     }
 }

@@ -1,3 +1,5 @@
+//! Bounds, order and round trips of the certificate table.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! The evidence JSON: shape, bounds, rebuilt bytes.
+
 use base64::prelude::BASE64_URL_SAFE;
 use proptest::prelude::*;
 use serde_json::{Value, json};

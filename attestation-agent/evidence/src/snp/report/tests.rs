@@ -1,3 +1,5 @@
+//! Every field, bit and length of the report.
+
 use proptest::prelude::*;
 
 use super::super::{REPORT_LEN, SIGNED_LEN};
