@@ -53,6 +53,11 @@ const EVENT_BURST: u32 = 100;
 const EVENT_INTERVAL: Duration = Duration::from_millis(100);
 
 impl Door {
+    /// Whether strict mode is on.
+    pub(crate) fn is_strict(&self) -> bool {
+        self.policy.strict
+    }
+
     /// Puts a door together.
     #[must_use]
     pub fn new(policy: Policy, hosts: AllowedHosts, upstream: Upstream) -> Self {

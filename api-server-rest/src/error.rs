@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use cc_daemon::Blame;
 use cc_daemon::fault::Fault;
 use http::StatusCode;
 
@@ -76,6 +77,10 @@ pub enum RequestError {
     /// The attestation agent or the data hub refused or failed.
     #[error("{}", .0.message)]
     Upstream(Fault),
+    /// The agent gave no token. Old clients know 500 for a token type that does not exist, and a type that is not
+    /// configured is no fault of theirs.
+    #[error("{}", .0.message)]
+    Token(Fault),
     /// The attestation agent failed while `/info` was put together.
     #[error("{}", .0.message)]
     Info(Fault),
@@ -103,7 +108,8 @@ impl RequestError {
             Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyLate(_) => StatusCode::REQUEST_TIMEOUT,
             Self::EventPace(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Upstream(fault) => {
+            Self::Token(fault) if fault.blame == Blame::Misused => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Upstream(fault) | Self::Token(fault) => {
                 StatusCode::from_u16(fault.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
             }
             // Old clients of `/info` know 200 and 500.
@@ -134,7 +140,7 @@ impl RequestError {
             Self::BodyLate(_) => "BODY_TIMEOUT",
             Self::BodyBroken => "BODY_BROKEN",
             Self::EventPace(_) => "EVENT_RATE",
-            Self::Upstream(fault) | Self::Info(fault) => &fault.code,
+            Self::Upstream(fault) | Self::Token(fault) | Self::Info(fault) => &fault.code,
             Self::AgentMisbehaved(_) => "AA_MISBEHAVED",
         }
     }
@@ -174,7 +180,7 @@ impl RequestError {
             Self::BodyTooLarge(_) => "send a shorter event, for example a digest of the content",
             Self::BodyLate(_) | Self::BodyBroken => "send the request again",
             Self::EventPace(_) => "wait for the time in Retry-After, or put several events into one",
-            Self::Upstream(fault) | Self::Info(fault) => return fault.hint.clone(),
+            Self::Upstream(fault) | Self::Token(fault) | Self::Info(fault) => return fault.hint.clone(),
             Self::AgentMisbehaved(_) => {
                 "check that the attestation agent is of a version that fits this server"
             }

@@ -65,7 +65,7 @@ pub(crate) async fn token(
     expose_key: bool,
 ) -> Result<Answer, RequestError> {
     let token_type = required(target, "token_type")?;
-    let token = upstream.token(token_type.clone()).await.map_err(RequestError::Upstream)?;
+    let token = upstream.token(token_type.clone()).await.map_err(RequestError::Token)?;
     match expose_key {
         true => Ok(Answer::bytes(token)),
         false => without_key(&token_type, token).map(Answer::bytes),

@@ -1,5 +1,6 @@
 //! `api-server-rest`: configuration, build, bind, serve; everything else is in the library.
 
+use std::net::TcpListener;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -37,24 +38,25 @@ fn run(config: Config) -> anyhow::Result<()> {
         return Ok(());
     }
     sandbox::forbid_core_dumps().context("forbidding core dumps")?;
+    // Before there are threads: taking the socket clears environment variables.
+    let inherited =
+        listenfd::ListenFd::from_env().take_tcp_listener(0).context("taking the passed socket")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(usize::from(config.threads))
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    runtime.block_on(serve(config))?;
+    runtime.block_on(serve(config, inherited))?;
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(())
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+async fn serve(config: Config, inherited: Option<TcpListener>) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals().context("installing signal handlers")?;
     tracing::info!(
         features = %config.features, aa = %config.aa_addr, cdh = %config.cdh_addr, strict = config.strict,
         "starting"
     );
-    let inherited =
-        listenfd::ListenFd::from_env().take_tcp_listener(0).context("taking the passed socket")?;
     let server = config.build()?.bind(inherited).await?;
     tracing::info!(address = %server.local_addr()?, "listening");
     notify::ready();

@@ -90,6 +90,11 @@ impl Server {
             None => TcpListener::bind(self.bind).await,
         }
         .map_err(|error| io::Error::new(error.kind(), format!("listening on {}: {error}", self.bind)))?;
+        let address = listener.local_addr()?;
+        if self.door.is_strict() && !address.ip().is_loopback() {
+            let text = format!("--strict serves loopback addresses only, and the passed socket is {address}");
+            return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, text));
+        }
         Ok(BoundServer { door: Arc::new(self.door), listener, limits: self.limits })
     }
 }

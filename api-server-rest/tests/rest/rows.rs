@@ -133,7 +133,7 @@ async fn token_comes_without_its_private_key() {
     assert_eq!((reply.status, reply.text()), (200, "x.y.z"));
     assert_eq!(daemons.stand_in.last_call(), "GetToken coco_as");
     let reply = get(rest.addr, "/aa/token?token_type=ear").await;
-    assert_text(&reply, 400, "no token of the type \"ear\" [TOKEN_TYPE]\nuse kbs");
+    assert_text(&reply, 500, "no token of the type \"ear\" [TOKEN_TYPE]\nuse kbs");
 }
 
 #[tokio::test]
