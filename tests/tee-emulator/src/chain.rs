@@ -4,19 +4,18 @@
 //! production code with nothing but other roots. The keys are made at start and live in memory only.
 
 use std::fmt;
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::Error;
+use crate::certificate::amd::Leaf;
+use crate::certificate::{Draft, authority_extensions};
+use crate::clock::{DAY, now};
+use crate::machine::{Fault, Machine, Product};
+use crate::pem;
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RsaKeyPair};
-use der::pem::LineEnding;
 
-use crate::Error;
-use crate::certificate::{Draft, Leaf, authority_extensions};
-use crate::machine::{Fault, Machine, Product};
-
-const DAY: u64 = 24 * 3600;
 /// Length of validity of authorities and chips, as AMD has it.
 const AUTHORITY_VALIDITY: u64 = 25 * 365 * DAY;
 const CHIP_VALIDITY: u64 = 7 * 365 * DAY;
@@ -55,9 +54,10 @@ impl TestChain {
         let vcek_key = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING)
             .map_err(|_| Error::Crypto { step: "making a P-384 key" })?;
         let (ark_name, ask_name) = (format!("ARK-{}", product.name()), format!("SEV-{}", product.name()));
-        let begin = now() - AUTHORITY_AGE;
+        let begin = now().saturating_sub(AUTHORITY_AGE);
         let validity = (begin, begin + AUTHORITY_VALIDITY);
         let ark = Draft {
+            not: "AMD",
             issuer: &ark_name,
             subject: &ark_name,
             public_key: &rsa_public_key(&ark_key)?,
@@ -66,6 +66,7 @@ impl TestChain {
         }
         .sign(&ark_key)?;
         let ask = Draft {
+            not: "AMD",
             issuer: &ark_name,
             subject: &ask_name,
             public_key: &rsa_public_key(&ask_key)?,
@@ -96,13 +97,7 @@ impl TestChain {
     /// # Errors
     /// [`Error::Encoding`].
     pub fn roots_pem(&self) -> Result<String, Error> {
-        let mut all = String::new();
-        for certificate in [&self.ask, &self.ark] {
-            let pem = der::pem::encode_string("CERTIFICATE", LineEnding::LF, certificate)
-                .map_err(|error| Error::Encoding { what: "the roots as PEM", source: error.into() })?;
-            all.push_str(&pem);
-        }
-        Ok(all)
+        pem::certificates(&[&self.ask, &self.ark])
     }
 
     /// The certificate (DER) of the chip key for the chip and the security versions of `machine`; with the
@@ -134,14 +129,15 @@ impl TestChain {
             hardware_id: &hardware_id,
             structure: u8::from(turin),
         };
-        let begin = now() - CHIP_AGE;
-        let end = if machine.fault == Fault::ExpiredVcek { now() - DAY } else { begin + CHIP_VALIDITY };
+        let begin = now().saturating_sub(CHIP_AGE);
+        let end = if machine.fault == Fault::ExpiredVcek { begin + DAY } else { begin + CHIP_VALIDITY };
         let public_key = self
             .vcek_key
             .public_key()
             .as_der()
             .map_err(|_| Error::Crypto { step: "encoding the chip's public key" })?;
         Draft {
+            not: "AMD",
             issuer: &format!("SEV-{}", self.product.name()),
             subject: "SEV-VCEK",
             public_key: public_key.as_ref(),
@@ -169,9 +165,4 @@ fn rsa_key() -> Result<RsaKeyPair, Error> {
 fn rsa_public_key(key: &RsaKeyPair) -> Result<Vec<u8>, Error> {
     let der = key.public_key().as_der().map_err(|_| Error::Crypto { step: "encoding an RSA key" })?;
     Ok(der.as_ref().to_vec())
-}
-
-/// Seconds since 1970.
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()).max(AUTHORITY_AGE)
 }

@@ -9,10 +9,10 @@ use cc_evidence::snp::{CertEntry, CertKind, cert_table};
 use fuser::Errno;
 
 use crate::entry::{Blobs, Request};
-use crate::machine::{Certificates, Fault, Machine, MachineSource};
-use crate::report::{self, REPORT_LEN};
+use crate::machine::{Certificates, Fault, Machine, MachineSource, Tee};
 use crate::stats::Stats;
-use crate::{Error, TestChain};
+use crate::tdx::quote;
+use crate::{Error, Manufacturer, TestChain, report};
 
 /// How often a hanging request looks whether it may go on.
 const HANG_STEP: Duration = Duration::from_millis(20);
@@ -22,7 +22,7 @@ const HUGE_LEN: usize = 4 * 1024 * 1024;
 /// The emulated driver.
 #[derive(Debug)]
 pub(crate) struct Device {
-    chain: Arc<TestChain>,
+    maker: Arc<Manufacturer>,
     machine: MachineSource,
     /// Time that every report takes.
     generation_time: Duration,
@@ -35,14 +35,14 @@ pub(crate) struct Device {
 
 #[derive(Debug, Default)]
 struct Last {
-    report: Option<[u8; REPORT_LEN]>,
+    report: Option<Vec<u8>>,
     /// The chip's certificate for this machine: signing it costs more than all else.
     vcek: Option<(Machine, Vec<u8>)>,
 }
 
 impl Device {
     pub(crate) fn new(
-        chain: Arc<TestChain>,
+        maker: Arc<Manufacturer>,
         machine: MachineSource,
         generation_time: Duration,
         stats: Stats,
@@ -50,7 +50,7 @@ impl Device {
         let mut report_id = [0; 32];
         getrandom::fill(&mut report_id).map_err(|_| Error::Crypto { step: "reading random bytes" })?;
         Ok(Self {
-            chain,
+            maker,
             machine,
             generation_time,
             report_id,
@@ -58,6 +58,11 @@ impl Device {
             stopped: AtomicBool::new(false),
             stats,
         })
+    }
+
+    /// The kind of TEE, which never changes.
+    pub(crate) fn tee(&self) -> Tee {
+        self.maker.tee()
     }
 
     /// The machine if it has a TEE driver, ENXIO if not.
@@ -103,61 +108,61 @@ impl Device {
         machine: &Machine,
         request: &Request,
     ) -> Result<Blobs, Error> {
-        if request.privlevel < machine.vmpl {
-            return Err(Error::PrivilegeLevel { asked: request.privlevel, floor: machine.vmpl });
-        }
+        self.maker.check(machine)?;
         let fresh = self.report(machine, request, &request.report_data)?;
-        let given = match machine.fault {
-            Fault::Stale => match last.report {
-                Some(previous) => previous,
-                // Nothing was asked before: a report over other data is as stale.
-                None => self.report(machine, request, &[0x5A; 64])?,
-            },
-            _ => fresh,
+        let given = match (machine.fault, last.report.take()) {
+            (Fault::Stale, Some(previous)) => previous,
+            // Nothing was asked before: a report over other data is as stale.
+            (Fault::Stale, None) => self.report(machine, request, &[0x5A; 64])?,
+            _ => fresh.clone(),
         };
         last.report = Some(fresh);
-        Ok(Blobs {
-            outblob: in_length(&given, machine.fault).into(),
-            auxblob: self.table(last, machine)?.into(),
-        })
-    }
-
-    fn report(
-        &self,
-        machine: &Machine,
-        request: &Request,
-        data: &[u8; 64],
-    ) -> Result<[u8; REPORT_LEN], Error> {
-        report::build(&self.chain, machine, data, request.privlevel, &self.report_id)
-    }
-
-    /// The certificate table.
-    fn table(&self, last: &mut Last, machine: &Machine) -> Result<Vec<u8>, Error> {
-        if machine.certificates == Certificates::None {
-            return Ok(Vec::new());
-        }
-        let vcek = match &last.vcek {
-            Some((for_machine, vcek)) if for_machine == machine => vcek.clone(),
-            _ => {
-                let vcek = self.chain.vcek_der(machine)?;
-                last.vcek = Some((machine.clone(), vcek.clone()));
-                vcek
-            }
+        let table = match &*self.maker {
+            Manufacturer::Amd(chain) => table(chain, last, machine)?,
+            Manufacturer::Intel(_) => Vec::new(),
         };
-        let mut entries = vec![CertEntry { kind: CertKind::Vcek, data: vcek }];
-        if machine.certificates == Certificates::Full {
-            entries.push(CertEntry { kind: CertKind::Ask, data: self.chain.ask_der().to_vec() });
-            entries.push(CertEntry { kind: CertKind::Ark, data: self.chain.ark_der().to_vec() });
+        Ok(Blobs { outblob: in_length(given, machine.fault).into(), auxblob: table.into() })
+    }
+
+    /// A report or quote over `data`.
+    fn report(&self, machine: &Machine, request: &Request, data: &[u8; 64]) -> Result<Vec<u8>, Error> {
+        match &*self.maker {
+            Manufacturer::Amd(_) if request.privlevel < machine.vmpl => {
+                Err(Error::PrivilegeLevel { asked: request.privlevel, floor: machine.vmpl })
+            }
+            Manufacturer::Amd(chain) => {
+                report::build(chain, machine, data, request.privlevel, &self.report_id).map(Into::into)
+            }
+            Manufacturer::Intel(chain) => quote::build(chain, machine, data),
         }
-        Ok(cert_table::encode(&entries)?)
     }
 }
 
+/// The certificate table of SEV-SNP.
+fn table(chain: &TestChain, last: &mut Last, machine: &Machine) -> Result<Vec<u8>, Error> {
+    if machine.certificates == Certificates::None {
+        return Ok(Vec::new());
+    }
+    let vcek = match &last.vcek {
+        Some((for_machine, vcek)) if for_machine == machine => vcek.clone(),
+        _ => {
+            let vcek = chain.vcek_der(machine)?;
+            last.vcek = Some((machine.clone(), vcek.clone()));
+            vcek
+        }
+    };
+    let mut entries = vec![CertEntry { kind: CertKind::Vcek, data: vcek }];
+    if machine.certificates == Certificates::Full {
+        entries.push(CertEntry { kind: CertKind::Ask, data: chain.ask_der().to_vec() });
+        entries.push(CertEntry { kind: CertKind::Ark, data: chain.ark_der().to_vec() });
+    }
+    Ok(cert_table::encode(&entries)?)
+}
+
 /// The report in the length that the fault gives it.
-fn in_length(report: &[u8; REPORT_LEN], fault: Fault) -> Vec<u8> {
-    let mut bytes = report.to_vec();
+fn in_length(mut bytes: Vec<u8>, fault: Fault) -> Vec<u8> {
     match fault {
-        Fault::Short => bytes.truncate(REPORT_LEN - 1),
+        Fault::Short => bytes.truncate(bytes.len().saturating_sub(1)),
         Fault::Empty => bytes.clear(),
         Fault::Huge => bytes.resize(HUGE_LEN, 0),
         _ => {}

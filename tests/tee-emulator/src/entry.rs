@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use fuser::Errno;
 
+use crate::machine::Tee;
+
 /// Largest `inblob`, bytes.
 const INBLOB_LIMIT: usize = 64;
 /// Largest privilege level.
@@ -35,6 +37,12 @@ impl Attribute {
         Self::Privlevel,
         Self::PrivlevelFloor,
     ];
+
+    /// What an entry shows with `tee`: the driver for TDX has neither privilege levels nor a second blob.
+    pub(crate) fn of(tee: Tee) -> impl Iterator<Item = Self> {
+        let hidden = [Self::Auxblob, Self::Privlevel, Self::PrivlevelFloor];
+        Self::ALL.into_iter().filter(move |attribute| tee == Tee::Snp || !hidden.contains(attribute))
+    }
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -128,7 +136,7 @@ impl Entry {
 
     /// What a new report is to be made from.
     pub(crate) fn request(&self) -> Result<Request, Errno> {
-        // The SNP driver takes nothing but a full field.
+        // The drivers take nothing but a full field.
         let report_data = self.inblob.as_slice().try_into().map_err(|_| Errno::EINVAL)?;
         Ok(Request { report_data, privlevel: self.privlevel, generation: self.written })
     }

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::machine::Product;
+use crate::machine::{Product, Tee};
 
 /// Why the emulator cannot do something. A client of the file system sees it as EIO; the log says which.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +51,14 @@ pub enum EmulatorError {
         made: Product,
         /// The product of the machine file.
         now: Product,
+    },
+    /// The machine file changed its kind of TEE: the keys were made for another one.
+    #[error("the machine is now a {now:?} machine, its keys were made for {made:?}")]
+    TeeChanged {
+        /// The TEE of the keys.
+        made: Tee,
+        /// The TEE of the machine file.
+        now: Tee,
     },
     /// The report was asked for at a privilege level that the guest does not have.
     #[error("privilege level {asked} is below the floor {floor}")]

@@ -1,26 +1,34 @@
 //! An emulated confidential machine for tests: the kernel's configfs interface for TSM reports as a FUSE file
-//! system, answering with AMD SEV-SNP reports that are correctly signed under roots made at start.
+//! system, answering with AMD SEV-SNP reports or Intel TDX quotes that are correctly signed under roots made at start.
 //!
 //! The agent runs its production code against it; only the root of trust differs. It is for tests and demos alone:
 //! its keys live in memory, are never stored, and nothing but a relying party that was given the roots on purpose
 //! accepts its reports. It is not a model of the hardware beyond what the interface shows.
 //!
-//! Implements the Linux ABI document `configfs-tsm-report`, AMD publication 56860 (report) and 57230 (certificates).
+//! Implements the Linux ABI document `configfs-tsm-report`, AMD publication 56860 (report) and 57230 (certificates),
+//! and of Intel's the TDX DCAP quoting library API (quote), the SGX PCK certificate profile and the answers of the
+//! provisioning certification service, version 4 (collateral).
 
 #![forbid(unsafe_code)]
 
 mod certificate;
 pub mod chain;
+mod clock;
 mod device;
 mod entry;
 mod error;
 mod filesystem;
 pub mod machine;
+mod manufacturer;
 mod mount;
+mod pem;
 pub mod report;
 mod stats;
+pub mod tdx;
 
 pub use chain::TestChain;
 pub use error::EmulatorError as Error;
 pub use machine::{Machine, MachineSource};
+pub use manufacturer::Manufacturer;
 pub use mount::{Emulator, Setup};
+pub use tdx::{Collateral, IntelChain};

@@ -13,9 +13,23 @@ use serde::{Deserialize, Deserializer};
 
 use crate::Error;
 
+mod td;
+
+pub use td::Td;
+pub(crate) use td::UP_TO_DATE_SVN;
+
 /// A machine file with every field and its default.
 pub const EXAMPLE: &str = r#"# The machine that tee-emulator shows. Every field may be left out; these are the defaults.
 # The file is read anew for every report. Replace it by renaming another file over it.
+tee = "snp"                # snp: AMD SEV-SNP, tdx: Intel TDX; fixed while the emulator runs
+provider = "auto"          # the driver's name: sev_guest or tdx_guest; "none": no TEE driver, mkdir answers ENXIO;
+                           # other names are passed on
+fault = "none"             # flip-bit, wrong-report-data, stale, short, empty, huge, hang, busy,
+                           # snp: expired-vcek, wrong-tcb-extension, wrong-chip-id,
+                           # tdx: expired-pck, out-of-date-tcb, revoked-tcb
+delay_ms = 0               # added to every report
+
+# With tee = "snp":
 product = "milan"          # milan, genoa, turin; fixed while the emulator runs
 report_version = 3         # 2 to 5
 measurement = "5a11d0c3b7e94f2688a3c15d7740e1f25a11d0c3b7e94f2688a3c15d7740e1f25a11d0c3b7e94f2688a3c15d7740e1f2"
@@ -25,11 +39,7 @@ host_data = "0000000000000000000000000000000000000000000000000000000000000000"
 guest_svn = 0
 chip_id = "c41d0000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000001"
 plat_info = 0x25           # bit 0 SMT on, bit 1 TSME, bit 2 ECC, bit 5 alias check done
-provider = "sev_guest"     # "none": no TEE driver, mkdir answers ENXIO; other names are passed on
 certificates = "full"      # "vcek", "full" (VCEK, ASK, ARK), "none"
-fault = "none"             # flip-bit, wrong-report-data, stale, short, empty, huge, hang, busy,
-                           # expired-vcek, wrong-tcb-extension, wrong-chip-id
-delay_ms = 0               # added to every report
 
 [tcb]                      # current, reported, committed and launch TCB
 bootloader = 4
@@ -37,12 +47,26 @@ tee = 0
 snp = 23
 microcode = 213
 fmc = 1                    # turin only
+
+[td]                       # with tee = "tdx"; hex of the bytes as they stand in the quote
+mrtd = "7d7d7d7d7d7d7d7d7d7d7d7d7d7d7d7d7d7d7d7d7d7d7d7d7d7d7d7d7d7d7d7d7d7d7d7d7d7d7d7d7d7d7d7d7d7d7d7d"
+rtmr0 = "000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000"
+rtmr1 = "818181818181818181818181818181818181818181818181818181818181818181818181818181818181818181818181"
+rtmr2 = "828282828282828282828282828282828282828282828282828282828282828282828282828282828282828282828282"
+rtmr3 = "000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000"
+mrconfigid = "000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000"
+attributes = "0000001000000000" # bit 0 debug, bit 28 SEPT_VE_DISABLE
+xfam = "e702060000000000"
+tee_tcb_svn = "05010200000000000000000000000000" # what the collateral calls up to date
+padding = 0                # zero bytes after the quote
 "#;
 
 /// The emulated machine.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Machine {
+    /// Kind of TEE.
+    pub tee: Tee,
     /// Processor generation: CPUID fields, layout of the TCB, names of the certificates.
     pub product: Product,
     /// Version of the report structure, 2 to 5.
@@ -63,7 +87,7 @@ pub struct Machine {
     pub chip_id: Hex<64>,
     /// Platform information bits.
     pub plat_info: u64,
-    /// Name of the TEE driver, or `none`.
+    /// Name of the TEE driver, `auto` for the one of the TEE, or `none`.
     pub provider: String,
     /// What the certificate table holds.
     pub certificates: Certificates,
@@ -71,6 +95,8 @@ pub struct Machine {
     pub fault: Fault,
     /// Milliseconds added to every report.
     pub delay_ms: u64,
+    /// The trust domain of a machine with TDX.
+    pub td: Td,
 }
 
 impl Default for Machine {
@@ -84,6 +110,7 @@ impl Default for Machine {
         chip_id.iter_mut().zip([0xc4, 0x1d]).for_each(|(to, from)| *to = from);
         chip_id.iter_mut().next_back().into_iter().for_each(|last| *last = 1);
         Self {
+            tee: Tee::Snp,
             product: Product::Milan,
             report_version: 3,
             measurement: Hex(measurement),
@@ -94,10 +121,11 @@ impl Default for Machine {
             guest_svn: 0,
             chip_id: Hex(chip_id),
             plat_info: 0x25,
-            provider: "sev_guest".to_owned(),
+            provider: "auto".to_owned(),
             certificates: Certificates::Full,
             fault: Fault::None,
             delay_ms: 0,
+            td: Td::default(),
         }
     }
 }
@@ -105,7 +133,12 @@ impl Default for Machine {
 impl Machine {
     /// The name of the TEE driver, none if there is none.
     pub fn provider(&self) -> Option<&str> {
-        (self.provider != "none").then_some(self.provider.as_str())
+        match (self.provider.as_str(), self.tee) {
+            ("none", _) => None,
+            ("auto", Tee::Snp) => Some("sev_guest"),
+            ("auto", Tee::Tdx) => Some("tdx_guest"),
+            (name, _) => Some(name),
+        }
     }
 
     /// The bytes that identify the chip in certificates: 64, of a Turin 8.
@@ -117,6 +150,26 @@ impl Machine {
     /// How long a report takes beyond the time of its signature.
     pub fn delay(&self) -> Duration {
         Duration::from_millis(self.delay_ms)
+    }
+}
+
+/// Kinds of TEE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tee {
+    /// AMD SEV-SNP.
+    Snp,
+    /// Intel TDX.
+    Tdx,
+}
+
+impl Tee {
+    /// The name in machine files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Snp => "snp",
+            Self::Tdx => "tdx",
+        }
     }
 }
 
@@ -183,13 +236,13 @@ pub enum Certificates {
 pub enum Fault {
     /// Nothing.
     None,
-    /// One bit of the measurement is flipped after signing.
+    /// One bit of the launch measurement is flipped after signing.
     FlipBit,
     /// A correctly signed report over other report data.
     WrongReportData,
     /// The report before this one.
     Stale,
-    /// 1183 bytes.
+    /// One byte less than it should have.
     Short,
     /// No bytes.
     Empty,
@@ -205,6 +258,23 @@ pub enum Fault {
     WrongTcbExtension,
     /// The chip's certificate is for another chip.
     WrongChipId,
+    /// The platform's certificate ended yesterday.
+    ExpiredPck,
+    /// The platform's certificate is for security versions that the collateral calls out of date.
+    OutOfDateTcb,
+    /// The platform's certificate is for security versions that the collateral calls revoked.
+    RevokedTcb,
+}
+
+impl Fault {
+    /// Whether a machine with `tee` can have it.
+    fn is_of(self, tee: Tee) -> bool {
+        match self {
+            Self::ExpiredVcek | Self::WrongTcbExtension | Self::WrongChipId => tee == Tee::Snp,
+            Self::ExpiredPck | Self::OutOfDateTcb | Self::RevokedTcb => tee == Tee::Tdx,
+            _ => true,
+        }
+    }
 }
 
 /// Bytes of an exact length, written as hex in files.
@@ -244,8 +314,16 @@ impl MachineSource {
                     path: path.clone(),
                     source,
                 })?;
-                toml::from_str(&text)
-                    .map_err(|error| Error::Machine { path: path.clone(), reason: error.to_string() })
+                let invalid = |reason| Error::Machine { path: path.clone(), reason };
+                let machine: Machine = toml::from_str(&text).map_err(|error| invalid(error.to_string()))?;
+                if !machine.fault.is_of(machine.tee) {
+                    // Without effect it would be a test that shows nothing.
+                    return Err(invalid(format!(
+                        "a {:?} machine has no fault {:?}",
+                        machine.tee, machine.fault
+                    )));
+                }
+                Ok(machine)
             }
         }
     }
@@ -263,18 +341,20 @@ mod tests {
 
     #[test]
     fn every_fault_of_the_example_is_known() {
-        let names = EXAMPLE.lines().skip_while(|l| !l.starts_with("fault")).take(2).collect::<String>();
+        let names = EXAMPLE.lines().skip_while(|l| !l.starts_with("fault")).take(3).collect::<String>();
         let mut count = 0;
-        for name in
-            names.split(['#', ',', '"']).map(str::trim).filter(|n| n.contains(|c: char| c.is_alphabetic()))
+        for name in names
+            .split(['#', ',', '"', ':'])
+            .map(str::trim)
+            .filter(|n| n.contains(|c: char| c.is_alphabetic()))
         {
             let name = name.trim_start_matches("fault =").trim();
-            if !name.is_empty() {
+            if !["", "snp", "tdx"].contains(&name) {
                 toml::from_str::<Machine>(&format!("fault = {name:?}")).unwrap();
                 count += 1;
             }
         }
-        assert_eq!(count, 12);
+        assert_eq!(count, 15);
     }
 
     #[test]
@@ -284,6 +364,9 @@ mod tests {
             ("measurement = \"00\"", "48 bytes"),
             ("host_data = \"zz\"", "32 bytes"),
             ("product = \"rome\"", "unknown variant"),
+            ("tee = \"sgx\"", "unknown variant"),
+            ("[td]\nxfam = \"00\"", "8 bytes"),
+            ("[td]\nmrseam = \"00\"", "unknown field"),
             ("[tcb]\nsnp = 256", "256"),
         ] {
             let error = toml::from_str::<Machine>(text).unwrap_err().to_string();
@@ -301,7 +384,9 @@ mod tests {
         assert_eq!(source.load().unwrap().vmpl, 1);
         fs::write(&path, "vmpl = 2").unwrap();
         assert_eq!(source.load().unwrap().vmpl, 2);
-        fs::write(&path, "vmpl = ").unwrap();
-        assert!(matches!(source.load(), Err(Error::Machine { .. })));
+        for bad in ["vmpl = ", "fault = \"out-of-date-tcb\"", "tee = \"tdx\"\nfault = \"wrong-chip-id\""] {
+            fs::write(&path, bad).unwrap();
+            assert!(matches!(source.load(), Err(Error::Machine { .. })), "{bad}");
+        }
     }
 }

@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
-use tee_emulator::{Emulator, Machine, MachineSource, Setup, TestChain, machine};
+use tee_emulator::{Collateral, Emulator, Machine, MachineSource, Manufacturer, Setup, machine};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// How often is checked whether somebody else has unmounted the emulator.
 const CHECK: Duration = Duration::from_millis(200);
 
-/// An emulated AMD SEV-SNP machine: the kernel's configfs interface for TSM reports as a file system that answers
-/// with reports signed under roots made at start. For tests and demos. Needs root and /dev/fuse.
+/// An emulated AMD SEV-SNP or Intel TDX machine: the kernel's configfs interface for TSM reports as a file system that
+/// answers with reports signed under roots made at start. For tests and demos. Needs root and /dev/fuse.
 #[derive(Debug, Parser)]
 #[command(
     version,
@@ -34,9 +34,13 @@ struct Arguments {
     /// Machine file, read anew for every report. Without it: the default machine.
     #[arg(long, value_name = "FILE.toml")]
     machine: Option<PathBuf>,
-    /// Where to write the roots (intermediate, then root) as PEM, for the relying party of the test.
+    /// Where to write the roots (SNP: intermediate, then root; TDX: root) as PEM, for the relying party of the test.
     #[arg(long, value_name = "FILE.pem")]
     roots_out: Option<PathBuf>,
+    /// TDX: where to write the collateral (tcbInfo.json, qeIdentity.json, tcb-signing-chain.pem); made if it does not
+    /// exist.
+    #[arg(long, value_name = "DIR")]
+    collateral_out: Option<PathBuf>,
     /// Where to keep the counters, {"quotes": N, "entries_open": N}.
     #[arg(long, value_name = "FILE.json")]
     stats: Option<PathBuf>,
@@ -80,10 +84,16 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Some(path) => MachineSource::File(path),
         None => MachineSource::Shared(Arc::new(std::sync::Mutex::new(Machine::default()))),
     };
-    let chain = Arc::new(TestChain::generate(source.load()?.product)?);
+    let maker = Arc::new(Manufacturer::of(&source.load()?)?);
     if let Some(path) = &arguments.roots_out {
-        fs::write(path, chain.roots_pem()?)
+        fs::write(path, maker.roots_pem()?)
             .with_context(|| format!("writing the roots to {}", path.display()))?;
+    }
+    if let Some(directory) = &arguments.collateral_out {
+        let Manufacturer::Intel(chain) = &*maker else {
+            anyhow::bail!("--collateral-out is for machines with tee = \"tdx\"");
+        };
+        Collateral::issue(chain)?.write(directory)?;
     }
     let setup = Setup {
         mount_point: mount_point.clone(),
@@ -91,13 +101,14 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         stats: arguments.stats,
         generation_time: Duration::from_millis(arguments.generation_time_ms),
     };
-    let emulator = Emulator::mount(setup, Arc::clone(&chain))?;
+    let emulator = Emulator::mount(setup, Arc::clone(&maker))?;
     let ready = serde_json::json!({
         "ready": true,
         "pid": std::process::id(),
         "mount": mount_point,
-        "product": chain.product().name(),
+        "tee": maker.tee().name(),
         "roots": arguments.roots_out,
+        "collateral": arguments.collateral_out,
     });
     print(&format!("{ready}\n"))?;
     let unmounted = runtime.block_on(async {

@@ -14,7 +14,7 @@ use crate::device::Device;
 use crate::filesystem::Report;
 use crate::machine::MachineSource;
 use crate::stats::Stats;
-use crate::{Error, TestChain};
+use crate::{Error, Manufacturer};
 
 /// How long clients get to close their files before the mount is taken from them.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -46,18 +46,15 @@ impl Emulator {
     ///
     /// # Errors
     /// [`Error::Mount`] without root or `/dev/fuse`; [`Error::File`] and [`Error::Machine`] for the machine file;
-    /// [`Error::ProductChanged`] if `chain` is of another product.
-    pub fn mount(setup: Setup, chain: Arc<TestChain>) -> Result<Self, Error> {
-        let machine = setup.machine.load()?;
-        if machine.product != chain.product() {
-            return Err(Error::ProductChanged { made: chain.product(), now: machine.product });
-        }
+    /// [`Error::TeeChanged`] and [`Error::ProductChanged`] if `maker` made another kind of machine.
+    pub fn mount(setup: Setup, maker: Arc<Manufacturer>) -> Result<Self, Error> {
+        maker.check(&setup.machine.load()?)?;
         let failed = |source| Error::Mount { path: setup.mount_point.clone(), source };
         remove_dead_mount(&setup.mount_point).map_err(failed)?;
         fs::create_dir_all(&setup.mount_point).map_err(failed)?;
         let mount_point = setup.mount_point.canonicalize().map_err(failed)?;
         let device = Device::new(
-            chain,
+            maker,
             setup.machine.clone(),
             setup.generation_time,
             Stats::new(setup.stats.clone()),

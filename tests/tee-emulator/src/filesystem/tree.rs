@@ -92,8 +92,7 @@ impl Tree {
     pub(super) fn find(&self, parent: INodeNo, name: &OsStr) -> Result<Node, Errno> {
         match self.node(parent)? {
             Node::Root => self.lock().names.get(name).copied().map(Node::Directory).ok_or(Errno::ENOENT),
-            Node::Directory(entry) => Attribute::ALL
-                .into_iter()
+            Node::Directory(entry) => Attribute::of(self.device.tee())
                 .find(|attribute| name == attribute.name())
                 .map(|attribute| Node::File(entry, attribute))
                 .ok_or(Errno::ENOENT),
@@ -138,7 +137,8 @@ impl Tree {
                 all.extend(self.lock().names.iter().map(|(name, e)| (Node::Directory(*e), name.clone())));
             }
             Node::Directory(entry) => {
-                all.extend(Attribute::ALL.map(|a| (Node::File(entry, a), OsString::from(a.name()))));
+                let shown = Attribute::of(self.device.tee());
+                all.extend(shown.map(|a| (Node::File(entry, a), OsString::from(a.name()))));
             }
             Node::File(..) => return Err(Errno::ENOTDIR),
         }

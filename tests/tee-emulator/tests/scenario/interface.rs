@@ -7,6 +7,7 @@ use std::path::Path;
 
 use rustix::io::Errno;
 use tee_emulator::Machine;
+use tee_emulator::machine::Tee;
 
 use crate::room::{Room, list};
 
@@ -48,6 +49,25 @@ fn a_new_entry_has_the_kernels_attributes() {
     fs::remove_dir(&entry).unwrap();
     assert_eq!(room.emulator.entries_open(), 0);
     assert!(room.directories().is_empty());
+}
+
+#[test]
+fn a_tdx_driver_shows_neither_levels_nor_a_second_blob() {
+    let Some(room) = Room::new(Machine { tee: Tee::Tdx, ..Machine::default() }) else { return };
+    let entry = room.report().join("one");
+    fs::create_dir(&entry).unwrap();
+    assert_eq!(list(&entry), ["generation", "inblob", "outblob", "provider"]);
+    for hidden in ["auxblob", "privlevel", "privlevel_floor"] {
+        assert_eq!(errno(File::open(entry.join(hidden))), Errno::NOENT, "{hidden}");
+    }
+    assert_eq!(fs::read_to_string(entry.join("provider")).unwrap(), "tdx_guest\n");
+    assert_eq!(errno(fs::read(entry.join("outblob"))), Errno::INVAL, "nothing written");
+    write(&entry.join("inblob"), &DATA).unwrap();
+    let quote = fs::read(entry.join("outblob")).unwrap();
+    assert_eq!(&quote[48 + 520..48 + 584], &DATA);
+    assert_eq!(fs::read(entry.join("outblob")).unwrap(), quote);
+    assert_eq!(room.emulator.quotes(), 1);
+    fs::remove_dir(&entry).unwrap();
 }
 
 #[test]

@@ -149,7 +149,7 @@ fn a_writer_in_our_entry_is_noticed() {
 
 #[test]
 fn other_providers_are_named_and_never_replaced_by_samples() {
-    let Some(room) = Room::new(Machine { provider: "tdx_guest".to_owned(), ..Machine::default() }) else {
+    let Some(room) = Room::new(Machine { provider: "arm_cca_guest".to_owned(), ..Machine::default() }) else {
         return;
     };
     let with_sample = Options { sample: true, ..options(room.root(), LONG) };
@@ -157,7 +157,7 @@ fn other_providers_are_named_and_never_replaced_by_samples() {
         let error = detect(&options).unwrap_err();
         assert_eq!(error.code(), "TEE_NOT_FOUND");
         assert!(
-            error.to_string().contains("found provider tdx_guest, not supported by this version"),
+            error.to_string().contains("found provider arm_cca_guest, not supported by this version"),
             "{error}"
         );
     }

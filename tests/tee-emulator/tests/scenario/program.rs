@@ -34,7 +34,7 @@ impl Program {
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let ready: serde_json::Value = serde_json::from_str(&line).unwrap();
-        assert_eq!((&ready["ready"], &ready["product"]), (&true.into(), &"Milan".into()));
+        assert_eq!((&ready["ready"], &ready["tee"]), (&true.into(), &"snp".into()));
         Self { child, root: root.to_owned() }
     }
 

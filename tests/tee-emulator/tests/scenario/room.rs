@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tee_emulator::{Emulator, Machine, MachineSource, Setup, TestChain};
+use tee_emulator::{Emulator, Machine, MachineSource, Manufacturer, Setup};
 
 /// Where the interface is below a root.
 pub(crate) const REPORT: &str = "sys/kernel/config/tsm/report";
@@ -24,7 +24,7 @@ impl Room {
             return None;
         }
         let root = tempfile::tempdir().unwrap();
-        let chain = Arc::new(TestChain::generate(machine.product).unwrap());
+        let maker = Arc::new(Manufacturer::of(&machine).unwrap());
         let machine = Arc::new(Mutex::new(machine));
         let setup = Setup {
             mount_point: root.path().join(REPORT),
@@ -32,7 +32,7 @@ impl Room {
             stats: None,
             generation_time: Duration::ZERO,
         };
-        Some(Self { emulator: Emulator::mount(setup, chain).unwrap(), machine, root })
+        Some(Self { emulator: Emulator::mount(setup, maker).unwrap(), machine, root })
     }
 
     pub(crate) fn root(&self) -> &Path {
