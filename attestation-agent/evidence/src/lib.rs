@@ -1,9 +1,9 @@
 //! Pure evidence formats: what attesters produce, what verifiers read, and how both are tied
 //! to a session.
 //!
-//! It holds the AMD SEV-SNP report with its certificate table and JSON form, the binding digests
-//! of the KBS handshake, init-data documents, the payload of attestation tokens and the sample
-//! evidence. Every parser works on one slice or text, is bounded, and names the field it failed on.
+//! It holds the AMD SEV-SNP report with its certificate table and JSON form, the Intel TDX quote with
+//! its JSON form and event log, the binding digests of the KBS handshake, init-data documents, the
+//! payload of attestation tokens and the sample evidence. Every parser works on one slice or text, is bounded, and names the field it failed on.
 //!
 //! It is NOT the place where evidence is obtained (no files, no devices, no network) and it judges
 //! nothing: a report that parses may still be forged.
@@ -11,11 +11,15 @@
 
 pub mod binding;
 pub mod blame;
+pub mod ccel;
+pub mod dcap;
 pub mod initdata;
 pub mod read;
 pub mod sample;
+pub mod sgx;
 pub mod snp;
 pub mod summary;
+pub mod tdx;
 pub mod token;
 
 mod error;

@@ -5,15 +5,17 @@
 
 use crate::sample;
 use crate::snp::{Report, SnpEvidence};
+use crate::tdx::{Quote, TdxEvidence};
 
 /// Name and value pairs that describe `evidence_json` of the TEE with the wire name `tee`.
 ///
-/// For `snp` the launch measurement, TCB, policy, host data and so on; for `sample` and `sampledevice`
-/// the version number. One line with the reason when the evidence cannot be read, none for other TEEs.
+/// For `snp` the launch measurement, TCB, policy, host data and so on; for `tdx` the measurements,
+/// registers and attributes; for `sample` and `sampledevice` the version number. One line with the reason when the evidence cannot be read, none for other TEEs.
 #[must_use]
 pub fn summarize(tee: &str, evidence_json: &str) -> Vec<(String, String)> {
     let lines = match tee {
         "snp" => SnpEvidence::from_json(evidence_json).map(|evidence| snp(&evidence)),
+        "tdx" => TdxEvidence::from_json(evidence_json).and_then(|evidence| tdx(&evidence)),
         "sample" | "sampledevice" => sample::parse(evidence_json)
             .map(|evidence| vec![("svn", evidence.svn), ("report data", hex::encode(evidence.report_data))]),
         _ => return Vec::new(),
@@ -77,6 +79,32 @@ fn snp(evidence: &SnpEvidence) -> Vec<(&'static str, String)> {
     lines
 }
 
+fn tdx(evidence: &TdxEvidence) -> Result<Vec<(&'static str, String)>, crate::Error> {
+    let quote = Quote::parse(&evidence.quote)?;
+    let body = &quote.body;
+    let [rtmr0, rtmr1, rtmr2, rtmr3] = body.rtmr.map(hex::encode);
+    let log = evidence.cc_eventlog.as_ref();
+    let mut lines = vec![
+        ("quote version", quote.header.version.to_string()),
+        ("mrtd", hex::encode(body.mr_td)),
+        ("rtmr0", rtmr0),
+        ("rtmr1", rtmr1),
+        ("rtmr2", rtmr2),
+        ("rtmr3", rtmr3),
+        ("report data", hex::encode(body.report_data)),
+        ("mrconfigid", hex::encode(body.mr_config_id)),
+        ("td attributes", body.td_attributes.to_string()),
+        ("xfam", format!("{:#018x}", body.xfam)),
+        ("tee tcb svn", hex::encode(body.tee_tcb_svn)),
+        ("mrseam", hex::encode(body.mr_seam)),
+        ("event log", log.map_or_else(|| "none".to_owned(), |log| format!("{} bytes", log.len()))),
+    ];
+    if body.td_attributes.under_observation() {
+        lines.push(("warning", "the domain can be debugged or profiled by its host".to_owned()));
+    }
+    Ok(lines)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -91,17 +119,17 @@ mod tests {
 
     #[test]
     fn unreadable_evidence_says_so() {
-        for tee in ["snp", "sample", "sampledevice"] {
+        for tee in ["snp", "tdx", "sample", "sampledevice"] {
             let lines = summarize(tee, "{}");
             assert_eq!(lines.len(), 1);
             assert_eq!(lines[0].0, "unreadable");
         }
-        assert_eq!(summarize("tdx", "{}"), []);
+        assert_eq!(summarize("cca", "{}"), []);
     }
 
     proptest! {
         #[test]
-        fn random_text_never_panics(tee in "snp|sample|[a-z]*", text: String) {
+        fn random_text_never_panics(tee in "snp|tdx|sample|[a-z]*", text: String) {
             let _ = summarize(&tee, &text);
         }
     }
