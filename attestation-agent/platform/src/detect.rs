@@ -1,8 +1,8 @@
 //! Finds out on which platform this process runs, by trying: a TEE is there if its interface answers.
 //!
 //! The existence of a file proves nothing (the configfs directory is there without any TEE), so the TSM interface
-//! is asked by making and removing an entry. Device nodes are only noted, so that the operator sees what a
-//! machine has that this version cannot use. There is no silent fallback: no TEE is an error.
+//! is asked by making and removing an entry, and what it names is the platform: the kernel lets one driver serve it.
+//! Device nodes are only noted, so that the operator sees what a machine has that was not chosen. There is no silent fallback: no TEE is an error.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,17 +11,21 @@ use cc_evidence::Tee;
 
 use crate::sample::Sample;
 use crate::snp::{self, Snp};
+use crate::tdx::{self, Tdx};
 use crate::{Error, Options, Platform, SysRoot, tsm};
 
-/// Device nodes that show a platform of which this version has no driver of its own.
+/// Device nodes that show a platform, and what to say of them when the TSM interface has not found it.
 const NOTED: [(Tee, &str, &str); 6] = [
-    (Tee::Snp, "dev/sev-guest", "exists, not used: reports are taken through configfs (Linux 6.7 or later)"),
-    (Tee::Tdx, "dev/tdx_guest", "exists, not supported by this version"),
-    (Tee::Csv, "dev/csv-guest", "exists, not supported by this version"),
-    (Tee::Sgx, "dev/attestation/attestation_type", "exists, not supported by this version"),
-    (Tee::Se, "sys/firmware/uv/prot_virt_guest", "exists, not supported by this version"),
-    (Tee::Tpm, "dev/tpm0", "exists, not supported by this version"),
+    (Tee::Tdx, tdx::DEVICE, THROUGH_CONFIGFS),
+    (Tee::Snp, "dev/sev-guest", THROUGH_CONFIGFS),
+    (Tee::Csv, "dev/csv-guest", UNSUPPORTED),
+    (Tee::Sgx, "dev/attestation/attestation_type", UNSUPPORTED),
+    (Tee::Se, "sys/firmware/uv/prot_virt_guest", UNSUPPORTED),
+    (Tee::Tpm, "dev/tpm0", UNSUPPORTED),
 ];
+
+const THROUGH_CONFIGFS: &str = "exists, not used: evidence is taken through configfs (Linux 6.7 or later)";
+const UNSUPPORTED: &str = "exists, not supported by this version";
 
 /// What was found.
 #[derive(Clone, Debug)]
@@ -74,7 +78,11 @@ enum Answer {
 pub fn detect(options: &Options) -> Result<Detected, Error> {
     let mut tried = Vec::new();
     let answer = ask_tsm(options, &mut tried);
-    note_devices(&options.sys_root, &mut tried);
+    let chosen = match &answer {
+        Answer::Served(platform) => Some(platform.tee()),
+        _ => None,
+    };
+    note_devices(&options.sys_root, chosen, &mut tried);
     let primary = match (answer, options.sample) {
         (Answer::Served(platform), named) => {
             if named {
@@ -110,9 +118,13 @@ fn ask_tsm(options: &Options, tried: &mut Vec<Probe>) -> Answer {
             format!("provider {name}"),
             Answer::Served(Arc::new(Snp::new(client)) as Arc<dyn Platform>),
         ),
+        Ok(name) if name == tdx::PROVIDER => (
+            Some(Tee::Tdx),
+            format!("provider {name}"),
+            Answer::Served(Arc::new(Tdx::new(client, options.sys_root.clone())) as Arc<dyn Platform>),
+        ),
         Ok(name) => {
             let tee = match name.as_str() {
-                "tdx_guest" => Some(Tee::Tdx),
                 "arm_cca_guest" => Some(Tee::Cca),
                 _ => None,
             };
@@ -127,13 +139,16 @@ fn ask_tsm(options: &Options, tried: &mut Vec<Probe>) -> Answer {
     answer
 }
 
-fn note_devices(root: &SysRoot, tried: &mut Vec<Probe>) {
-    tried.extend(NOTED.into_iter().map(|(tee, below, found)| {
+/// Notes which device nodes there are beside the platform that was `chosen`, if any.
+fn note_devices(root: &SysRoot, chosen: Option<Tee>, tried: &mut Vec<Probe>) {
+    tried.extend(NOTED.into_iter().map(|(tee, below, unchosen)| {
         let path = root.path(below);
-        let outcome = match path.try_exists() {
-            Ok(true) => found.to_owned(),
-            Ok(false) => "absent".to_owned(),
-            Err(error) => format!("cannot be looked at: {error}"),
+        let outcome = match (path.try_exists(), chosen) {
+            (Ok(true), Some(chosen)) if chosen == tee => "exists, of the platform found".to_owned(),
+            (Ok(true), Some(chosen)) => format!("exists, not used: the TSM interface is served by {chosen}"),
+            (Ok(true), None) => unchosen.to_owned(),
+            (Ok(false), _) => "absent".to_owned(),
+            (Err(error), _) => format!("cannot be looked at: {error}"),
         };
         Probe { tee: Some(tee), what: path.display().to_string(), outcome }
     }));
@@ -166,7 +181,27 @@ mod tests {
             assert!(text.contains(below), "{below} in {text}");
         }
         assert!(text.contains("sys/kernel/config/tsm/report does not exist"), "{text}");
-        assert!(text.contains("tdx_guest: exists, not supported by this version"), "{text}");
+        assert!(text.contains("tdx_guest: exists, not used: evidence is taken through configfs"), "{text}");
+    }
+
+    #[test]
+    fn of_several_devices_the_one_of_the_interface_is_chosen() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("dev")).unwrap();
+        for device in ["dev/tdx_guest", "dev/sev-guest", "dev/tpm0"] {
+            fs::write(root.path().join(device), "").unwrap();
+        }
+        for (chosen, other) in [(Tee::Tdx, Tee::Snp), (Tee::Snp, Tee::Tdx)] {
+            let mut tried = Vec::new();
+            note_devices(&SysRoot::new(root.path().to_owned()), Some(chosen), &mut tried);
+            let outcome = |tee| &tried.iter().find(|probe| probe.tee == Some(tee)).unwrap().outcome;
+            assert_eq!(outcome(chosen), "exists, of the platform found");
+            for unused in [other, Tee::Tpm] {
+                let expected = format!("exists, not used: the TSM interface is served by {chosen}");
+                assert_eq!(outcome(unused), &expected);
+            }
+            assert_eq!(outcome(Tee::Csv), "absent");
+        }
     }
 
     #[test]

@@ -63,6 +63,12 @@ pub enum PlatformError {
         /// The limit.
         limit: Duration,
     },
+    /// The driver waited for the host in vain. Its own limit (30 seconds on TDX), not ours.
+    #[error("{step}: the host did not answer the TEE driver in time (ETIMEDOUT)")]
+    TsmHostTimeout {
+        /// What was being done.
+        step: String,
+    },
     /// An earlier request is still inside the kernel, past its time limit.
     #[error("refused: an earlier TSM request has been inside the kernel for {} s and has not come back", .since.as_secs())]
     TsmStuck {
@@ -94,6 +100,22 @@ pub enum PlatformError {
         expected: &'static str,
         /// The provider now.
         found: String,
+    },
+    /// The device of a TEE driver does not do what it should.
+    #[error("asking {} failed: {source}", .path.display())]
+    Device {
+        /// The device.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// An event log is there and cannot be read.
+    #[error("reading the event log {} failed: {source}", .path.display())]
+    EventLog {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        source: io::Error,
     },
     /// The evidence cannot be parsed.
     #[error("the {what} from the hardware is malformed: {source}")]
@@ -149,10 +171,13 @@ impl PlatformError {
             Self::TsmRefused { .. } => "TSM_REFUSED",
             Self::TsmIo { .. } => "TSM_IO",
             Self::TsmTimeout { .. } => "TSM_TIMEOUT",
+            Self::TsmHostTimeout { .. } => "TSM_HOST_TIMEOUT",
             Self::TsmStuck { .. } => "TSM_STUCK",
             Self::TsmInterference { .. } => "TSM_INTERFERENCE",
             Self::TsmMalformed { .. } => "TSM_MALFORMED",
             Self::ProviderChanged { .. } => "TSM_PROVIDER_CHANGED",
+            Self::Device { .. } => "TEE_DEVICE",
+            Self::EventLog { .. } => "EVENT_LOG_UNREADABLE",
             Self::BadEvidence { .. } => "EVIDENCE_MALFORMED",
             Self::EvidenceMismatch { .. } => "EVIDENCE_MISMATCH",
             Self::InitDataMismatch { .. } => "INIT_DATA_MISMATCH",
@@ -165,16 +190,16 @@ impl PlatformError {
     pub fn hint(&self) -> String {
         match self {
             Self::NoPlatform { .. } => {
-                "run inside a confidential VM with Linux 6.7 or later, load the guest driver (sev-guest), mount \
+                "run inside a confidential VM with Linux 6.7 or later, load the guest driver (sev-guest or tdx-guest), mount \
                  configfs on /sys/kernel/config; for development without hardware name the sample platform in \
                  the configuration"
             }
             Self::TsmMissing { .. } => {
                 "the kernel must be 6.7 or later with CONFIG_TSM_REPORTS; mount configfs (mount -t configfs none \
-                 /sys/kernel/config) and load the guest driver (modprobe sev-guest)"
+                 /sys/kernel/config) and load the guest driver (modprobe sev-guest or tdx-guest)"
             }
             Self::TsmNoProvider { .. } => {
-                "load the guest driver (modprobe sev-guest) and look for its messages in the kernel log; without \
+                "load the guest driver (modprobe sev-guest or tdx-guest) and look for its messages in the kernel log; without \
                  a TEE under this VM it cannot bind"
             }
             Self::TsmAccess { .. } => {
@@ -192,6 +217,10 @@ impl PlatformError {
                 "the host's firmware or hypervisor does not answer: try again later, then ask the provider of \
                  the machine; a longer limit can be set in the configuration"
             }
+            Self::TsmHostTimeout { .. } => {
+                "the host's quote generation service does not answer: try again later, then ask the provider of \
+                 the machine whether it runs (on TDX: qgsd)"
+            }
             Self::TsmStuck { .. } => {
                 "nothing can be sent to the TEE driver before the earlier call returns; if it does not, reboot \
                  the machine and report it to its provider"
@@ -204,6 +233,11 @@ impl PlatformError {
                  mounted on /sys/kernel/config"
             }
             Self::ProviderChanged { .. } => "restart the agent so that it detects its platform again",
+            Self::Device { .. } => "check that the device is the TEE driver's and that the agent may open it",
+            Self::EventLog { .. } => {
+                "the agent must be able to read the firmware's log under /sys/firmware/acpi/tables/data and its own \
+                 under /run/attestation-agent; a relying party may not accept a quote without them"
+            }
             Self::BadEvidence { .. } => {
                 "the answer of the host's firmware or hypervisor is damaged: try again, then report it to the \
                  provider of the machine"
@@ -213,7 +247,8 @@ impl PlatformError {
                  trust the host and report it"
             }
             Self::InitDataMismatch { .. } => {
-                "launch the machine with the digest of exactly this init-data document in its host data, or \
+                "launch the machine with the digest of exactly this init-data document in its host data \
+                 (SNP) or MRCONFIGID (TDX), or \
                  give it the document it was launched with"
             }
             Self::EmptyDigest => "pass the digest of the init-data document in the algorithm that it names",

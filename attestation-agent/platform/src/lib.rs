@@ -9,8 +9,6 @@
 //! are parsed before they are passed on, and a call that does not return in time does not take the caller
 //! with it.
 
-#![forbid(unsafe_code)]
-
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -22,6 +20,8 @@ mod detect;
 mod error;
 mod sample;
 mod snp;
+mod sys;
+mod tdx;
 pub mod tsm;
 
 pub use detect::{Detected, Probe, detect};

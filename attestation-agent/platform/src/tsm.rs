@@ -27,7 +27,8 @@ use gate::Gate;
 /// Where the interface is, below the root of the machine.
 pub const REPORT_DIRECTORY: &str = "sys/kernel/config/tsm/report";
 
-/// Largest accepted report or quote, bytes: newer kernels allow TDX quotes of 128 KiB, an SNP report has 1184.
+/// Largest accepted report or quote, bytes: the quote buffer of TDX has 128 KiB in newer kernels (8 KiB in older ones),
+/// an SNP report has 1184.
 pub const OUTBLOB_LIMIT: usize = 128 * 1024;
 
 /// Largest accepted second blob, bytes: the certificate table of SNP, which the guest driver limits to 16 KiB.
@@ -90,7 +91,7 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::TsmMissing`], [`Error::TsmNoProvider`] and [`Error::TsmAccess`] if the interface cannot be used;
-    /// [`Error::TsmTimeout`] and [`Error::TsmStuck`] if it does not answer; [`Error::TsmInterference`] if another
+    /// [`Error::TsmTimeout`], [`Error::TsmHostTimeout`] and [`Error::TsmStuck`] if it does not answer; [`Error::TsmInterference`] if another
     /// process kept writing to the entry; [`Error::TsmMalformed`] for an empty or too large blob;
     /// [`Error::TsmRefused`] and [`Error::TsmIo`] for what the kernel answered.
     pub fn report(&self, report_data: &[u8; 64], privlevel: bool) -> Result<Blobs, Error> {

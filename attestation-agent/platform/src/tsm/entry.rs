@@ -153,6 +153,7 @@ fn classify(step: String, error: io::Error) -> Error {
         Some(Errno::NXIO) => Error::TsmNoProvider { step },
         Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => Error::TsmAccess { step, source: error },
         Some(Errno::INVAL) => Error::TsmRefused { step },
+        Some(Errno::TIMEDOUT) => Error::TsmHostTimeout { step },
         _ => Error::TsmIo { step, source: error },
     }
 }
@@ -191,6 +192,7 @@ mod tests {
         assert_eq!(code(Errno::PERM), "TSM_ACCESS_DENIED");
         assert_eq!(code(Errno::ROFS), "TSM_ACCESS_DENIED");
         assert_eq!(code(Errno::INVAL), "TSM_REFUSED");
+        assert_eq!(code(Errno::TIMEDOUT), "TSM_HOST_TIMEOUT");
         assert_eq!(code(Errno::IO), "TSM_IO");
         assert_eq!(code(Errno::NOTTY), "TSM_IO");
     }
