@@ -75,8 +75,10 @@ impl Device {
     pub(crate) fn generate(&self, request: &Request) -> Result<Blobs, Errno> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let machine = self.machine_that_answers()?;
-        if machine.fault == Fault::Busy {
-            return Err(Errno::EBUSY);
+        match machine.fault {
+            Fault::Busy => return Err(Errno::EBUSY),
+            Fault::HostTimeout => return Err(Errno::ETIMEDOUT),
+            _ => {}
         }
         pause(self.generation_time + machine.delay());
         let blobs = self.answer(&mut last, &machine, request).map_err(|error| log(&error))?;

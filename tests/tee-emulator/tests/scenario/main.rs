@@ -9,4 +9,5 @@ mod interface;
 mod platform;
 mod program;
 mod room;
+mod tdx;
 mod verdict;

@@ -14,17 +14,17 @@ use tee_emulator::machine::{Certificates, Fault, Hex};
 
 use crate::room::{Room, list};
 
-const LONG: Duration = Duration::from_secs(30);
+pub(crate) const LONG: Duration = Duration::from_secs(30);
 
 pub(crate) fn options(root: &Path, limit: Duration) -> Options {
     Options { sys_root: SysRoot::new(root.to_owned()), sample: false, quote_time_limit: limit }
 }
 
-fn detected(room: &Room, limit: Duration) -> Detected {
+pub(crate) fn detected(room: &Room, limit: Duration) -> Detected {
     detect(&options(room.root(), limit)).unwrap()
 }
 
-fn data(tag: u8) -> ReportData {
+pub(crate) fn data(tag: u8) -> ReportData {
     ReportData::new(&[tag; 48]).unwrap()
 }
 
