@@ -19,6 +19,7 @@ use crate::Error;
 
 pub(crate) mod amd;
 pub(crate) mod intel;
+pub(crate) mod revocation;
 
 const BASIC_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.19");
 const KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.15");
@@ -43,6 +44,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) subject: &'a str,
     /// The holder's SubjectPublicKeyInfo, DER.
     pub(crate) public_key: &'a [u8],
+    /// Serial number; a random one if absent.
+    pub(crate) serial: Option<[u8; 16]>,
     /// First and last second of validity, since 1970.
     pub(crate) validity: (u64, u64),
     /// Extensions, see [`authority_extensions`] and the manufacturers' own.
@@ -62,10 +65,10 @@ impl Draft<'_> {
     }
 
     fn body(self, signature: AlgorithmIdentifierOwned) -> der::Result<Body> {
-        let mut serial = [0u8; 16];
-        getrandom::fill(&mut serial).map_err(|_| der::ErrorKind::Failed)?;
-        // Positive, and of full length.
-        serial.iter_mut().take(1).for_each(|first| *first = (*first & 0x7F) | 0x40);
+        let serial = match self.serial {
+            Some(serial) => serial,
+            None => random_serial()?,
+        };
         Ok(Body {
             version: Version::V3,
             serial_number: SerialNumber::new(&serial)?,
@@ -77,6 +80,14 @@ impl Draft<'_> {
             extensions: self.extensions,
         })
     }
+}
+
+fn random_serial() -> der::Result<[u8; 16]> {
+    let mut serial = [0u8; 16];
+    getrandom::fill(&mut serial).map_err(|_| der::ErrorKind::Failed)?;
+    // Positive, and of full length.
+    serial.iter_mut().take(1).for_each(|first| *first = (*first & 0x7F) | 0x40);
+    Ok(serial)
 }
 
 /// The extensions of an authority with at most `below` authorities under it.

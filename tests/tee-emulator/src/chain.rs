@@ -61,6 +61,7 @@ impl TestChain {
             issuer: &ark_name,
             subject: &ark_name,
             public_key: &rsa_public_key(&ark_key)?,
+            serial: None,
             validity,
             extensions: authority_extensions(1)?,
         }
@@ -70,6 +71,7 @@ impl TestChain {
             issuer: &ark_name,
             subject: &ask_name,
             public_key: &rsa_public_key(&ask_key)?,
+            serial: None,
             validity,
             extensions: authority_extensions(0)?,
         }
@@ -141,6 +143,7 @@ impl TestChain {
             issuer: &format!("SEV-{}", self.product.name()),
             subject: "SEV-VCEK",
             public_key: public_key.as_ref(),
+            serial: None,
             validity: (begin, end),
             extensions: leaf.extensions()?,
         }

@@ -26,7 +26,7 @@ provider = "auto"          # the driver's name: sev_guest or tdx_guest; "none": 
                            # other names are passed on
 fault = "none"             # flip-bit, wrong-report-data, stale, short, empty, huge, hang, busy,
                            # snp: expired-vcek, wrong-tcb-extension, wrong-chip-id,
-                           # tdx: host-timeout, expired-pck, out-of-date-tcb, revoked-tcb
+                           # tdx: host-timeout, expired-pck, revoked-pck, out-of-date-tcb, revoked-tcb
 delay_ms = 0               # added to every report
 
 # With tee = "snp":
@@ -262,6 +262,8 @@ pub enum Fault {
     HostTimeout,
     /// The platform's certificate ended yesterday.
     ExpiredPck,
+    /// The platform's certificate is on the revocation list.
+    RevokedPck,
     /// The platform's certificate is for security versions that the collateral calls out of date.
     OutOfDateTcb,
     /// The platform's certificate is for security versions that the collateral calls revoked.
@@ -273,7 +275,11 @@ impl Fault {
     fn is_of(self, tee: Tee) -> bool {
         match self {
             Self::ExpiredVcek | Self::WrongTcbExtension | Self::WrongChipId => tee == Tee::Snp,
-            Self::HostTimeout | Self::ExpiredPck | Self::OutOfDateTcb | Self::RevokedTcb => tee == Tee::Tdx,
+            Self::HostTimeout
+            | Self::ExpiredPck
+            | Self::RevokedPck
+            | Self::OutOfDateTcb
+            | Self::RevokedTcb => tee == Tee::Tdx,
             _ => true,
         }
     }
@@ -356,7 +362,7 @@ mod tests {
                 count += 1;
             }
         }
-        assert_eq!(count, 16);
+        assert_eq!(count, 17);
     }
 
     #[test]

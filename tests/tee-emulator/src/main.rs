@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
+use tee_emulator::machine::Tee;
 use tee_emulator::{Collateral, Emulator, Machine, MachineSource, Manufacturer, Setup, machine};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -37,8 +38,8 @@ struct Arguments {
     /// Where to write the roots (SNP: intermediate, then root; TDX: root) as PEM, for the relying party of the test.
     #[arg(long, value_name = "FILE.pem")]
     roots_out: Option<PathBuf>,
-    /// TDX: where to write the collateral (tcbInfo.json, qeIdentity.json, tcb-signing-chain.pem); made if it does not
-    /// exist.
+    /// TDX: where to write the collateral (tcbInfo.json, qeIdentity.json, tcb-signing-chain.pem, revocation lists);
+    /// made if it does not exist.
     #[arg(long, value_name = "DIR")]
     collateral_out: Option<PathBuf>,
     /// Where to keep the counters, {"quotes": N, "entries_open": N}.
@@ -84,15 +85,18 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Some(path) => MachineSource::File(path),
         None => MachineSource::Shared(Arc::new(std::sync::Mutex::new(Machine::default()))),
     };
-    let maker = Arc::new(Manufacturer::of(&source.load()?)?);
+    let described = source.load()?;
+    anyhow::ensure!(
+        arguments.collateral_out.is_none() || described.tee == Tee::Tdx,
+        "--collateral-out: collateral is about TDX, the machine has {}",
+        described.tee.name()
+    );
+    let maker = Arc::new(Manufacturer::of(&described)?);
     if let Some(path) = &arguments.roots_out {
         fs::write(path, maker.roots_pem()?)
             .with_context(|| format!("writing the roots to {}", path.display()))?;
     }
-    if let Some(directory) = &arguments.collateral_out {
-        let Manufacturer::Intel(chain) = &*maker else {
-            anyhow::bail!("--collateral-out is for machines with tee = \"tdx\"");
-        };
+    if let (Some(directory), Manufacturer::Intel(chain)) = (&arguments.collateral_out, &*maker) {
         Collateral::issue(chain)?.write(directory)?;
     }
     let setup = Setup {

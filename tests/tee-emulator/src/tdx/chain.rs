@@ -17,6 +17,7 @@ use aws_lc_rs::signature::{
 use super::platform;
 use crate::Error;
 use crate::certificate::intel::{Pck, signer_extensions};
+use crate::certificate::revocation::ListDraft;
 use crate::certificate::{Draft, authority_extensions};
 use crate::clock::{DAY, now};
 use crate::machine::{Fault, Machine};
@@ -30,12 +31,18 @@ const SIGNER_VALIDITY: u64 = 7 * 365 * DAY;
 /// How long they have been valid.
 const AUTHORITY_AGE: u64 = 30 * DAY;
 const SIGNER_AGE: u64 = 2 * DAY;
+/// Length of validity of revocation lists, as of all collateral.
+const LIST_VALIDITY: u64 = 30 * DAY;
+/// Serial number of the one platform certificate that is revoked.
+const REVOKED: [u8; 16] = [0x66; 16];
 
 /// Keys and certificates of an emulated manufacturer, and the keys of its one platform.
 pub struct IntelChain {
     root: Vec<u8>,
     platform_ca: Vec<u8>,
     platform_ca_key: EcdsaKeyPair,
+    /// Revocation lists of root and platform authority.
+    lists: [Vec<u8>; 2],
     tcb_signer: Vec<u8>,
     tcb_key: EcdsaKeyPair,
     pck_key: EcdsaKeyPair,
@@ -64,12 +71,18 @@ impl IntelChain {
                 issuer: ROOT,
                 subject,
                 public_key: &public_key(holder)?,
+                serial: None,
                 validity: (begin, begin + length),
                 extensions,
             }
             .sign(&root_key)
         };
+        let issued = now().saturating_sub(SIGNER_AGE);
+        let list = |issuer, revoked, key: &EcdsaKeyPair| {
+            ListDraft { not: "Intel", issuer, dates: (issued, issued + LIST_VALIDITY), revoked }.sign(key)
+        };
         Ok(Self {
+            lists: [list(ROOT, &[], &root_key)?, list(PLATFORM_CA, &[REVOKED], &platform_ca_key)?],
             root: issue(ROOT, &root_key, AUTHORITY_VALIDITY, authority_extensions(1)?)?,
             platform_ca: issue(PLATFORM_CA, &platform_ca_key, AUTHORITY_VALIDITY, authority_extensions(0)?)?,
             tcb_signer: issue("Intel SGX TCB Signing", &tcb_key, SIGNER_VALIDITY, signer_extensions()?)?,
@@ -101,6 +114,11 @@ impl IntelChain {
         pem::certificates(&[&self.tcb_signer, &self.root])
     }
 
+    /// Revocation lists (DER) of the root and of the authority for platforms, in this order.
+    pub fn revocation_lists(&self) -> &[Vec<u8>; 2] {
+        &self.lists
+    }
+
     /// The chain in a quote of `machine`, PEM: certificate of the platform's key, its authority, the root. With the
     /// faults that concern them.
     ///
@@ -127,6 +145,7 @@ impl IntelChain {
             issuer: PLATFORM_CA,
             subject: "Intel SGX PCK Certificate",
             public_key: &public_key(&self.pck_key)?,
+            serial: (machine.fault == Fault::RevokedPck).then_some(REVOKED),
             validity: (begin, end),
             extensions: pck.extensions()?,
         }

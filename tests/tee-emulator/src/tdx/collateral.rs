@@ -19,6 +19,10 @@ pub const TCB_INFO_FILE: &str = "tcbInfo.json";
 pub const QE_IDENTITY_FILE: &str = "qeIdentity.json";
 /// See [`TCB_INFO_FILE`].
 pub const SIGNING_CHAIN_FILE: &str = "tcb-signing-chain.pem";
+/// See [`TCB_INFO_FILE`].
+pub const ROOT_LIST_FILE: &str = "root-ca.crl";
+/// See [`TCB_INFO_FILE`].
+pub const PLATFORM_LIST_FILE: &str = "pck-platform-ca.crl";
 
 /// How old the collateral says it is, and how long it is valid from then on: 30 days, as Intel's.
 const AGE: u64 = DAY;
@@ -35,6 +39,8 @@ pub struct Collateral {
     pub qe_identity: String,
     /// PEM: the signer, then the root.
     pub signing_chain: String,
+    /// Revocation lists, DER: of the root, then of the authority for platforms.
+    pub revocation_lists: [Vec<u8>; 2],
 }
 
 impl Collateral {
@@ -49,10 +55,11 @@ impl Collateral {
             tcb_info: signed(chain, "tcbInfo", &tcb_info(&dates))?,
             qe_identity: signed(chain, "enclaveIdentity", &qe_identity(&dates))?,
             signing_chain: chain.signing_chain_pem()?,
+            revocation_lists: chain.revocation_lists().clone(),
         })
     }
 
-    /// Writes the three files into `directory`, which is made if it does not exist.
+    /// Writes its files into `directory`, which is made if it does not exist.
     ///
     /// # Errors
     /// [`Error::File`].
@@ -62,10 +69,13 @@ impl Collateral {
             move |source| Error::File { step: "writing collateral", path, source }
         };
         fs::create_dir_all(directory).map_err(failed(directory))?;
+        let [root_list, platform_list] = &self.revocation_lists;
         for (name, content) in [
-            (TCB_INFO_FILE, &self.tcb_info),
-            (QE_IDENTITY_FILE, &self.qe_identity),
-            (SIGNING_CHAIN_FILE, &self.signing_chain),
+            (TCB_INFO_FILE, self.tcb_info.as_bytes()),
+            (QE_IDENTITY_FILE, self.qe_identity.as_bytes()),
+            (SIGNING_CHAIN_FILE, self.signing_chain.as_bytes()),
+            (ROOT_LIST_FILE, root_list),
+            (PLATFORM_LIST_FILE, platform_list),
         ] {
             let path = directory.join(name);
             fs::write(&path, content).map_err(failed(&path))?;

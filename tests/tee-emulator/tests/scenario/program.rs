@@ -141,6 +141,9 @@ fn the_printed_machine_file_is_complete() {
     let text = String::from_utf8(printed.stdout).unwrap();
     assert_eq!(text, tee_emulator::machine::EXAMPLE);
     assert!(!run(&[]).status.success(), "--mount is needed");
+    let without_tdx = run(&["--mount", "/nowhere", "--collateral-out", "/nowhere"]);
+    let error = String::from_utf8_lossy(&without_tdx.stderr).into_owned();
+    assert!(!without_tdx.status.success() && error.contains("--collateral-out"), "{error}");
     let help = String::from_utf8(run(&["--help"]).stdout).unwrap();
     assert!(help.contains("Example:") && help.contains("--print-machine"), "{help}");
 }

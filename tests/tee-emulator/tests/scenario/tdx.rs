@@ -66,6 +66,7 @@ fn every_fault_has_its_error_and_leaves_nothing() {
         // Only a relying party can see these.
         (Fault::FlipBit, None),
         (Fault::ExpiredPck, None),
+        (Fault::RevokedPck, None),
         (Fault::OutOfDateTcb, None),
         (Fault::RevokedTcb, None),
         (Fault::None, None),
