@@ -1,4 +1,5 @@
-//! One X.509 certificate of the AMD hierarchy: RFC 5280 structure, RSA-PSS SHA-384 signatures.
+//! One X.509 certificate of a manufacturer's hierarchy: RFC 5280 structure; RSA-PSS SHA-384 signatures as
+//! AMD has them, ECDSA P-256 SHA-256 as Intel has them.
 //!
 //! Signatures are computed over the original bytes, never over a re-encoding. It is NOT a path
 //! builder: who has to sign whom is decided by the chain check.
@@ -6,7 +7,7 @@
 use std::ops::Range;
 
 use aws_lc_rs::digest;
-use aws_lc_rs::signature::{self, UnparsedPublicKey};
+use aws_lc_rs::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
 use der::asn1::{BitString, ObjectIdentifier, UintRef};
 use der::{Decode, Document, Reader as _, SliceReader};
 use x509_cert::Certificate;
@@ -19,6 +20,8 @@ const MAX_LEN: usize = 16 * 1024;
 const RSASSA_PSS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.10");
 const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
+const ECDSA_WITH_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2");
+const SECP256R1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
 const SECP384R1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
 const BASIC_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.19");
 const KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.15");
@@ -125,25 +128,48 @@ impl Cert {
             .map_err(|why| format!("{} is not signed by {}: {why}", self.common_name, issuer.common_name))
     }
 
-    /// Checks an RSA-PSS SHA-384 signature under this certificate's key. The error is half a sentence.
+    /// Checks a signature under this certificate's key: RSA-PSS with SHA-384, or ECDSA P-256 with SHA-256 in
+    /// DER form. The error is half a sentence.
     pub(crate) fn verify(
         &self,
         algorithm: ObjectIdentifier,
         message: &[u8],
         sig: &BitString,
     ) -> Result<(), String> {
-        if algorithm != RSASSA_PSS {
-            return Err(format!("the algorithm is {algorithm}, not RSASSA-PSS"));
-        }
-        let key = self.rsa_key().ok_or_else(|| "the issuer's key is not RSA".to_owned())?;
+        let (key, how): (_, &dyn VerificationAlgorithm) = match algorithm {
+            RSASSA_PSS => (
+                self.rsa_key().ok_or_else(|| "the issuer's key is not RSA".to_owned())?,
+                &signature::RSA_PSS_2048_8192_SHA384,
+            ),
+            ECDSA_WITH_SHA256 => (
+                self.p256_point().ok_or_else(|| "the issuer's key is not on the curve P-256".to_owned())?,
+                &signature::ECDSA_P256_SHA256_ASN1,
+            ),
+            other => {
+                return Err(format!("the algorithm is {other}, not RSASSA-PSS or ECDSA with SHA-256"));
+            }
+        };
         let sig = sig.as_bytes().ok_or_else(|| "the signature is not whole bytes".to_owned())?;
-        UnparsedPublicKey::new(&signature::RSA_PSS_2048_8192_SHA384, key)
+        UnparsedPublicKey::new(how, key)
             .verify(message, sig)
             .map_err(|_| "the signature does not verify".to_owned())
     }
 
-    /// Checks that this certificate may sign others: a CA with a large enough RSA key.
-    pub(crate) fn check_authority(&self, min_bits: usize) -> Result<(), String> {
+    /// Checks that this certificate may sign others, with a large enough RSA key.
+    pub(crate) fn check_rsa_authority(&self, min_bits: usize) -> Result<(), String> {
+        self.check_authority()?;
+        let name = &self.common_name;
+        match self.rsa_bits() {
+            Some(bits) if bits >= min_bits => Ok(()),
+            Some(bits) => {
+                Err(format!("{name} has an RSA key of {bits} bits, at least {min_bits} are needed"))
+            }
+            None => Err(format!("{name} has no RSA key")),
+        }
+    }
+
+    /// Checks that this certificate is marked as one that may sign others.
+    pub(crate) fn check_authority(&self) -> Result<(), String> {
         let tbs = self.parsed.tbs_certificate();
         let name = &self.common_name;
         match tbs.get_extension::<BasicConstraints>() {
@@ -151,16 +177,9 @@ impl Cert {
             _ => return Err(format!("{name} is not marked as a certificate authority")),
         }
         match tbs.get_extension::<KeyUsage>() {
-            Ok(None) => {}
-            Ok(Some((_, usage))) if usage.key_cert_sign() => {}
-            _ => return Err(format!("{name} may not sign certificates")),
-        }
-        match self.rsa_bits() {
-            Some(bits) if bits >= min_bits => Ok(()),
-            Some(bits) => {
-                Err(format!("{name} has an RSA key of {bits} bits, at least {min_bits} are needed"))
-            }
-            None => Err(format!("{name} has no RSA key")),
+            Ok(None) => Ok(()),
+            Ok(Some((_, usage))) if usage.key_cert_sign() => Ok(()),
+            _ => Err(format!("{name} may not sign certificates")),
         }
     }
 
@@ -174,10 +193,19 @@ impl Cert {
 
     /// The uncompressed point of a P-384 key, 97 bytes.
     pub(crate) fn p384_point(&self) -> Option<&[u8]> {
+        self.point(SECP384R1).filter(|point| point.len() == 97)
+    }
+
+    /// The uncompressed point of a P-256 key, 65 bytes.
+    pub(crate) fn p256_point(&self) -> Option<&[u8]> {
+        self.point(SECP256R1).filter(|point| point.len() == 65)
+    }
+
+    fn point(&self, curve: ObjectIdentifier) -> Option<&[u8]> {
         let spki = self.parsed.tbs_certificate().subject_public_key_info();
-        let curve = spki.algorithm.parameters.as_ref()?.decode_as::<ObjectIdentifier>().ok()?;
+        let found = spki.algorithm.parameters.as_ref()?.decode_as::<ObjectIdentifier>().ok()?;
         let point = spki.subject_public_key.as_bytes()?;
-        (spki.algorithm.oid == EC_PUBLIC_KEY && curve == SECP384R1 && point.len() == 97).then_some(point)
+        (spki.algorithm.oid == EC_PUBLIC_KEY && found == curve).then_some(point)
     }
 
     /// The RSA key in PKCS#1 form.
@@ -200,6 +228,16 @@ impl Cert {
         let unused = usize::try_from(modulus.first()?.leading_zeros()).ok()?;
         (modulus.len() * 8).checked_sub(unused)
     }
+}
+
+/// Reads all certificates of a PEM text of at most `max` bytes, in their order. The error is a sentence.
+pub(crate) fn read_pem(pem: &str, max: usize) -> Result<Vec<Cert>, String> {
+    const END: &str = "-----END CERTIFICATE-----";
+    if pem.len() > max {
+        return Err(format!("{} bytes are more than {max}", pem.len()));
+    }
+    let blocks = pem.split_inclusive(END).map(str::trim).filter(|block| !block.is_empty());
+    blocks.map(|block| Cert::read(block.as_bytes())).collect()
 }
 
 /// Where the signed part lies: the first element inside the outer sequence. Certificates and

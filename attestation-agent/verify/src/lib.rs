@@ -2,18 +2,21 @@
 //!
 //! Pure: no files, no network, no clock. Certificates, roots and the time of verification are passed
 //! in, so a verdict can be repeated. [`snp::verify`] turns AMD SEV-SNP evidence into claims,
-//! [`sample::verify`] does so for evidence without hardware, [`appraisal`] compares claims with
+//! [`tdx::verify`] Intel TDX evidence, [`sample::verify`] does so for evidence without hardware, [`appraisal`] compares claims with
 //! reference values.
 //!
 //! It is NOT linked by any daemon of the guest: what a guest thinks of its own evidence is worth
-//! nothing. It is not a general X.509 validator either; it knows the AMD hierarchy only.
+//! nothing. It is not a general X.509 validator either; it knows the hierarchies of AMD and
+//! Intel only.
 #![forbid(unsafe_code)]
 
 pub mod appraisal;
 pub mod sample;
 pub mod snp;
+pub mod tdx;
 
 mod certificate;
+mod crl;
 mod rejection;
 mod roots;
 

@@ -76,7 +76,8 @@ pub enum Rejection {
     #[error("the {name} certificate is valid from {} to {}, the time of verification is {}",
             Utc(*not_before), Utc(*not_after), Utc(*now))]
     Validity {
-        /// Name of the check: `snp.vcek_validity`, `snp.vlek_validity` or `snp.ca_validity`.
+        /// Name of the check: `snp.vcek_validity`, `snp.vlek_validity`, `snp.ca_validity` or
+        /// `tdx.pck_validity`.
         check: &'static str,
         /// Which certificate.
         name: String,
@@ -169,6 +170,79 @@ pub enum Rejection {
         /// Field in the evidence, hex.
         found: String,
     },
+    /// The TDX quote cannot be read.
+    #[error("the TDX quote cannot be read: {why}")]
+    Quote {
+        /// The parser's message.
+        why: String,
+    },
+    /// The chain of the platform's provisioning key (PCK) to a trusted root is broken.
+    #[error("the chain of the platform's certificate (PCK) is broken: {why}")]
+    PckChain {
+        /// Where and how.
+        why: String,
+    },
+    /// Intel revoked the platform's key or the authority that certified it.
+    #[error("the {name} certificate is revoked")]
+    PckRevoked {
+        /// Which certificate.
+        name: String,
+    },
+    /// The report of the quoting enclave (QE) is not signed by the platform's key.
+    #[error("the quoting enclave's report is not signed by the key of the platform's certificate (PCK)")]
+    QeReport,
+    /// The report of the quoting enclave does not name the key that signed the quote.
+    #[error("the quoting enclave's report does not bind the attestation key of this quote")]
+    QeBinding,
+    /// The quote's signature does not verify.
+    #[error("the quote was not signed by its attestation key over these bytes")]
+    QuoteSignature,
+    /// The domain was launched with another init-data digest.
+    #[error("MRCONFIGID is {found}: the init-data that was sent has digest {expected}")]
+    MrConfigId {
+        /// Expected field, hex.
+        expected: String,
+        /// Field in the quote, hex.
+        found: String,
+    },
+    /// The event log cannot be read or does not lead to the registers of the quote.
+    #[error("the event log does not explain the quote: {why}")]
+    EventLog {
+        /// What is wrong.
+        why: String,
+    },
+    /// Collateral that cannot be relied on, or that is for other platforms.
+    #[error("the {what} is unusable: {why}")]
+    Collateral {
+        /// `TCB info`, `QE identity`, `collateral signing chain` or `revocation list`.
+        what: &'static str,
+        /// What is wrong.
+        why: String,
+    },
+    /// The quoting enclave is not Intel's.
+    #[error("the quoting enclave is not the one that Intel's QE identity describes: {why}")]
+    QeIdentity {
+        /// What differs.
+        why: String,
+    },
+    /// The TDX module is not Intel's.
+    #[error("the TDX module is not one that Intel's TCB info describes: {why}")]
+    TdxModule {
+        /// What differs.
+        why: String,
+    },
+    /// Security versions below every level that Intel rates.
+    #[error("no TCB level of the {what} fits: its security versions are too low")]
+    TcbUnsupported {
+        /// `platform`, `TDX module` or `quoting enclave`.
+        what: &'static str,
+    },
+    /// Intel revoked the level that the machine is at.
+    #[error("the TCB level of the machine is revoked ({advisories})")]
+    TcbRevoked {
+        /// Identifiers of Intel's advisories, or `no advisory`.
+        advisories: String,
+    },
 }
 
 impl Rejection {
@@ -195,9 +269,23 @@ impl Rejection {
             Rejection::Vmpl { .. } => "snp.vmpl",
             Rejection::NothingExpected { .. } => "expectation.missing",
             Rejection::ReportData { tee: Tee::Sample, .. } => "sample.report_data",
+            Rejection::ReportData { tee: Tee::Tdx, .. } => "tdx.report_data",
             Rejection::ReportData { tee: Tee::SampleDevice, .. } => "sampledevice.report_data",
             Rejection::ReportData { .. } => "snp.report_data",
             Rejection::InitData { .. } => "snp.init_data",
+            Rejection::Quote { .. } => "tdx.quote",
+            Rejection::PckChain { .. } => "tdx.pck_chain",
+            Rejection::PckRevoked { .. } => "tdx.pck_revoked",
+            Rejection::QeReport => "tdx.qe_report",
+            Rejection::QeBinding => "tdx.qe_binding",
+            Rejection::QuoteSignature => "tdx.signature",
+            Rejection::MrConfigId { .. } => "tdx.init_data",
+            Rejection::EventLog { .. } => "tdx.eventlog",
+            Rejection::Collateral { .. } => "tdx.collateral",
+            Rejection::QeIdentity { .. } => "tdx.qe_identity",
+            Rejection::TdxModule { .. } => "tdx.module",
+            Rejection::TcbUnsupported { .. } => "tdx.tcb_unsupported",
+            Rejection::TcbRevoked { .. } => "tdx.tcb_revoked",
         }
     }
 
@@ -223,7 +311,7 @@ impl Rejection {
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
-            Rejection::Format { .. } => {
+            Rejection::Format { .. } | Rejection::Quote { .. } => {
                 "check that the guest's agent sends evidence of the TEE that it names"
             }
             Rejection::Version { .. } => {
@@ -242,18 +330,22 @@ impl Rejection {
             Rejection::Certificate { .. } | Rejection::LeafName { .. } | Rejection::ProductName { .. } => {
                 "let the host's administrator renew the certificate table; it does not fit this machine"
             }
-            Rejection::Chain { .. } => {
+            Rejection::Chain { .. } | Rejection::PckChain { .. } => {
                 "the evidence is signed under a root that is not trusted here: an emulator or a forgery; for \
                  an emulator pass its test roots to the verifier by name"
             }
             Rejection::Validity { .. } => {
                 "check the verifier's clock, then let the host's administrator renew the certificate"
             }
-            Rejection::Revoked { .. } => {
+            Rejection::Revoked { .. } | Rejection::PckRevoked { .. } => {
                 "the key is compromised: do not trust machines with it, ask the host's provider"
             }
             Rejection::Crl { .. } => "fetch the revocation list from AMD again, or remove it",
-            Rejection::SignatureAlgorithm { .. } | Rejection::Signature { .. } => {
+            Rejection::SignatureAlgorithm { .. }
+            | Rejection::Signature { .. }
+            | Rejection::QeReport
+            | Rejection::QeBinding
+            | Rejection::QuoteSignature => {
                 "the report was changed on its way or was signed by another chip; collect new evidence, and \
                  check the host if it happens again"
             }
@@ -270,7 +362,23 @@ impl Rejection {
                 "the evidence belongs to another session (replayed or mixed up), or guest and server hash \
                  different data"
             }
-            Rejection::InitData { .. } => {
+            Rejection::EventLog { .. } => {
+                "collect new evidence; if it happens again, something measures into the registers without \
+                 writing to the log"
+            }
+            Rejection::Collateral { .. } => {
+                "fetch TCB info, QE identity and their issuer chain for this FMSPC from \
+                 api.trustedservices.intel.com again, unchanged to the byte; this verifier uses no network"
+            }
+            Rejection::QeIdentity { .. } | Rejection::TdxModule { .. } => {
+                "check the host: its attestation software or TDX module was not signed by Intel, or the \
+                 collateral is older than it"
+            }
+            Rejection::TcbUnsupported { .. } | Rejection::TcbRevoked { .. } => {
+                "let the host's administrator update BIOS, microcode and TDX module, and renew the \
+                 platform's certificate (PCK)"
+            }
+            Rejection::InitData { .. } | Rejection::MrConfigId { .. } => {
                 "launch the machine with the digest of the init-data that it uses, or correct the init-data \
                  document"
             }

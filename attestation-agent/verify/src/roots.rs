@@ -1,13 +1,15 @@
-//! The roots of trust: AMD's certificates, built in and pinned, and test roots by explicit request.
+//! The roots of trust: AMD's certificates, built in and pinned, Intel's root, pinned, and test roots by
+//! explicit request.
 //!
 //! An ARK counts as AMD's only when its SHA-256 equals the pin below (AMD publication 57230; fetched from
-//! `kdsintf.amd.com`). Verdicts under test roots are flagged. Roots are NEVER taken from evidence.
+//! `kdsintf.amd.com`). Intel's root travels in every quote and in every collateral chain, so its digest
+//! suffices here. Verdicts under test roots are flagged. Trust is NEVER taken from evidence.
 
 use std::fmt;
 
 use cc_evidence::snp::Product;
 
-use crate::certificate::Cert;
+use crate::certificate::{Cert, read_pem};
 
 /// Longest text of test roots that is read, in bytes.
 const MAX_PEM_LEN: usize = 256 * 1024;
@@ -18,6 +20,13 @@ const PINS: [(Product, &str); 3] = [
     (Product::Genoa, "4c6598d19c18719c5dfd4a7d335f674e5bfe1d8f800cea2cf270c10d103db2f1"),
     (Product::Turin, "1f084161a44bb6d93778a904877d4819cafa5d05ef4193b2ded9dd9c73dd3f6a"),
 ];
+
+/// SHA-256 of Intel's root certificate in DER
+/// (`https://certificates.trustedservices.intel.com/Intel_SGX_Provisioning_Certification_RootCA.cer`).
+const INTEL_PIN: &str = "44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3";
+
+/// Common name of Intel's root.
+pub(crate) const INTEL_ROOT_NAME: &str = "Intel SGX Root CA";
 
 macro_rules! vendor_set {
     ($product:ident, $name:literal) => {
@@ -35,26 +44,34 @@ macro_rules! vendor_set {
 #[derive(Clone)]
 pub struct TrustRoots {
     sets: Vec<RootSet>,
+    /// Digests of test roots with Intel's name.
+    intel_test: Vec<[u8; 32]>,
 }
 
 impl TrustRoots {
-    /// AMD's roots for Milan, Genoa and Turin, and nothing else.
+    /// AMD's roots for Milan, Genoa and Turin, Intel's root, and nothing else.
     #[must_use]
     pub fn vendor() -> Self {
         TrustRoots {
             sets: vec![vendor_set!(Milan, "milan"), vendor_set!(Genoa, "genoa"), vendor_set!(Turin, "turin")],
+            intel_test: Vec::new(),
         }
     }
 
     /// Adds test authorities, for an emulator: PEM with ASK, ARK and, for VLEKs, ASVK of one or more
-    /// products. Common names decide which is which: `SEV-Milan`, `ARK-Milan`, `SEV-VLEK-Milan`.
-    /// RSA keys of 2048 bits suffice here; AMD's have 4096.
+    /// products, or a root for TDX. Common names decide which is which: `SEV-Milan`, `ARK-Milan`,
+    /// `SEV-VLEK-Milan`, `Intel SGX Root CA`. RSA keys of 2048 bits suffice here; AMD's have 4096.
     ///
     /// # Errors
     /// [`InvalidRoots`] when the text is not such a set or its signatures do not verify.
     pub fn with_test_roots(mut self, pem: &str) -> Result<Self, InvalidRoots> {
-        let certs = read_pem(pem)?;
+        let certs = read_pem(pem, MAX_PEM_LEN).map_err(InvalidRoots::new)?;
         let mut used = 0;
+        for root in certs.iter().filter(|cert| cert.common_name() == INTEL_ROOT_NAME) {
+            check_intel_root(root).map_err(InvalidRoots::new)?;
+            self.intel_test.push(root.sha256());
+            used += 1;
+        }
         for product in Product::ALL {
             let named = |name: String| -> Result<Option<Vec<u8>>, InvalidRoots> {
                 let mut found = certs.iter().filter(|cert| cert.common_name() == name);
@@ -83,7 +100,8 @@ impl TrustRoots {
         }
         if used == 0 || used != certs.len() {
             return Err(InvalidRoots::new(format!(
-                "{used} of {} certificates have a common name like ARK-Milan, SEV-Milan or SEV-VLEK-Milan",
+                "{used} of {} certificates have a common name like ARK-Milan, SEV-Milan, SEV-VLEK-Milan or \
+                 {INTEL_ROOT_NAME}",
                 certs.len()
             )));
         }
@@ -93,7 +111,22 @@ impl TrustRoots {
     /// Whether test roots were added.
     #[must_use]
     pub fn has_test_roots(&self) -> bool {
-        self.sets.iter().any(|set| set.test)
+        !self.intel_test.is_empty() || self.sets.iter().any(|set| set.test)
+    }
+
+    /// Whether `root` (DER) is trusted to vouch for Intel's platforms, and then whether it is a test root.
+    /// The error is a sentence.
+    pub(crate) fn check_intel(&self, root: &Cert) -> Result<IntelRoot, String> {
+        let digest = root.sha256();
+        let kind = if hex::encode(digest) == INTEL_PIN {
+            IntelRoot::Vendor
+        } else if self.intel_test.contains(&digest) {
+            IntelRoot::Test
+        } else {
+            return Err(format!("the root has SHA-256 {}, not Intel's", hex::encode(digest)));
+        };
+        check_intel_root(root)?;
+        Ok(kind)
     }
 
     pub(crate) fn sets(&self) -> &[RootSet] {
@@ -103,8 +136,10 @@ impl TrustRoots {
 
 impl fmt::Debug for TrustRoots {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = self.sets.iter().map(|set| (set.product, if set.test { "test" } else { "AMD" }));
-        f.debug_list().entries(names).finish()
+        let amd =
+            self.sets.iter().map(|set| format!("{} {}", if set.test { "test" } else { "AMD" }, set.product));
+        let intel = self.intel_test.iter().map(|_| "test TDX".to_owned());
+        f.debug_list().entries(amd).entry(&"Intel").entries(intel).finish()
     }
 }
 
@@ -129,8 +164,23 @@ impl InvalidRoots {
     /// The next step for the operator.
     #[must_use]
     pub fn hint(&self) -> String {
-        "pass the PEM file that the emulator wrote at its start: ASK, ARK and optionally ASVK".to_owned()
+        "pass the PEM file that the emulator wrote at its start: ASK, ARK and optionally ASVK, or the root of \
+         TDX"
+            .to_owned()
     }
+}
+
+/// Whose root it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum IntelRoot {
+    Vendor,
+    Test,
+}
+
+/// What must hold of a root besides its digest.
+fn check_intel_root(root: &Cert) -> Result<(), String> {
+    root.check_authority()?;
+    root.check_issued_by(root)
 }
 
 /// The authorities of one product, as DER.
@@ -171,23 +221,14 @@ impl RootSet {
             return Err(format!("ARK-{product} has SHA-256 {}, not AMD's", hex::encode(ark.sha256())));
         }
         let min_bits = if self.test { 2048 } else { 4096 };
-        ark.check_authority(min_bits)?;
+        ark.check_rsa_authority(min_bits)?;
         ark.check_issued_by(&ark)?;
         for cert in [Some(&ask), asvk.as_ref()].into_iter().flatten() {
-            cert.check_authority(min_bits)?;
+            cert.check_rsa_authority(min_bits)?;
             cert.check_issued_by(&ark)?;
         }
         Ok(Authorities { ark, ask, asvk })
     }
-}
-
-fn read_pem(pem: &str) -> Result<Vec<Cert>, InvalidRoots> {
-    const END: &str = "-----END CERTIFICATE-----";
-    if pem.len() > MAX_PEM_LEN {
-        return Err(InvalidRoots::new(format!("{} bytes are more than {MAX_PEM_LEN}", pem.len())));
-    }
-    let blocks = pem.split_inclusive(END).map(str::trim).filter(|block| !block.is_empty());
-    blocks.map(|block| Cert::read(block.as_bytes()).map_err(InvalidRoots::new)).collect()
 }
 
 #[cfg(test)]
@@ -210,7 +251,7 @@ mod tests {
 
     #[test]
     fn another_products_ark_is_refused() {
-        let TrustRoots { mut sets } = TrustRoots::vendor();
+        let TrustRoots { mut sets, .. } = TrustRoots::vendor();
         sets[0].ark = sets[1].ark.clone();
         let why = sets[0].authorities().unwrap_err();
         assert!(why.contains("ARK-Genoa"), "{why}");
@@ -218,7 +259,7 @@ mod tests {
 
     #[test]
     fn every_flipped_byte_of_a_built_in_root_is_noticed() {
-        let TrustRoots { sets } = TrustRoots::vendor();
+        let TrustRoots { sets, .. } = TrustRoots::vendor();
         for index in (0..sets[0].ark.len()).step_by(7) {
             let mut set = sets[0].clone();
             set.ark[index] ^= 1;

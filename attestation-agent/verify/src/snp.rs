@@ -15,7 +15,6 @@ use crate::{Rejection, TrustRoots};
 
 mod chain;
 mod claims;
-mod crl;
 mod leaf;
 
 pub use chain::{ChainReport, LinkReport, verify_chain};

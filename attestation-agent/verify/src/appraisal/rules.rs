@@ -1,6 +1,6 @@
 //! The rule table: which claim is compared with which reference value, and what that is worth.
 //!
-//! Values: executables 3 approved, 33 unrecognized; hardware 2 genuine, 97 unrecognized; configuration 2
+//! Values: executables 3 approved, 4 approved as far as the boot chain goes, 33 unrecognized; hardware 2 genuine, 97 unrecognized; configuration 2
 //! approved, 3 no known weakness, 36 unknown. Numbers of AR4SI, choices of Trustee's default CPU policy.
 
 use cc_evidence::Tee;
@@ -9,6 +9,8 @@ use serde_json::Value;
 use super::{ReferenceValues, TrustVector};
 
 const APPROVED_BOOT: i8 = 3;
+/// The registers fit, but kernel and parameters are not compared one by one.
+const APPROVED_REGISTERS: i8 = 4;
 const UNRECOGNIZED_CODE: i8 = 33;
 const GENUINE: i8 = 2;
 const UNRECOGNIZED_HARDWARE: i8 = 97;
@@ -27,6 +29,11 @@ enum Rule {
     AtLeast { claim: &'static str, reference: &'static str },
     /// The claim is `false`.
     Off { claim: &'static str },
+    /// The claim is this text, whatever the reference values say.
+    Is { claim: &'static str, text: &'static str },
+    /// The event log has a record of this type whose details name this thing and whose SHA-384 digest
+    /// equals the reference value. The name in a record is nobody's proof; the digest is what counts.
+    Measured { type_name: &'static str, detail: &'static str, name: &'static str, reference: &'static str },
 }
 
 const SNP_EXECUTABLES: [Rule; 1] =
@@ -49,6 +56,39 @@ const SNP_CONFIGURATION: [Rule; 6] = [
     Rule::Equal { claim: "policy_abi_minor", reference: "snp_guest_abi_minor" },
     Rule::Equal { claim: "policy_single_socket", reference: "snp_single_socket" },
     Rule::Equal { claim: "policy_smt_allowed", reference: "snp_smt_allowed" },
+];
+
+const TDX_REGISTERS: [Rule; 2] = [
+    Rule::Listed { claim: "quote.body.rtmr_1", reference: "rtmr_1" },
+    Rule::Listed { claim: "quote.body.rtmr_2", reference: "rtmr_2" },
+];
+
+const TDX_KERNEL: [Rule; 2] = [
+    Rule::Measured {
+        type_name: "EV_EFI_BOOT_SERVICES_APPLICATION",
+        detail: "device_paths",
+        name: "File(kernel)",
+        reference: "tdvfkernel",
+    },
+    Rule::Measured {
+        type_name: "EV_EVENT_TAG",
+        detail: "string",
+        name: "LOADED_IMAGE::LoadOptions",
+        reference: "tdvfkernelparams",
+    },
+];
+
+const TDX_HARDWARE: [Rule; 5] = [
+    Rule::Listed { claim: "quote.body.mr_td", reference: "mr_td" },
+    Rule::Is { claim: "quote.header.tee_type", text: "81000000" },
+    Rule::Is { claim: "quote.header.vendor_id", text: "939a7233f79c4ca9940a0db3957f0607" },
+    Rule::Is { claim: "tcb_status", text: "UpToDate" },
+    Rule::Is { claim: "collateral_expiration_status", text: "0" },
+];
+
+const TDX_CONFIGURATION: [Rule; 2] = [
+    Rule::Off { claim: "td_attributes.debug" },
+    Rule::Listed { claim: "quote.body.xfam", reference: "xfam" },
 ];
 
 const SAMPLE_EXECUTABLES: [Rule; 1] = [Rule::Listed { claim: "launch_digest", reference: "launch_digest" }];
@@ -96,6 +136,23 @@ impl<'a> Rules<'a> {
         }
     }
 
+    pub(super) fn tdx(&mut self) -> TrustVector {
+        let hardware = self.all("hardware", &TDX_HARDWARE);
+        let configuration = self.all("configuration", &TDX_CONFIGURATION);
+        TrustVector {
+            executables: if !self.all("executables", &TDX_REGISTERS) {
+                UNRECOGNIZED_CODE
+            } else if self.all("executables", &TDX_KERNEL) {
+                APPROVED_BOOT
+            } else {
+                APPROVED_REGISTERS
+            },
+            hardware: if hardware { GENUINE } else { UNRECOGNIZED_HARDWARE },
+            configuration: if configuration { APPROVED_CONFIGURATION } else { UNKNOWN_CONFIGURATION },
+            ..TrustVector::default()
+        }
+    }
+
     pub(super) fn sample(&mut self) -> TrustVector {
         let executables = self.all("executables", &SAMPLE_EXECUTABLES);
         let hardware = self.all("hardware", &SAMPLE_HARDWARE);
@@ -136,6 +193,28 @@ impl<'a> Rules<'a> {
                 Value::Bool(false) => Ok(()),
                 found => Err(format!("{claim} is {}, it must be false", show(found))),
             },
+            Rule::Is { claim, text } => {
+                let found = self.claim(claim)?;
+                ensure(found == text, || format!("{claim} is {}, it must be {text}", show(found)))
+            }
+            Rule::Measured { type_name, detail, name, reference } => {
+                let expected = self.references.0.get(reference).ok_or_else(|| {
+                    format!("{name} is not compared, there is no reference value {reference}")
+                })?;
+                let events = self.claims.get("uefi_event_logs").and_then(Value::as_array);
+                let found = events.into_iter().flatten().any(|event| {
+                    is_extended(event)
+                        && event.get("type_name").is_some_and(|found| found == type_name)
+                        && event
+                            .get("details")
+                            .and_then(|all| all.get(detail))
+                            .is_some_and(|found| names(found, name))
+                        && has_digest(event, expected)
+                });
+                ensure(found, || {
+                    format!("the event log has no record of {name} with reference value {reference}")
+                })
+            }
             Rule::Listed { claim, reference } => {
                 let (found, expected) = self.pair(claim, reference)?;
                 let listed = expected.as_array().is_some_and(|list| list.iter().any(|one| equal(one, found)));
@@ -183,6 +262,24 @@ fn equal(a: &Value, b: &Value) -> bool {
         (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),
         _ => a == b,
     }
+}
+
+/// Whether a record went into a run-time register: those of index 0 are bound to nothing.
+fn is_extended(event: &Value) -> bool {
+    event.get("index").and_then(Value::as_u64).is_some_and(|index| (1..=4).contains(&index))
+}
+
+/// Whether a detail of a record is this text or a list with it.
+fn names(detail: &Value, name: &str) -> bool {
+    detail == name || detail.as_array().is_some_and(|list| list.iter().any(|one| one == name))
+}
+
+/// Whether a record was measured with this SHA-384 digest; digests of other algorithms extended nothing.
+fn has_digest(event: &Value, expected: &Value) -> bool {
+    let digests = event.get("digests").and_then(Value::as_array);
+    digests.into_iter().flatten().any(|digest| {
+        digest.get("alg").is_some_and(|alg| alg == "SHA-384") && digest.get("digest") == Some(expected)
+    })
 }
 
 /// A value for people: texts without quotation marks.

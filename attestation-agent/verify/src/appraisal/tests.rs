@@ -119,9 +119,90 @@ fn sample_rules() {
     assert_eq!(numbers(&appraise(Tee::Sample, &claims, &ReferenceValues::default())), (33, 97, 2));
 }
 
+fn tdx_claims() -> Value {
+    let event = |index, type_name, details, alg, digest| {
+        json!({ "index": index, "type_name": type_name, "details": details,
+                "digests": [{ "alg": alg, "digest": digest }], "digest_matches_event": false })
+    };
+    json!({
+        "quote": {
+            "header": { "tee_type": "81000000", "vendor_id": "939a7233f79c4ca9940a0db3957f0607" },
+            "body": { "mr_td": "7d", "rtmr_1": "01", "rtmr_2": "02", "xfam": "e702060000000000" },
+        },
+        "td_attributes": { "debug": false },
+        "tcb_status": "UpToDate",
+        "collateral_expiration_status": "0",
+        "uefi_event_logs": [
+            event(2, "EV_EFI_BOOT_SERVICES_APPLICATION", json!({ "device_paths": ["X", "File(kernel)"] }),
+                  "SHA-384", "aa"),
+            event(3, "EV_EVENT_TAG", json!({ "string": "LOADED_IMAGE::LoadOptions" }), "SHA-384", "bb"),
+            // Neither was measured into a register: index 0, and another algorithm.
+            event(0, "EV_EVENT_TAG", json!({ "string": "LOADED_IMAGE::LoadOptions" }), "SHA-384", "cc"),
+            event(3, "EV_EVENT_TAG", json!({ "string": "LOADED_IMAGE::LoadOptions" }), "SM3", "dd"),
+        ],
+    })
+}
+
+fn tdx_references() -> Value {
+    json!({ "mr_td": ["7d"], "rtmr_1": ["01"], "rtmr_2": ["02"], "xfam": ["e702060000000000"],
+            "tdvfkernel": "aa", "tdvfkernelparams": "bb" })
+}
+
+#[test]
+fn tdx_with_matching_references_is_affirming() {
+    let appraisal = appraise(Tee::Tdx, &tdx_claims(), &references(&tdx_references()));
+    assert_eq!(numbers(&appraisal), (3, 2, 2));
+    assert_eq!((appraisal.status(), appraisal.reasons), (Status::Affirming, vec![]));
+}
+
+#[test]
+fn each_tdx_reference_value_matters_and_is_named() {
+    let rows = [
+        ("mr_td", json!(["7e"]), (3, 97, 2), "hardware: quote.body.mr_td 7d is not in"),
+        ("rtmr_1", json!([]), (33, 2, 2), "executables: quote.body.rtmr_1 01 is not in"),
+        ("rtmr_2", json!("02"), (33, 2, 2), "executables: quote.body.rtmr_2 02 is not in"),
+        ("xfam", json!(["00"]), (3, 2, 36), "configuration: quote.body.xfam"),
+        ("tdvfkernel", json!("bb"), (4, 2, 2), "executables: the event log has no record of File(kernel)"),
+        ("tdvfkernel", json!(["aa"]), (4, 2, 2), "with reference value tdvfkernel"),
+        ("tdvfkernelparams", json!("cc"), (4, 2, 2), "no record of LOADED_IMAGE::LoadOptions"),
+        ("tdvfkernelparams", json!("dd"), (4, 2, 2), "no record of LOADED_IMAGE::LoadOptions"),
+    ];
+    for (name, value, expected, reason) in rows {
+        let mut payload = tdx_references();
+        payload[name] = value;
+        let appraisal = appraise(Tee::Tdx, &tdx_claims(), &references(&payload));
+        assert_eq!(numbers(&appraisal), expected, "{name}");
+        assert!(appraisal.reasons[0].contains(reason), "{:?}", appraisal.reasons);
+    }
+    let nothing = appraise(Tee::Tdx, &tdx_claims(), &ReferenceValues::default());
+    assert_eq!(numbers(&nothing), (33, 97, 36));
+}
+
+#[test]
+fn each_tdx_claim_matters() {
+    let rows = [
+        ("/quote/header/tee_type", json!("00000000"), (3, 97, 2)),
+        ("/quote/header/vendor_id", json!("00"), (3, 97, 2)),
+        ("/tcb_status", json!("Unverified"), (3, 97, 2)),
+        ("/tcb_status", json!("OutOfDate"), (3, 97, 2)),
+        ("/collateral_expiration_status", json!("1"), (3, 97, 2)),
+        ("/td_attributes/debug", json!(true), (3, 2, 36)),
+        ("/uefi_event_logs", json!(null), (4, 2, 2)),
+    ];
+    for (path, value, expected) in rows {
+        let mut claims = tdx_claims();
+        *claims.pointer_mut(path).unwrap() = value;
+        let appraisal = appraise(Tee::Tdx, &claims, &references(&tdx_references()));
+        assert_eq!(numbers(&appraisal), expected, "{path}: {:?}", appraisal.reasons);
+    }
+    let mut claims = tdx_claims();
+    claims.as_object_mut().unwrap().remove("collateral_expiration_status");
+    assert_eq!(appraise(Tee::Tdx, &claims, &references(&tdx_references())).status(), Status::Contraindicated);
+}
+
 #[test]
 fn other_tees_have_no_rules() {
-    for tee in Tee::ALL.into_iter().filter(|tee| !matches!(tee, Tee::Snp | Tee::Sample)) {
+    for tee in Tee::ALL.into_iter().filter(|tee| !matches!(tee, Tee::Snp | Tee::Tdx | Tee::Sample)) {
         let appraisal = appraise(tee, &json!({}), &ReferenceValues::default());
         assert_eq!((numbers(&appraisal), appraisal.status()), ((33, 97, 36), Status::Contraindicated));
         assert_eq!(appraisal.reasons.len(), 3);

@@ -5,7 +5,7 @@ use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{KeyPair as _, RSA_PSS_SHA384, RsaKeyPair};
 use base64::Engine as _;
 
-use crate::der_writer::{bit_string, extension, ia5, integer, name, oid, sequence, tlv, utc_time};
+use crate::der_writer::{bit_string, extension, integer, name, oid, sequence, tlv, utc_time};
 
 /// The time of verification in these tests: 2026-01-01.
 pub(crate) const NOW: u64 = 1_767_225_600;
@@ -76,7 +76,7 @@ impl LeafSpec {
         const AMD: &str = "1.3.6.1.4.1.3704.1";
         let mut extensions = vec![
             extension(&format!("{AMD}.1"), false, &integer(0)),
-            extension(&format!("{AMD}.2"), false, &ia5(self.product_name)),
+            extension(&format!("{AMD}.2"), false, &tlv(0x16, self.product_name.as_bytes())),
         ];
         for (suffix, level) in ["3.1", "3.2", "3.3", "3.8"].into_iter().zip(self.levels) {
             extensions

@@ -31,10 +31,6 @@ pub(crate) fn bit_string(bytes: &[u8]) -> Vec<u8> {
     tlv(0x03, &[&[0], bytes].concat())
 }
 
-pub(crate) fn ia5(text: &str) -> Vec<u8> {
-    tlv(0x16, text.as_bytes())
-}
-
 /// Seconds since 1970, before the year 2050.
 pub(crate) fn utc_time(seconds: u64) -> Vec<u8> {
     UtcTime::from_unix_duration(std::time::Duration::from_secs(seconds)).unwrap().to_der().unwrap()
