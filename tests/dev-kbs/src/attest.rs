@@ -12,8 +12,11 @@ use std::collections::BTreeMap;
 use cc_crypto::PublicJwk;
 use cc_evidence::initdata::InitData;
 use cc_evidence::snp::SnpEvidence;
+use cc_evidence::tdx::{Quote, TdxEvidence};
 use cc_evidence::{Tee, binding};
+use cc_verify::Rejection;
 use cc_verify::appraisal::{ReferenceValues, appraise};
+use cc_verify::tdx::Collateral;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -194,7 +197,7 @@ fn document(member: InitDataMember) -> Result<InitData, Error> {
 /// Whether this server verifies evidence of `tee`; else why not.
 fn supported(tee: Tee, rules: &Rules) -> Result<(), String> {
     match tee {
-        Tee::Snp => Ok(()),
+        Tee::Snp | Tee::Tdx => Ok(()),
         Tee::Sample | Tee::SampleDevice if rules.allow_sample => Ok(()),
         Tee::Sample | Tee::SampleDevice => Err(format!(
             "{tee} evidence proves nothing and is refused: this server runs without --allow-sample"
@@ -215,21 +218,52 @@ fn verify(tee: Tee, evidence: &str, expected: &Expected<'_>, rules: &Rules) -> R
     let failed = |check: &str, why: &dyn std::fmt::Display| refused(format!("evidence: {check}: {why}"));
     supported(tee, rules).map_err(|why| failed(tee.as_str(), &why))?;
     let digest = expected.init_data.map(InitData::digest);
-    if tee == Tee::Snp {
-        let evidence = SnpEvidence::from_json(evidence).map_err(|error| failed("snp", &error))?;
-        let expectation = cc_verify::snp::Expectation {
-            report_data: expected.report_data,
-            init_data_digest: digest.as_deref(),
-            now: expected.now,
-            extra_certs: &[],
-        };
-        let claims = cc_verify::snp::verify(&evidence, &rules.roots, &expectation)
-            .map_err(|rejection| failed(rejection.check(), &rejection))?;
-        return object(claims);
+    match tee {
+        Tee::Snp => {
+            let evidence = SnpEvidence::from_json(evidence).map_err(|error| failed("snp", &error))?;
+            let expectation = cc_verify::snp::Expectation {
+                report_data: expected.report_data,
+                init_data_digest: digest.as_deref(),
+                now: expected.now,
+                extra_certs: &[],
+            };
+            cc_verify::snp::verify(&evidence, &rules.roots, &expectation).map(object)
+        }
+        Tee::Tdx => {
+            let evidence = TdxEvidence::from_json(evidence).map_err(|error| failed("tdx", &error))?;
+            let expectation = cc_verify::tdx::Expectation {
+                report_data: expected.report_data,
+                init_data_digest: digest.as_deref(),
+                now: expected.now,
+            };
+            collateral_for(&evidence, rules, expected.now)
+                .and_then(|collateral| {
+                    cc_verify::tdx::verify(&evidence, &rules.roots, collateral, &expectation)
+                })
+                .map(object)
+        }
+        _ => cc_verify::sample::verify(tee, evidence, expected.report_data, digest.as_deref()).map(object),
     }
-    let claims = cc_verify::sample::verify(tee, evidence, expected.report_data, digest.as_deref())
-        .map_err(|rejection| failed(rejection.check(), &rejection))?;
-    object(claims)
+    .map_err(|rejection| failed(rejection.check(), &rejection))?
+}
+
+/// The collateral about the platform that made `evidence`, if there is any.
+fn collateral_for<'a>(
+    evidence: &TdxEvidence,
+    rules: &'a Rules,
+    now: u64,
+) -> Result<Option<&'a Collateral>, Rejection> {
+    let quote = Quote::parse(&evidence.quote).map_err(|error| Rejection::Quote { why: error.to_string() })?;
+    // Which platform it is, a genuine quote alone can tell.
+    let fmspc = cc_verify::tdx::verify_quote(&quote, &rules.roots, now)?.pck().fmspc;
+    let collateral = rules.collateral.about(fmspc);
+    if collateral.is_none() {
+        tracing::warn!(
+            fmspc = hex::encode_upper(fmspc),
+            "no collateral (--collateral) is about this TDX platform: it does not count as up to date"
+        );
+    }
+    Ok(collateral)
 }
 
 fn object(claims: impl Serialize) -> Result<Value, Error> {
@@ -257,6 +291,7 @@ mod tests {
     fn rules() -> Rules {
         Rules {
             roots: TrustRoots::vendor(),
+            collateral: crate::collateral::CollateralStore::default(),
             allow_sample: false,
             hash_algorithm: None,
             token_lifetime: Duration::ZERO,

@@ -11,6 +11,7 @@ use cc_verify::TrustRoots;
 use clap::{Args, Parser, Subcommand};
 
 use crate::Error;
+use crate::collateral::CollateralStore;
 use crate::server::Rules;
 
 /// Largest file of test roots that is read, in bytes.
@@ -64,6 +65,10 @@ pub struct Serve {
     /// Also trust the roots in this PEM file, such as the TEE emulator's. Only on a loopback address.
     #[arg(long, value_name = "FILE")]
     pub test_roots: Option<PathBuf>,
+    /// Collateral for TDX: tcbInfo.json, qeIdentity.json, tcb-signing-chain.pem and revocation lists (*.crl) as Intel's
+    /// service gives them, or directories with such sets. Without it no TDX machine counts as up to date.
+    #[arg(long, value_name = "DIR")]
+    pub collateral: Option<PathBuf>,
     /// Accept the sample TEE, whose evidence anyone can write.
     #[arg(long)]
     pub allow_sample: bool,
@@ -98,7 +103,7 @@ impl Serve {
     ///
     /// # Errors
     /// [`Error::Options`] when test roots meet an address that others can reach or cannot be read as certificates,
-    /// [`Error::State`] when their file cannot be read.
+    /// [`Error::State`] when their file cannot be read; [`Error::Options`] when the collateral cannot be used.
     pub fn rules(&self) -> Result<Rules, Error> {
         let mut roots = TrustRoots::vendor();
         if let Some(path) = &self.test_roots {
@@ -125,6 +130,12 @@ impl Serve {
         }
         Ok(Rules {
             roots,
+            collateral: self
+                .collateral
+                .as_deref()
+                .map(CollateralStore::read)
+                .transpose()?
+                .unwrap_or_default(),
             allow_sample: self.allow_sample,
             hash_algorithm: self.hash_algorithm,
             token_lifetime: Duration::from_secs(self.token_lifetime),

@@ -143,7 +143,11 @@ impl Module {
             .and_then(Value::as_object)
             .and_then(|evidence| evidence.iter().find(|(name, _)| name.parse::<Tee>().is_ok()));
         let measurement = tee
-            .and_then(|(_, claims)| claims.get("measurement").or_else(|| claims.get("launch_digest")))
+            .and_then(|(_, claims)| {
+                ["/measurement", "/quote/body/mr_td", "/launch_digest"]
+                    .iter()
+                    .find_map(|path| claims.pointer(path))
+            })
             .and_then(Value::as_str)
             .map(str::to_owned);
         let reasons = module.get(REASONS).and_then(|list| Vec::deserialize(list).ok()).unwrap_or_default();

@@ -8,7 +8,7 @@
 //! | Module | Concern |
 //! |---|---|
 //! | [`config`], [`server`], [`listen`], [`tls`] | options, routes, connections |
-//! | [`session`], [`attest`], [`ear`], [`token`] | from challenge to token |
+//! | [`session`], [`attest`], [`collateral`], [`ear`], [`token`] | from challenge to token |
 //! | [`policy`], [`resource`], [`mod@reference`], [`admin`] | who gets what, and who decides |
 //! | [`store`], [`state`], [`error`], [`clock`] | ground |
 #![forbid(unsafe_code)]
@@ -16,6 +16,7 @@
 pub mod admin;
 pub mod attest;
 pub mod clock;
+pub mod collateral;
 pub mod config;
 pub mod ear;
 pub mod error;

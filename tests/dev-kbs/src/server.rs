@@ -26,6 +26,7 @@ use crate::Error;
 use crate::admin::{Admin, bearer};
 use crate::attest::{self, Attestation};
 use crate::clock::unix_now;
+use crate::collateral::CollateralStore;
 use crate::ear;
 use crate::error::UpstreamStatus;
 use crate::policy::{self, Policy};
@@ -48,6 +49,8 @@ const PREFIX: &str = "/kbs/v0/";
 pub struct Rules {
     /// Whose certificates make evidence genuine.
     pub roots: TrustRoots,
+    /// What says whether a TDX platform is up to date.
+    pub collateral: CollateralStore,
     /// Whether the sample TEE counts.
     pub allow_sample: bool,
     /// The hash to select in challenges, if any.

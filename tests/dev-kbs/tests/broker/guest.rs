@@ -13,6 +13,7 @@ use cc_evidence::{HashAlgorithm, binding, sample};
 use cc_verify::TrustRoots;
 use dev_kbs::admin::Admin;
 use dev_kbs::clock::unix_now;
+use dev_kbs::collateral::CollateralStore;
 use dev_kbs::server::{Kbs, Rules};
 use dev_kbs::state::StateDir;
 use http_body_util::BodyExt as _;
@@ -23,6 +24,7 @@ use tower::ServiceExt as _;
 pub(crate) fn rules() -> Rules {
     Rules {
         roots: TrustRoots::vendor(),
+        collateral: CollateralStore::default(),
         allow_sample: true,
         hash_algorithm: None,
         token_lifetime: Duration::from_secs(300),

@@ -7,3 +7,4 @@ mod program;
 mod protocol;
 mod resources;
 mod snp;
+mod tdx;
