@@ -7,7 +7,7 @@ use cc_tests::stack::{Options, Part, Stack};
 use crate::{REST_PATH, SECRET, code, stack};
 
 /// Replaces the machine by another one, whose data hub has no session yet, and asks for the secret.
-fn ask_as(stack: &mut Stack, machine: &Machine) -> curl::Answer {
+pub(crate) fn ask_as(stack: &mut Stack, machine: &Machine) -> curl::Answer {
     stack.stop_part(Part::Hub).unwrap();
     stack.set_machine(machine).unwrap();
     stack.start_part(Part::Hub).unwrap();

@@ -25,6 +25,7 @@ mod release;
 mod rpc;
 mod single_flight;
 mod strict;
+mod tdx;
 
 use cc_tests::stack::{Options, Stack};
 

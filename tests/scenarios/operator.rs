@@ -6,7 +6,7 @@ use cc_tests::stack::{Options, Part, Stack, address};
 
 use crate::{REST_PATH, SECRET, stack};
 
-fn guestctl(stack: &Stack, arguments: &[&str]) -> (Option<i32>, String, String) {
+pub(crate) fn guestctl(stack: &Stack, arguments: &[&str]) -> (Option<i32>, String, String) {
     let aa = address(&stack.agent_socket());
     let cdh = address(&stack.hub_socket());
     let rest = stack.rest_url().trim_start_matches("http://").to_owned();

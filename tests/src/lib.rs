@@ -7,6 +7,7 @@
 
 pub mod bench;
 pub mod curl;
+pub mod eventlog;
 pub mod machine;
 pub mod process;
 pub mod stack;

@@ -1,13 +1,26 @@
-//! The machine that the emulator plays, and the reference values that describe it.
+//! The machines that the emulator plays, and the reference values that describe them.
 
 use std::path::Path;
 
 use anyhow::Context;
 use serde::Serialize;
 
-/// What the emulator's machine file may say; everything else keeps the emulator's default.
+/// Kind of TEE of an emulated machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// AMD SEV-SNP.
+    Snp,
+    /// Intel TDX.
+    Tdx,
+}
+
+/// What the emulator's machine file may say; everything else keeps the emulator's default. Measurement, policy,
+/// privilege level, host data and firmware are those of SNP; [`Td`] has what TDX has.
 #[derive(Debug, Clone, Serialize)]
 pub struct Machine {
+    /// Kind of TEE.
+    pub tee: Kind,
     /// Launch measurement, hex of 48 bytes.
     pub measurement: String,
     /// Guest policy bits.
@@ -16,7 +29,7 @@ pub struct Machine {
     pub vmpl: u32,
     /// Host data, hex of 32 bytes.
     pub host_data: String,
-    /// TSM provider name; `none` for a machine without a TEE.
+    /// TSM provider name; `auto` for the one of the TEE, `none` for a machine without one.
     pub provider: String,
     /// What is wrong with the machine; `none` for nothing.
     pub fault: String,
@@ -24,6 +37,31 @@ pub struct Machine {
     pub delay_ms: u64,
     /// The parts of the firmware that reports name.
     pub tcb: Tcb,
+    /// The trust domain of a machine with TDX.
+    pub td: Td,
+}
+
+/// What quotes say of a trust domain, hex of the bytes as they stand there.
+#[derive(Debug, Clone, Serialize)]
+pub struct Td {
+    /// Measurement of the initial memory, 48 bytes.
+    pub mrtd: String,
+    /// Run-time register 0, 48 bytes.
+    pub rtmr0: String,
+    /// Run-time register 1.
+    pub rtmr1: String,
+    /// Run-time register 2.
+    pub rtmr2: String,
+    /// Run-time register 3.
+    pub rtmr3: String,
+    /// Fitted digest of the init-data, 48 bytes.
+    pub mrconfigid: String,
+    /// TD attributes, 8 bytes.
+    pub attributes: String,
+    /// Extended processor features, 8 bytes.
+    pub xfam: String,
+    /// Zero bytes after the quote.
+    pub padding: u16,
 }
 
 /// Security version numbers of the firmware's parts.
@@ -42,14 +80,32 @@ pub struct Tcb {
 impl Default for Machine {
     fn default() -> Self {
         Self {
+            tee: Kind::Snp,
             measurement: "5a".repeat(48),
             policy: 0x3_0000,
             vmpl: 0,
             host_data: "00".repeat(32),
-            provider: "sev_guest".to_owned(),
+            provider: "auto".to_owned(),
             fault: "none".to_owned(),
             delay_ms: 0,
             tcb: Tcb { bootloader: 10, tee: 0, snp: 23, microcode: 25 },
+            td: Td::default(),
+        }
+    }
+}
+
+impl Default for Td {
+    fn default() -> Self {
+        Self {
+            mrtd: "7d".repeat(48),
+            rtmr0: "00".repeat(48),
+            rtmr1: "81".repeat(48),
+            rtmr2: "82".repeat(48),
+            rtmr3: "00".repeat(48),
+            mrconfigid: "00".repeat(48),
+            attributes: "0000001000000000".to_owned(),
+            xfam: "e702060000000000".to_owned(),
+            padding: 0,
         }
     }
 }
@@ -57,7 +113,23 @@ impl Default for Machine {
 /// Bit of the guest policy that lets the host read the guest's memory.
 pub const POLICY_DEBUG: u64 = 1 << 19;
 
+/// TD attributes as by default, but that the host may debug the domain.
+pub const ATTRIBUTES_DEBUG: &str = "0100001000000000";
+
 impl Machine {
+    /// A machine with TDX.
+    pub fn tdx() -> Self {
+        Self { tee: Kind::Tdx, ..Self::default() }
+    }
+
+    /// The measurement of what the machine was started with: the first thing a security officer compares.
+    pub fn launch_measurement(&self) -> &str {
+        match self.tee {
+            Kind::Snp => &self.measurement,
+            Kind::Tdx => &self.td.mrtd,
+        }
+    }
+
     /// Writes the machine file; the emulator reads it at the next report.
     ///
     /// # Errors
@@ -72,18 +144,26 @@ impl Machine {
 
     /// The reference values under which this machine is affirmed.
     pub fn reference_values(&self) -> serde_json::Value {
-        serde_json::json!({
-            "snp_launch_measurement": [self.measurement],
-            "snp_bootloader": [self.tcb.bootloader],
-            "snp_microcode": [self.tcb.microcode],
-            "snp_snp_svn": [self.tcb.snp],
-            "snp_tee_svn": [self.tcb.tee],
-            "snp_smt_enabled": true,
-            "snp_tsme_enabled": false,
-            "snp_guest_abi_major": 0,
-            "snp_guest_abi_minor": 0,
-            "snp_single_socket": false,
-            "snp_smt_allowed": true,
-        })
+        match self.tee {
+            Kind::Snp => serde_json::json!({
+                "snp_launch_measurement": [self.measurement],
+                "snp_bootloader": [self.tcb.bootloader],
+                "snp_microcode": [self.tcb.microcode],
+                "snp_snp_svn": [self.tcb.snp],
+                "snp_tee_svn": [self.tcb.tee],
+                "snp_smt_enabled": true,
+                "snp_tsme_enabled": false,
+                "snp_guest_abi_major": 0,
+                "snp_guest_abi_minor": 0,
+                "snp_single_socket": false,
+                "snp_smt_allowed": true,
+            }),
+            Kind::Tdx => serde_json::json!({
+                "mr_td": [self.td.mrtd],
+                "rtmr_1": [self.td.rtmr1],
+                "rtmr_2": [self.td.rtmr2],
+                "xfam": [self.td.xfam],
+            }),
+        }
     }
 }

@@ -8,11 +8,13 @@ use base64::engine::general_purpose::STANDARD;
 use tempfile::TempDir;
 
 use crate::curl::{self, Answer};
-use crate::machine::Machine;
+use crate::machine::{Kind, Machine};
 use crate::process::{Process, own_binary};
 
 /// Where the emulated TSM interface lies below the system root that the agent is given.
 const TSM_REPORT: &str = "sys/kernel/config/tsm/report";
+/// Where the firmware's event log lies below it.
+const FIRMWARE_LOG: &str = "sys/firmware/acpi/tables/data/CCEL";
 
 /// Which TEE the agent finds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -44,6 +46,10 @@ pub struct Options {
     pub foreign_kbs: Option<ForeignKbs>,
     /// The machine the emulator plays.
     pub machine: Machine,
+    /// What the machine's firmware left as its event log; no log if absent.
+    pub firmware_log: Option<Vec<u8>>,
+    /// Do not give the key broker the collateral of the emulated TDX platform.
+    pub no_collateral: bool,
     /// Further arguments of the key broker.
     pub kbs_arguments: Vec<String>,
     /// TOML appended to the agent's configuration.
@@ -133,6 +139,9 @@ impl Stack {
         };
         std::fs::create_dir_all(folder.join("root").join(TSM_REPORT))?;
         options.machine.write(&folder.join("machine.toml"))?;
+        if let Some(log) = &options.firmware_log {
+            write_firmware_log(&folder, log)?;
+        }
         let rest_port = match options.rest_port {
             Some(port) => port,
             None => free_port()?,
@@ -191,6 +200,9 @@ impl Stack {
             .arg(self.roots())
             .arg("--stats")
             .arg(self.folder.join("stats.json"));
+        if self.options.machine.tee == Kind::Tdx {
+            command.arg("--collateral-out").arg(self.collateral());
+        }
         let (emulator, _) = Process::start_announced("tee-emulator", command, &self.folder)?;
         self.emulator = Some(emulator);
         Ok(())
@@ -204,6 +216,9 @@ impl Stack {
         command.arg("--listen").arg(listen);
         if self.options.tee == Tee::Emulated {
             command.arg("--test-roots").arg(self.roots());
+            if self.options.machine.tee == Kind::Tdx && !self.options.no_collateral {
+                command.arg("--collateral").arg(self.collateral());
+            }
         }
         command.args(&self.options.kbs_arguments).env("RUST_LOG", self.log_filter());
         let (kbs, ready) = Process::start_announced("dev-kbs", command, &self.folder)?;
@@ -322,6 +337,14 @@ impl Stack {
         machine.write(&self.folder.join("machine.toml"))
     }
 
+    /// Changes what the firmware left as its event log.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn set_firmware_log(&self, log: &[u8]) -> anyhow::Result<()> {
+        write_firmware_log(&self.folder, log)
+    }
+
     /// How many quotes the TEE has made.
     ///
     /// # Errors
@@ -407,6 +430,11 @@ impl Stack {
         self.folder.join("roots.pem")
     }
 
+    /// The collateral of the emulated TDX platform.
+    pub fn collateral(&self) -> PathBuf {
+        self.folder.join("collateral")
+    }
+
     /// The key broker's state folder.
     pub fn kbs_state(&self) -> PathBuf {
         self.folder.join("kbs")
@@ -438,6 +466,12 @@ impl Stack {
 /// `unix://` address of a path.
 pub fn address(path: &Path) -> String {
     format!("unix://{}", path.display())
+}
+
+fn write_firmware_log(folder: &Path, log: &[u8]) -> anyhow::Result<()> {
+    let path = folder.join("root").join(FIRMWARE_LOG);
+    std::fs::create_dir_all(path.parent().context("the log has no folder")?)?;
+    std::fs::write(&path, log).with_context(|| format!("writing {}", path.display()))
 }
 
 /// A loopback port that was free a moment ago.

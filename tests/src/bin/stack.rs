@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail, ensure};
-use cc_tests::machine::{Machine, POLICY_DEBUG};
+use cc_tests::machine::{Machine, POLICY_DEBUG, Td};
 use cc_tests::stack::{ForeignKbs, Options, Part, Stack, Tee};
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -21,7 +21,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show a release and three denials, then stop. Ends with "demo: ok"
+    /// Show releases and denials on SEV-SNP and on TDX, then stop. Ends with "demo: ok"
     Demo,
     /// Keep the stack running until Ctrl-C
     Up {
@@ -41,6 +41,8 @@ enum Command {
 enum TeeName {
     /// SEV-SNP, emulated on this machine
     Snp,
+    /// TDX, emulated on this machine
+    Tdx,
     /// The sample platform, which proves nothing
     Sample,
     /// Whatever this machine has
@@ -51,6 +53,8 @@ enum TeeName {
 const REST_PORT: u16 = 8006;
 /// Where the demo's secret is kept.
 const RESOURCE: &str = "default/key/1";
+/// The demo's secret.
+const SECRET: &[u8] = b"the horse is called battery staple\n";
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
@@ -75,41 +79,63 @@ fn heading(text: &str) {
     say(&format!("\n== {text}"));
 }
 
+/// A machine that has to be denied, and a word of the reason.
+struct Denied {
+    title: &'static str,
+    machine: Machine,
+    reason: &'static str,
+}
+
 fn demo() -> anyhow::Result<()> {
-    heading("a key broker, an emulated SEV-SNP machine, and the guest services");
-    let options = Options { rest_port: Some(REST_PORT), ..Options::default() };
-    let honest = options.machine.clone();
+    let honest = Machine::default();
+    let denied = [
+        Denied {
+            title: "a machine that runs other code",
+            machine: Machine { measurement: "66".repeat(48), ..honest.clone() },
+            reason: "measurement",
+        },
+        Denied {
+            title: "a machine that the host may debug",
+            machine: Machine { policy: honest.policy | POLICY_DEBUG, ..honest.clone() },
+            reason: "debug",
+        },
+        Denied {
+            title: "a report with one flipped bit",
+            machine: Machine { fault: "flip-bit".to_owned(), ..honest.clone() },
+            reason: "signature",
+        },
+    ];
+    round("SEV-SNP", &honest, denied)?;
+
+    let honest = Machine::tdx();
+    let denied = [Denied {
+        title: "a trust domain that runs other code",
+        machine: Machine { td: Td { mrtd: "66".repeat(48), ..Td::default() }, ..honest.clone() },
+        reason: "mr_td",
+    }];
+    round("TDX", &honest, denied)?;
+    say("\ndemo: ok");
+    Ok(())
+}
+
+/// A stack on `honest`: it gets the secret, the machines after it do not, and then it gets it again.
+fn round<const N: usize>(platform: &str, honest: &Machine, denied: [Denied; N]) -> anyhow::Result<()> {
+    heading(&format!("a key broker, an emulated {platform} machine, and the guest services"));
+    let options = Options { machine: honest.clone(), rest_port: Some(REST_PORT), ..Options::default() };
     let mut stack = Stack::start(options)?;
     say(&format!("key broker        {}", stack.kbs_url()));
     say(&format!("REST server       {}", stack.rest_url()));
-    say(&format!("measurement       {}", honest.measurement));
+    say(&format!("measurement       {}", honest.launch_measurement()));
     say("the administrator stores a secret and tells the key broker which measurement is good");
-    stack.put_resource(RESOURCE, b"the horse is called battery staple\n")?;
+    stack.put_resource(RESOURCE, SECRET)?;
 
     heading("the application asks for its secret");
     let answer = ask(&stack)?;
     ensure!(answer.status == 200, "the honest machine was refused: {}", answer.text());
-    ensure!(answer.body == b"the horse is called battery staple\n", "the secret arrived altered");
+    ensure!(answer.body == SECRET, "the secret arrived altered");
     say(&format!("released after one quote (the TEE counts {})", stack.quotes()?));
 
-    let cases = [
-        (
-            "a machine that runs other code",
-            Machine { measurement: "66".repeat(48), ..honest.clone() },
-            "measurement",
-        ),
-        (
-            "a machine that the host may debug",
-            Machine { policy: honest.policy | POLICY_DEBUG, ..honest.clone() },
-            "debug",
-        ),
-        (
-            "a report with one flipped bit",
-            Machine { fault: "flip-bit".to_owned(), ..honest.clone() },
-            "signature",
-        ),
-    ];
-    for (title, machine, reason) in cases {
+    for Denied { title, machine, reason } in denied {
         heading(title);
         // Another machine has a data hub of its own, without this one's session.
         stack.stop_part(Part::Hub)?;
@@ -122,11 +148,9 @@ fn demo() -> anyhow::Result<()> {
 
     heading("the honest machine again");
     stack.stop_part(Part::Hub)?;
-    stack.set_machine(&honest)?;
+    stack.set_machine(honest)?;
     stack.start_part(Part::Hub)?;
     ensure!(ask(&stack)?.status == 200, "the honest machine was refused");
-    drop(stack);
-    say("\ndemo: ok");
     Ok(())
 }
 
@@ -141,7 +165,7 @@ fn ask(stack: &Stack) -> anyhow::Result<cc_tests::curl::Answer> {
 }
 
 fn up(kbs_url: Option<String>, kbs_cert: Option<PathBuf>, tee: TeeName) -> anyhow::Result<()> {
-    if kbs_url.is_some() && matches!(tee, TeeName::Snp) {
+    if kbs_url.is_some() && matches!(tee, TeeName::Snp | TeeName::Tdx) {
         bail!(
             "a key broker that is not ours does not trust the emulated TEE: give --tee sample or --tee host"
         );
@@ -149,10 +173,11 @@ fn up(kbs_url: Option<String>, kbs_cert: Option<PathBuf>, tee: TeeName) -> anyho
     let foreign = kbs_url.is_some();
     let options = Options {
         tee: match tee {
-            TeeName::Snp => Tee::Emulated,
+            TeeName::Snp | TeeName::Tdx => Tee::Emulated,
             TeeName::Sample => Tee::Sample,
             TeeName::Host => Tee::Host,
         },
+        machine: if matches!(tee, TeeName::Tdx) { Machine::tdx() } else { Machine::default() },
         foreign_kbs: kbs_url.map(|url| ForeignKbs { url, certificate: kbs_cert }),
         kbs_arguments: if matches!(tee, TeeName::Sample) {
             vec!["--allow-sample".to_owned()]
@@ -165,7 +190,7 @@ fn up(kbs_url: Option<String>, kbs_cert: Option<PathBuf>, tee: TeeName) -> anyho
     let stack = Stack::start(options)?;
     say(&format!("key broker        {}", stack.kbs_url()));
     if !foreign {
-        stack.put_resource(RESOURCE, b"the horse is called battery staple\n")?;
+        stack.put_resource(RESOURCE, SECRET)?;
         say(&format!("  certificate     {}", stack.kbs_certificate().display()));
         say(&format!("  admin header    {}", stack.admin_headers().display()));
     }
