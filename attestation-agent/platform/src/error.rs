@@ -101,10 +101,10 @@ pub enum PlatformError {
         /// The provider now.
         found: String,
     },
-    /// The device of a TEE driver does not do what it should.
+    /// A TEE driver's device or attribute is there and does not do what it should.
     #[error("asking {} failed: {source}", .path.display())]
     Device {
-        /// The device.
+        /// Device or attribute.
         path: PathBuf,
         /// The kernel's answer.
         source: io::Error,
@@ -233,7 +233,7 @@ impl PlatformError {
                  mounted on /sys/kernel/config"
             }
             Self::ProviderChanged { .. } => "restart the agent so that it detects its platform again",
-            Self::Device { .. } => "check that the device is the TEE driver's and that the agent may open it",
+            Self::Device { .. } => "check that it is the TEE driver's and that the agent may open it",
             Self::EventLog { .. } => {
                 "the agent must be able to read the firmware's log under /sys/firmware/acpi/tables/data and its own \
                  under /run/attestation-agent; a relying party may not accept a quote without them"

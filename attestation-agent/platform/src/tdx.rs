@@ -4,18 +4,17 @@
 //! firmware profile and UEFI 2.10 section 38. Nothing is verified here: the relying party judges signature, versions and
 //! policy, and replays the log; a debug attribute is only logged.
 //!
-//! What the machine was launched with is read from a report of the TDX module where the driver's device is there,
-//! because no host takes part in that; else from a quote.
+//! What the machine was launched with is asked of the TDX module where the driver lets us, because no host takes part in
+//! that; else it is read from a quote, which nobody has verified at that point.
 
-use std::fs::File;
-use std::path::PathBuf;
 use std::sync::Once;
 
-use cc_evidence::tdx::{Quote, TdAttributes, TdReport, TdxEvidence};
+use cc_evidence::tdx::{Quote, TdAttributes, TdxEvidence};
 use cc_evidence::{ReportData, Tee, initdata};
 
-use crate::{Error, InitDataBinding, Platform, SysRoot, sys, tsm};
+use crate::{Error, InitDataBinding, Platform, SysRoot, tsm};
 
+mod config_id;
 mod eventlog;
 
 /// The name of the guest driver at the TSM interface.
@@ -23,9 +22,6 @@ pub(crate) const PROVIDER: &str = "tdx_guest";
 
 /// The driver's device.
 pub(crate) const DEVICE: &str = "dev/tdx_guest";
-
-/// Bytes of MRCONFIGID.
-const CONFIG_ID_LEN: usize = 48;
 
 /// A trust domain.
 #[derive(Debug)]
@@ -51,16 +47,15 @@ impl Tdx {
     }
 
     /// MRCONFIGID of this trust domain.
-    fn config_id(&self) -> Result<[u8; CONFIG_ID_LEN], Error> {
-        let path = self.root.path(DEVICE);
-        match td_report(&path) {
-            Ok(Some(report)) => Ok(report.td_info.mr_config_id),
-            Ok(None) => Ok(self.quote(&[0; 64])?.1.body.mr_config_id),
-            Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "no TDREPORT; init-data is compared with a quote");
-                Ok(self.quote(&[0; 64])?.1.body.mr_config_id)
-            }
+    fn config_id(&self) -> Result<[u8; config_id::LEN], Error> {
+        if let Some(found) = config_id::read(&self.root)? {
+            return Ok(found);
         }
+        tracing::warn!(
+            "no {DEVICE} here: init-data is compared with a quote, which the host handed over; the relying party's \
+             verdict on it counts"
+        );
+        Ok(self.quote(&[0; 64])?.1.body.mr_config_id)
     }
 }
 
@@ -70,6 +65,7 @@ impl Platform for Tdx {
     }
 
     fn evidence(&self, data: &ReportData) -> Result<String, Error> {
+        // First, so that a log that cannot be used costs no quote.
         let cc_eventlog = eventlog::collect(&self.root)?;
         let (quote, _) = self.quote(&data.padded())?;
         TdxEvidence { quote, cc_eventlog }
@@ -82,7 +78,7 @@ impl Platform for Tdx {
             return Err(Error::EmptyDigest);
         }
         let found = self.config_id()?;
-        let expected = initdata::fit(digest, CONFIG_ID_LEN);
+        let expected = initdata::fit(digest, config_id::LEN);
         if found.as_slice() == expected.as_slice() {
             Ok(InitDataBinding::Bound)
         } else {
@@ -103,22 +99,6 @@ fn read(blobs: &tsm::Blobs, data: &[u8; 64]) -> Result<Quote, Error> {
         return Err(Error::EvidenceMismatch { what: "TDX quote" });
     }
     Ok(quote)
-}
-
-/// A report of the TDX module; none if there is no device.
-fn td_report(path: &PathBuf) -> Result<Option<TdReport>, Error> {
-    let asked = [0; 64];
-    let failed = |source| Error::Device { path: path.clone(), source };
-    let device = match File::open(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        opened => opened.map_err(failed)?,
-    };
-    let bytes = sys::td_report(&device, &asked).map_err(failed)?;
-    let report = TdReport::parse(&bytes).map_err(|source| Error::BadEvidence { what: "TDREPORT", source })?;
-    if report.report_data != asked || !report.td_info_intact() {
-        return Err(Error::EvidenceMismatch { what: "TDREPORT" });
-    }
-    Ok(Some(report))
 }
 
 /// Logs what a relying party will probably refuse, once: the verdict is not ours.

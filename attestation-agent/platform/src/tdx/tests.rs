@@ -48,17 +48,6 @@ fn other_answers_are_refused() {
     }
 }
 
-#[test]
-fn a_device_that_is_none_is_told_apart_from_no_device() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("tdx_guest");
-    assert!(td_report(&path).unwrap().is_none());
-    std::fs::write(&path, [0; 1088]).unwrap();
-    let error = td_report(&path).unwrap_err();
-    assert_eq!(error.code(), "TEE_DEVICE");
-    assert!(error.to_string().contains("tdx_guest"), "{error}");
-}
-
 proptest! {
     #[test]
     fn whatever_the_hardware_says_is_refused_without_panic(

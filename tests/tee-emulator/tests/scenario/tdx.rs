@@ -106,3 +106,16 @@ fn a_log_of_the_firmware_goes_with_the_quote() {
     assert_eq!(error.code(), "EVIDENCE_MALFORMED", "{error}");
     assert_eq!(room.emulator.quotes(), quotes, "a broken log costs no quote");
 }
+
+#[test]
+fn what_the_module_says_of_the_launch_counts_more_than_a_quote() {
+    let td = Td { mrconfigid: Hex([9; 48]), ..Td::default() };
+    let Some(room) = Room::new(Machine { td, ..machine() }) else { return };
+    let found = detected(&room, LONG);
+    let measurements = room.root().join("sys/devices/virtual/misc/tdx_guest/measurements");
+    fs::create_dir_all(&measurements).unwrap();
+    fs::write(measurements.join("mrconfigid"), [8; 48]).unwrap();
+    assert_eq!(found.primary.bind_init_data(&[8; 48]).unwrap(), InitDataBinding::Bound);
+    assert_eq!(found.primary.bind_init_data(&[9; 48]).unwrap_err().code(), "INIT_DATA_MISMATCH");
+    assert_eq!(room.emulator.quotes(), 0, "no quote was needed");
+}
