@@ -4,6 +4,7 @@
 //! good as a whole, because whether the values are the expected ones is a matter of policy.
 
 mod certificate;
+mod dcap;
 mod initdata;
 mod recognise;
 mod snp;
@@ -16,7 +17,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use cc_verify::TrustRoots;
+use cc_verify::{TrustRoots, tdx::Collateral};
 use der::DateTime;
 use serde_json::{Map, Value, json};
 
@@ -36,11 +37,12 @@ const INPUT_MAX: u64 = 4 << 20;
 /// What the operator gives.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Recognised by content: SNP report, SNP evidence JSON, SNP certificate table, certificates (DER or PEM), attestation
-token, init-data TOML. Exits with 1 when a verification fails; what could not be verified is listed and is no failure.
+Recognised by content: SNP report, SNP evidence JSON, SNP certificate table, TDX quote, TDX evidence JSON, TDREPORT,
+SGX quote, certificates (DER or PEM), attestation token, init-data TOML. Exits with 1 when a verification fails; what could not be verified is listed and is no failure.
 
 Example:
   guestctl inspect evidence.json
+  guestctl inspect quote.bin --collateral pcs-answers/
   guestctl inspect report.bin --cert vcek.der --at 2025-06-01T00:00:00Z --json")]
 pub(crate) struct Args {
     /// The file, or - for standard input
@@ -48,9 +50,14 @@ pub(crate) struct Args {
     /// Certificate (DER or PEM) of the key that signed the report
     #[arg(long, value_name = "FILE")]
     cert: Option<PathBuf>,
-    /// Trust these authorities (PEM: ASK, ARK, ASVK), for instance an emulator's, besides the vendor's
+    /// Trust these authorities (PEM: ASK, ARK, ASVK, or a root for TDX), for instance an emulator's, besides the
+    /// vendors'
     #[arg(long, value_name = "FILE.pem")]
     roots: Option<PathBuf>,
+    /// What Intel says about the platform of a TDX quote: tcbInfo.json, qeIdentity.json, tcb-signing-chain.pem and
+    /// revocation lists (*.crl)
+    #[arg(long, value_name = "DIR")]
+    collateral: Option<PathBuf>,
     /// Judge validity dates at this moment instead of now: RFC 3339 in UTC (2025-06-01T00:00:00Z) or Unix seconds
     #[arg(long, value_name = "TIME", value_parser = parse_moment)]
     at: Option<Moment>,
@@ -84,6 +91,8 @@ pub(crate) struct Trust {
     /// SHA-256, in hexadecimal, of the certificates given with `--roots`.
     pub(crate) given: Vec<String>,
     pub(crate) at: Moment,
+    /// What Intel says about platforms, when it was given.
+    pub(crate) collateral: Option<Collateral>,
 }
 
 /// One verification that was made, or could not be made.
@@ -189,6 +198,13 @@ pub(crate) fn run(args: &Args, json: bool, console: &mut Console<'_>) -> Result<
             hint: "leave --cert away".into(),
         });
     }
+    if trust.collateral.is_some() && !matches!(content, Content::TdxQuote(_) | Content::QuoteEvidence(_)) {
+        return Err(Failure::Argument {
+            argument: "--collateral".into(),
+            why: "only a TDX quote or evidence is rated by it".into(),
+            hint: "leave --collateral away".into(),
+        });
+    }
     explain(content, leaf.as_ref(), &trust)
         .map_err(|why| Failure::Malformed { path: path(), kind: content.name(), why })?
         .show(json, console)
@@ -198,6 +214,10 @@ fn explain(content: Content<'_>, leaf: Option<&Certificate>, trust: &Trust) -> R
     match content {
         Content::SnpReport(bytes) => snp::report(bytes, leaf, trust),
         Content::SnpEvidence(text) => snp::evidence(text, leaf, trust),
+        Content::TdxQuote(bytes) => dcap::quote(bytes, trust),
+        Content::QuoteEvidence(text) => dcap::evidence(text, trust),
+        Content::TdReport(bytes) => dcap::report(bytes),
+        Content::SgxQuote(bytes) => dcap::enclave_quote(bytes, trust),
         Content::CertTable(bytes) => snp::cert_table(bytes, trust),
         Content::CertificateDer(bytes) => certificate::inspect(vec![bytes.to_vec()], trust),
         Content::CertificatePem(text) => certificate::inspect(certificate::split_pem(text)?, trust),
@@ -213,15 +233,16 @@ pub(crate) fn fetched_token(text: &str) -> Result<Inspection, String> {
 
 fn trust(args: &Args) -> Result<Trust, Failure> {
     let at = args.at.unwrap_or_else(Moment::now);
+    let collateral = args.collateral.as_deref().map(dcap::load_collateral).transpose()?;
     let Some(path) = &args.roots else {
-        return Ok(Trust { roots: TrustRoots::vendor(), given: Vec::new(), at });
+        return Ok(Trust { roots: TrustRoots::vendor(), given: Vec::new(), at, collateral });
     };
     let malformed = |why| Failure::Malformed { path: path.clone(), kind: "set of root certificates", why };
     let pem = String::from_utf8(read_bounded(path)?).map_err(|_| malformed("not PEM text".to_owned()))?;
     let roots = TrustRoots::vendor().with_test_roots(&pem).map_err(|error| malformed(error.to_string()))?;
     let given =
         certificate::split_pem(&pem).map_err(malformed)?.iter().map(|der| certificate::sha256(der)).collect();
-    Ok(Trust { roots, given, at })
+    Ok(Trust { roots, given, at, collateral })
 }
 
 fn read_bounded(path: &Path) -> Result<Vec<u8>, Failure> {
@@ -257,7 +278,7 @@ mod tests {
     use super::*;
 
     fn vendor_trust() -> Trust {
-        Trust { roots: TrustRoots::vendor(), given: Vec::new(), at: Moment(1_748_736_000) }
+        Trust { roots: TrustRoots::vendor(), given: Vec::new(), at: Moment(1_748_736_000), collateral: None }
     }
 
     #[test]
@@ -279,6 +300,7 @@ mod tests {
         fn whatever_is_recognised_is_explained_or_refused(
             start in prop::sample::select(vec![
                 &b""[..], b"\x30\x82\x01\x00\x30", b"{\"attestation_report\":", b"{\"report\":\"", b"eyJhIjoxfQ.eyJ9.",
+                b"\x04\0\x02\0\x81\0\0\0", b"\x03\0\x02\0\0\0\0\0", b"{\"quote\":\"BAACAIEAAAA=\"",
                 b"version = \"1\"\nalgorithm = \"sha256\"\n[data]\n", b"-----BEGIN CERTIFICATE-----\n",
                 b"\x63\xda\x75\x8d\xe6\x64\x45\x64\xad\xc5\xf4\xb9\x3b\xe8\xac\xcd\x30\0\0\0\x08\0\0\0",
             ]),

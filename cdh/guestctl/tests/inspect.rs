@@ -304,3 +304,159 @@ fn given_roots_are_named_and_only_given_or_vendor_roots_are_good() {
     assert_eq!(seen.exit, Exit::Failed);
     assert!(seen.err.contains("[INPUT_MALFORMED]") && seen.err.contains("ARK-Milan"), "{}", seen.err);
 }
+
+/// The facts about a quote that are fields of it.
+fn assert_quote(facts: &Value, json: &Value, name: &str) {
+    let mut facts = facts.as_object().unwrap().clone();
+    let own = [
+        "version",
+        "att_key_type",
+        "tee_type",
+        "qe_vendor_id",
+        "user_data",
+        "body",
+        "qe_report",
+        "qe_auth_len",
+        "trailing_bytes",
+    ];
+    for member in own {
+        assert_covers(&facts.remove(member).unwrap(), &json["quote"][member], &format!("{name}.{member}"));
+    }
+    for member in ["fmspc", "pceid", "ppid", "pcesvn", "sgx_tcb_comp_svns", "platform_instance_id"] {
+        assert_covers(&facts[member], &json["platform"][member], &format!("{name}.{member}"));
+    }
+}
+
+const AT: [&str; 3] = ["--json", "--at", "2025-11-10T00:00:00Z"];
+
+#[test]
+fn quotes_of_domains_and_enclaves() {
+    for name in ["tdx-quote-v4", "tdx-quote-v4-padded", "tdx-quote-v5-tdx15", "sgx-quote-v3"] {
+        let Some(folder) = vector(name) else { return };
+        let seen = inspect(&folder.join("quote.bin"), &AT);
+        assert_eq!(seen.exit, Exit::Success, "{}", seen.err);
+        assert_quote(&facts(&folder), &seen.json(), name);
+        for check in ["certificate chain", "dates", "quoting enclave", "quote signature"] {
+            assert_eq!(seen.check(check), "verified", "{name}: {check}");
+        }
+        assert_eq!(seen.check("tcb level"), "not verified");
+        let late = inspect(&folder.join("quote.bin"), &["--json", "--at", "2049-01-01T00:00:00Z"]);
+        assert_eq!((late.exit, late.check("dates")), (Exit::Failed, "failed".to_owned()));
+        assert_eq!(
+            (late.check("certificate chain"), late.check("quote signature")),
+            ("verified".to_owned(), "not verified".to_owned())
+        );
+    }
+}
+
+#[test]
+fn a_quote_rated_by_collateral() {
+    let Some(folder) = vector("tdx-quote-v4-padded") else { return };
+    let with =
+        |file: &Path, at| inspect(file, &["--json", "--collateral", folder.to_str().unwrap(), "--at", at]);
+    let seen = with(&folder.join("quote.bin"), "2025-11-10T00:00:00Z");
+    assert_eq!((seen.exit, seen.check("tcb level")), (Exit::Failed, "failed".to_owned()));
+    assert_eq!(seen.check("collateral dates"), "verified");
+    assert_eq!(seen.json()["tcb"]["status"], "OutOfDate");
+    assert_eq!(seen.json()["tcb"]["date"], "2018-01-04T00:00:00Z");
+    let late = with(&folder.join("quote.bin"), "2025-12-10T00:00:00Z");
+    assert_eq!(late.check("collateral dates"), "failed");
+    // Another platform's quote.
+    let other = with(&vector("tdx-quote-v4").unwrap().join("quote.bin"), "2025-11-10T00:00:00Z");
+    assert_eq!((other.check("tcb level"), &other.json()["tcb"]), ("failed".to_owned(), &Value::Null));
+    let misused = with(&vector("tdx-tdreport").unwrap().join("tdreport.bin"), "2025-11-10T00:00:00Z");
+    assert!(misused.err.contains("--collateral"), "{}", misused.err);
+    let copy = tempfile::tempdir().unwrap();
+    let missing = inspect(&folder.join("quote.bin"), &["--collateral", copy.path().to_str().unwrap()]);
+    assert!(missing.err.contains("tcbInfo.json"), "{}", missing.err);
+    for name in ["tcbInfo.json", "qeIdentity.json", "tcb-signing-chain.pem"] {
+        fs::copy(folder.join(name), copy.path().join(name)).unwrap();
+    }
+    fs::write(copy.path().join("pck.crl"), b"no list").unwrap();
+    let path = copy.path().to_str().unwrap();
+    let broken = inspect(&folder.join("quote.bin"), &[&AT[..], &["--collateral", path]].concat());
+    assert_eq!(broken.check("tcb level"), "failed");
+    fs::write(copy.path().join("qeIdentity.json"), b"{}").unwrap();
+    let broken = inspect(&folder.join("quote.bin"), &[&AT[..], &["--collateral", path]].concat());
+    assert!(broken.err.contains("[INPUT_MALFORMED]"), "{}", broken.err);
+}
+
+#[test]
+fn a_report_of_a_domain() {
+    let Some(folder) = vector("tdx-tdreport") else { return };
+    let file = folder.join("tdreport.bin");
+    let seen = inspect(&file, &["--json"]);
+    assert_eq!((seen.exit, &seen.json()["kind"]), (Exit::Success, &"tdx-report".into()));
+    let mut facts = facts(&folder);
+    for member in ["tdinfo_hash_ok", "tcbinfo_hash_ok"] {
+        assert_eq!(facts.as_object_mut().unwrap().remove(member), Some(true.into()));
+    }
+    assert_covers(&facts, &seen.json()["report"], "report");
+    assert_eq!(
+        (seen.check("module digest"), seen.check("domain digest")),
+        ("verified".into(), "verified".into())
+    );
+    assert_eq!(seen.check("mac"), "not verified");
+    let copy = tempfile::tempdir().unwrap();
+    let changed_file = copy.path().join("x");
+    let mut changed = fs::read(&file).unwrap();
+    changed[0x210] ^= 1;
+    fs::write(&changed_file, changed).unwrap();
+    let seen = inspect(&changed_file, &["--json"]);
+    assert_eq!((seen.exit, seen.check("domain digest")), (Exit::Failed, "failed".into()));
+}
+
+#[test]
+fn evidence_with_an_event_log() {
+    let Some(folder) = vector("tdx-quote-v4") else { return };
+    let copy = tempfile::tempdir().unwrap();
+    let file = copy.path().join("evidence.json");
+    let quote = fs::read(folder.join("quote.bin")).unwrap();
+    let log = fs::read(vector("ccel-ovmf").unwrap().join("ccel.bin")).unwrap();
+    let write = |cc_eventlog: Option<Vec<u8>>| {
+        let evidence = cc_evidence::tdx::TdxEvidence { quote: quote.clone(), cc_eventlog };
+        fs::write(&file, evidence.to_json().unwrap()).unwrap();
+    };
+    write(None);
+    let seen = inspect(&file, &AT);
+    assert_eq!((seen.exit, &seen.json()["kind"]), (Exit::Success, &"tdx-evidence".into()));
+    assert_eq!(seen.json()["events"], Value::Null);
+    // A log of another machine.
+    write(Some(log));
+    let seen = inspect(&file, &AT);
+    assert_eq!((seen.exit, seen.check("event log")), (Exit::Failed, "failed".into()));
+    assert_eq!(seen.json()["events"].as_array().unwrap().len(), 20);
+    let table = inspect(&file, &["--at", "2025-11-10T00:00:00Z"]).out;
+    for part in
+        ["Intel TDX quote", "attention", "LOADED_IMAGE::LoadOptions (text not measured)", "File(kernel)"]
+    {
+        assert!(table.contains(part), "{part} in {table}");
+    }
+    write(Some(b"no log".to_vec()));
+    assert_eq!(inspect(&file, &AT).check("event log"), "failed");
+}
+
+#[test]
+fn a_changed_bit_of_a_quote_is_noticed() {
+    let Some(folder) = vector("tdx-quote-v5-tdx15") else { return };
+    let copy = tempfile::tempdir().unwrap();
+    let file = copy.path().join("quote.bin");
+    let quote = fs::read(folder.join("quote.bin")).unwrap();
+    for (offset, check) in [
+        (0x36 + 0x88, "quote signature"),
+        (0x36 + 648 + 4, "quote signature"),
+        (0x36 + 648 + 4 + 64, "quoting enclave"),
+        (0x36 + 648 + 4 + 134, "quoting enclave"),
+        (0x36 + 648 + 4 + 134 + 384, "quoting enclave"),
+        (0x36 + 648 + 4 + 134 + 450 + 32 + 6 + 200, "certificate chain"),
+    ] {
+        let mut changed = quote.clone();
+        changed[offset] ^= 1;
+        fs::write(&file, &changed).unwrap();
+        let seen = inspect(&file, &AT);
+        assert_eq!((seen.exit, seen.check(check)), (Exit::Failed, "failed".to_owned()), "{offset:#x}");
+    }
+    fs::write(&file, &quote[..1000]).unwrap();
+    let seen = inspect(&file, &[]);
+    assert!(seen.err.contains("[INPUT_MALFORMED]") && seen.err.contains("TDX quote"), "{}", seen.err);
+}

@@ -4,7 +4,12 @@
 //! a prefix or a shape that the other formats cannot have, so that the order matters little and no input is taken for
 //! two things.
 
-use cc_evidence::snp::{CertKind, REPORT_LEN, cert_table};
+use cc_evidence::{
+    snp::{CertKind, REPORT_LEN, cert_table},
+    tdx,
+};
+
+use super::dcap::{Kind, is_quote, quote_kind};
 
 /// A kind of content and the part of the input that carries it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +18,14 @@ pub(crate) enum Content<'a> {
     SnpReport(&'a [u8]),
     /// JSON with the members `attestation_report` or `report`.
     SnpEvidence(&'a str),
+    /// Intel TDX quote, version 4 or 5.
+    TdxQuote(&'a [u8]),
+    /// JSON with the member `quote`, of a trust domain or of an enclave.
+    QuoteEvidence(&'a str),
+    /// TDREPORT, 1024 bytes.
+    TdReport(&'a [u8]),
+    /// Intel SGX quote, version 3.
+    SgxQuote(&'a [u8]),
     /// Certificate table of an extended report (AMD publication 56421).
     CertTable(&'a [u8]),
     /// One X.509 certificate in DER.
@@ -31,6 +44,10 @@ impl Content<'_> {
         match self {
             Self::SnpReport(_) => "SNP report",
             Self::SnpEvidence(_) => "SNP evidence",
+            Self::TdxQuote(_) => "TDX quote",
+            Self::QuoteEvidence(_) => "evidence with a quote",
+            Self::TdReport(_) => "TDREPORT",
+            Self::SgxQuote(_) => "SGX quote",
             Self::CertTable(_) => "SNP certificate table",
             Self::CertificateDer(_) | Self::CertificatePem(_) => "certificate",
             Self::Token(_) => "attestation token",
@@ -49,6 +66,14 @@ pub(crate) fn recognise(bytes: &[u8]) -> Result<Content<'_>, String> {
     }
     if bytes.len() == REPORT_LEN && has_report_version(bytes) {
         return Ok(Content::SnpReport(bytes));
+    }
+    if bytes.len() == tdx::REPORT_LEN && matches!(bytes.get(..4), Some([0x81, _, _, 0])) {
+        return Ok(Content::TdReport(bytes));
+    }
+    match quote_kind(bytes) {
+        Some(Kind::Tdx) => return Ok(Content::TdxQuote(bytes)),
+        Some(Kind::Sgx) => return Ok(Content::SgxQuote(bytes)),
+        None => {}
     }
     if bytes.starts_with(&[0x30, 0x82]) {
         return Ok(Content::CertificateDer(bytes));
@@ -92,7 +117,7 @@ fn recognise_json(text: &str) -> Result<Content<'_>, String> {
         report: Option<serde::de::IgnoredAny>,
         tee_keypair: Option<serde::de::IgnoredAny>,
         svn: Option<serde::de::IgnoredAny>,
-        quote: Option<serde::de::IgnoredAny>,
+        quote: Option<serde_json::Value>,
     }
     let members: Members = serde_json::from_str(text).map_err(|error| format!("broken JSON: {error}"))?;
     if members.attestation_report.is_some() || members.report.is_some() {
@@ -101,8 +126,11 @@ fn recognise_json(text: &str) -> Result<Content<'_>, String> {
         Err("an answer of GetToken with a private key in it; give the token alone".into())
     } else if members.svn.is_some() {
         Err("evidence of the sample TEE: anyone can write it and it proves nothing".into())
-    } else if members.quote.is_some() {
-        Err("evidence JSON of another TEE than SNP".into())
+    } else if let Some(quote) = members.quote {
+        match quote.as_str() {
+            Some(quote) if is_quote(quote) => Ok(Content::QuoteEvidence(text)),
+            _ => Err("evidence JSON of another TEE than SNP, TDX and SGX".into()),
+        }
     } else {
         Err("JSON of an unknown kind".into())
     }
@@ -183,17 +211,27 @@ mod tests {
         assert_eq!(recognise(format!("{token}\n").as_bytes()), Ok(Content::Token(token)));
         assert_eq!(recognise(initdata.as_bytes()), Ok(Content::InitData(initdata)));
         assert_eq!(recognise(evidence.as_bytes()), Ok(Content::SnpEvidence(evidence.trim())));
+        let tdx_quote = [4, 0, 2, 0, 0x81, 0, 0, 0];
+        assert_eq!(recognise(&tdx_quote), Ok(Content::TdxQuote(&tdx_quote)));
+        let sgx_quote = [3, 0, 2, 0, 0, 0, 0, 0];
+        assert_eq!(recognise(&sgx_quote), Ok(Content::SgxQuote(&sgx_quote)));
+        let tdx_evidence = "{\"cc_eventlog\":null,\"quote\":\"BAACAIEAAAA=\"}";
+        assert_eq!(recognise(tdx_evidence.as_bytes()), Ok(Content::QuoteEvidence(tdx_evidence)));
+        let mut td_report = vec![0; tdx::REPORT_LEN];
+        td_report[..4].copy_from_slice(&[0x81, 0, 1, 0]);
+        assert_eq!(recognise(&td_report), Ok(Content::TdReport(&td_report)));
     }
 
     #[test]
     fn what_is_not_known_is_named_as_well_as_possible() {
-        let cases: [(&[u8], &str); 9] = [
+        let cases: [(&[u8], &str); 10] = [
             (b"", "empty"),
             (b" \n", "white space"),
             (b"hello", "text of an unknown kind"),
             (b"-----BEGIN PRIVATE KEY-----\nAAAA", "private key"),
             (b"{\"token\":\"a\",\"tee_keypair\":\"b\"}", "private key"),
             (b"{\"svn\":\"1\",\"report_data\":\"\"}", "sample"),
+            (b"{\"quote\":\"AAAA\"}", "another TEE"),
             (b"{\"a\":", "broken JSON"),
             (b"\xff\xfe\xfd", "3 bytes"),
             (&report()[..1000], "begin like an SNP report"),
