@@ -6,23 +6,38 @@ SHELL := /bin/bash
 # Recorded evidence for tests; where it is missing, the tests that need it say so and the rest runs.
 export VECTORS_DIR ?= $(if $(wildcard ../shared/vectors),$(abspath ../shared/vectors),)
 
+# The folder that gets the binaries itself, as in the existing stack.
 DESTDIR ?= /usr/local/bin
 DAEMONS := attestation-agent confidential-data-hub api-server-rest
 BINARIES := $(DAEMONS) guestctl
 
-# The variables by which the existing stack chooses a build. One build serves every platform, so they only
-# have to be accepted; LIBC unset means the toolchain's own.
+# The variables by which the existing stack chooses a build. One build serves every platform and both kinds of RPC,
+# so these only have to be accepted.
 TEE_PLATFORM ?=
 ATTESTER ?=
-ARCH ?= $(shell uname -m)
-LIBC ?= gnu
+ENABLE_KBS ?= true
+KMS_PROVIDER ?=
+RPC ?=
+ttrpc ?=
+# Unset means this machine's architecture and the C library of the toolchain's own target (gnu on most). Another pair
+# needs that Rust target and a C compiler for it.
+HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+ARCH ?= $(firstword $(subst -, ,$(HOST)))
+LIBC ?= $(lastword $(subst -, ,$(HOST)))
+RUST_ARCH := $(patsubst ppc64le,powerpc64le,$(ARCH))
+TARGET := $(RUST_ARCH)-unknown-linux-$(LIBC)
+RELEASE := target/$(TARGET)/release
 
 # What `make up` uses.
 KBS_URL ?=
 KBS_CERT ?=
 TEE ?= snp
 
-.PHONY: help setup build install demo up test lint unit deny advisories fuzz bench clean
+# What `make fuzz` runs, and for how many seconds.
+TARGET_NAME ?= snp_report
+TIME ?= 60
+
+.PHONY: FORCE help setup build install demo up test lint unit deny advisories fuzz bench clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,20 +45,26 @@ help: ## Show the targets
 setup: ## Install what building and testing needs (as root; else print the command)
 	@.ci/setup
 
-build: ## Build the release binaries
-	cargo build --release --locked -p attestation-agent -p cdh -p api-server-rest -p guestctl
-	@mkdir -p target/$(ARCH)-unknown-linux-$(LIBC)/release
-	@for b in $(BINARIES); do ln -sf ../../release/$$b target/$(ARCH)-unknown-linux-$(LIBC)/release/$$b; done
+build: $(addprefix $(RELEASE)/,$(BINARIES)) ## Build the release binaries
+
+# The daemons that load libraries at run time are dynamic, the others static: they run on any image.
+$(RELEASE)/attestation-agent $(RELEASE)/confidential-data-hub: FORCE
+	cargo build --release --locked --target $(TARGET) --bin $(@F)
+
+$(RELEASE)/api-server-rest $(RELEASE)/guestctl: FORCE
+	cargo rustc --release --locked --target $(TARGET) -p $(@F) --bin $(@F) -- -C target-feature=+crt-static
+
+FORCE:
 
 install: build ## Install the binaries into DESTDIR (the folder itself)
 	install -d $(DESTDIR)
-	for b in $(BINARIES); do install -m 0755 target/release/$$b $(DESTDIR)/$$b; done
+	for b in $(BINARIES); do install -m 0755 $(RELEASE)/$$b $(DESTDIR)/$$b; done
 
 demo: setup ## Watch a secret being released, and three tampered machines being denied
 	cargo build --locked --workspace --bins
 	target/debug/stack demo
 
-up: setup ## The same stack in the foreground. KBS_URL=, KBS_CERT=, TEE=snp|sample|host
+up: setup ## The same stack in the foreground. KBS_URL=, KBS_CERT=, TEE=snp|tdx|sample|host
 	cargo build --locked --workspace --bins
 	target/debug/stack up $(if $(KBS_URL),--kbs-url $(KBS_URL)) $(if $(KBS_CERT),--kbs-cert $(KBS_CERT)) --tee $(TEE)
 
@@ -56,7 +77,12 @@ lint: ## Formatting, clippy and rustdoc without a warning
 
 unit: ## Unit, property, vector and scenario tests
 	cargo build --locked --workspace --bins
-	cargo nextest run --locked --workspace
+	rm -f target/skipped-tests
+	SKIPPED_TESTS=$(CURDIR)/target/skipped-tests cargo nextest run --locked --workspace
+	cargo test --locked --workspace --doc --quiet
+	@if [ -e target/skipped-tests ]; then sort target/skipped-tests; \
+	  echo "$$(wc -l <target/skipped-tests) tests were skipped on this machine"; \
+	  if [ -n "$$CI" ]; then echo "CI has to run them all"; exit 1; fi; fi
 
 deny: ## Licences, bans and sources of all dependencies (offline)
 	cargo fetch --locked --quiet
@@ -64,6 +90,10 @@ deny: ## Licences, bans and sources of all dependencies (offline)
 
 advisories: ## Known vulnerabilities of all dependencies (needs the advisory database)
 	cargo deny check advisories
+
+fuzz: ## Run one fuzz target: TARGET_NAME=snp_report TIME=60 (seconds)
+	command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
+	cd tests/fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir . $(TARGET_NAME) -- -max_total_time=$(TIME)
 
 bench: setup ## Side-by-side measurements; table on the terminal, target/bench/summary.json
 	cargo build --release --locked --workspace --bins
