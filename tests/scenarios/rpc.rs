@@ -9,6 +9,10 @@ use cc_protos::{api, guest_services};
 use cc_tests::stack::{Options, Part, Stack, address};
 use prost::Message;
 use tonic::transport::Channel;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 use crate::{RESOURCE, SECRET, stack};
 
@@ -195,6 +199,36 @@ fn a_grpc_client_reaches_every_served_method_on_the_same_sockets() {
         let probe = info.probe_kbs(guest_services::ProbeKbsRequest {}).await.unwrap().into_inner();
         assert!(probe.reachable, "{probe:?}");
         assert_eq!(probe.protocol_version, "0.4.0");
+    });
+}
+
+#[test]
+fn the_data_hub_has_no_method_that_gives_a_token_or_a_key() {
+    with_runtime(async |stack| {
+        // What it serves, by its own word.
+        let channel = channel(&stack.hub_socket()).await;
+        let mut reflection = ServerReflectionClient::new(channel);
+        let request = ServerReflectionRequest {
+            host: String::new(),
+            message_request: Some(MessageRequest::ListServices(String::new())),
+        };
+        let answers = reflection.server_reflection_info(tokio_stream::once(request)).await.unwrap();
+        let answer = answers.into_inner().message().await.unwrap().unwrap();
+        let Some(MessageResponse::ListServicesResponse(list)) = answer.message_response else {
+            panic!("no list of services: {answer:?}")
+        };
+        let mut services: Vec<_> = list.service.into_iter().map(|s| s.name).collect();
+        services.sort();
+        let reflection = services.iter().filter(|s| s.starts_with("grpc.")).count();
+        let own: Vec<_> = services.iter().filter(|s| !s.starts_with("grpc.")).collect();
+        assert_eq!(own, ["api.GetResourceService", "guest_services.v1.HubInfoService"], "{reflection} more");
+        // And whatever it says, the agent's methods are not behind its socket.
+        let hub = ttrpc_client(&stack.hub_socket()).await;
+        for method in ["GetToken", "GetEvidence", "GetAdditionalEvidence"] {
+            let request = aa::GetTokenRequest { token_type: "kbs".to_owned() };
+            let refused = ttrpc::<_, aa::GetTokenResponse>(&hub, AA, method, request).await.unwrap_err();
+            assert_eq!(refused.0, NOT_FOUND, "{method}: {}", refused.1);
+        }
     });
 }
 
