@@ -104,6 +104,7 @@ struct FileConfig {
     #[serde(default)]
     credentials: Vec<Entry>,
     /// Acted on by the image and sealed-secret functions; accepted so that an existing file loads unchanged.
+    /// A value rather than nothing: a table that is passed over counts as an unknown key.
     image: Option<serde_json::Value>,
     skip_sealed_secret_verification: Option<bool>,
     #[serde(default)]
