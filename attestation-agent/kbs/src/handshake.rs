@@ -193,20 +193,29 @@ impl Attesting {
         }
         let body: TokenBody = serde_json::from_slice(answer.body().expose())
             .map_err(|e| KbsError::bad(ATTEST, foreign::json_fault(&e)))?;
-        let text = Secret::new(body.token.into_bytes());
+        Token::read(Secret::new(body.token.into_bytes()), ATTEST)
+    }
+}
+
+impl Token {
+    /// Reads the times of the JWT `text`, which came as (or in) `what`.
+    ///
+    /// # Errors
+    /// [`KbsError::BadResponse`]: it is not a JWT, or expires before it was issued.
+    pub fn read(text: Secret, what: &'static str) -> Result<Self, KbsError> {
         let claims = std::str::from_utf8(text.expose())
-            .map_err(|_| KbsError::bad(ATTEST, "a token that is not text"))
+            .map_err(|_| KbsError::bad(what, "a token that is not text"))
             .and_then(|t| {
-                token::decode(t).map_err(|e| KbsError::bad(ATTEST, format!("an unreadable token: {e}")))
+                token::decode(t).map_err(|e| KbsError::bad(what, format!("an unreadable token: {e}")))
             })?;
         let life = match (claims.iat, claims.exp) {
             (Some(iat), Some(exp)) => match exp.checked_sub(iat) {
                 Some(seconds) if seconds > 0 => Duration::from_secs(seconds).min(MAX_TOKEN_LIFE),
-                _ => return Err(KbsError::bad(ATTEST, "a token that expires before it was issued")),
+                _ => return Err(KbsError::bad(what, "a token that expires before it was issued")),
             },
             _ => UNSTATED_TOKEN_LIFE,
         };
-        Ok(Token { text, life })
+        Ok(Self { text, life })
     }
 }
 

@@ -25,12 +25,12 @@ mod source;
 mod trust;
 mod uri;
 
-pub use cc_crypto::{KeyAlgorithm, Secret};
+pub use cc_crypto::{KeyAlgorithm, Secret, TeeKeyPair};
 pub use cc_evidence::blame::Blame;
 pub use config::{CertificateMode, KbsConfig};
 pub use error::{KbsError as Error, Reason, Refusal};
 pub use session::{Attested, Denial, Session, SessionStatus};
-pub use source::{BoxFuture, EvidenceSource, SourceFault};
+pub use source::{BorrowedToken, BoxFuture, EvidenceSource, SourceFault};
 pub use uri::ResourceUri;
 
 /// The message types of the state machines.

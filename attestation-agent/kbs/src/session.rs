@@ -27,11 +27,12 @@ use crate::backoff::Backoff;
 use crate::client::Client;
 use crate::config::KbsConfig;
 use crate::error::{KbsError, Reason};
-use crate::handshake::{self, Start};
+use crate::handshake::{self, Start, Token};
 use crate::resource::{self, Rejection};
 use crate::source::EvidenceSource;
 use crate::uri::ResourceUri;
 
+mod borrowed;
 mod flight;
 
 use flight::{Boarding, Flight};
@@ -225,6 +226,23 @@ impl fmt::Debug for Session {
 }
 
 impl Attested {
+    /// A `token` for `key` whose life counts from `issued`. `sent` says what the evidence contained.
+    fn new(
+        token: Token,
+        key: TeeKeyPair,
+        sent: Vec<(String, String)>,
+        issued: Instant,
+    ) -> Result<Self, KbsError> {
+        Ok(Self(Arc::new(Grant {
+            bearer: bearer(&token.text)?,
+            token: token.text,
+            key,
+            sent,
+            renew_from: issued + token.life.mul_f64(0.8),
+            expires: issued + token.life,
+        })))
+    }
+
     /// The token text (a JWT).
     #[must_use]
     pub fn token(&self) -> &Secret {
@@ -346,6 +364,13 @@ impl Core {
     }
 
     async fn handshake_once(&self, deadline: Instant) -> Result<Attested, KbsError> {
+        match self.attest(deadline).await {
+            Err(KbsError::Source(why)) => self.borrow_token(why, deadline).await,
+            result => result,
+        }
+    }
+
+    async fn attest(&self, deadline: Instant) -> Result<Attested, KbsError> {
         let source = &self.source;
         let tee = within(deadline, "asking for the TEE type", source.tee()).await?;
         let key = self.new_key().await?;
@@ -366,14 +391,7 @@ impl Core {
         let issued = Instant::now();
         let answer = self.client.send("attest", request, handshake::MAX_ANSWER_LEN, deadline).await?;
         let token = attesting.on_answer(&answer, &sent)?;
-        Ok(Attested(Arc::new(Grant {
-            bearer: bearer(&token.text)?,
-            token: token.text,
-            key,
-            sent,
-            renew_from: issued + token.life.mul_f64(0.8),
-            expires: issued + token.life,
-        })))
+        Attested::new(token, key, sent, issued)
     }
 
     /// A new key pair, made on a blocking thread: RSA takes its time.

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::pin::Pin;
 
+use cc_crypto::{Secret, TeeKeyPair};
 use cc_evidence::blame::Blame;
 use thiserror::Error;
 
@@ -29,6 +30,23 @@ pub trait EvidenceSource: Send + Sync + fmt::Debug {
 
     /// Text of the init-data document that the machine was started with, if any.
     fn init_data(&self) -> BoxFuture<'_, Result<Option<String>, KbsError>>;
+
+    /// The last resort of a source that cannot give evidence at all: a token that it got for itself, with the
+    /// key pair that the token vouches for. Asked only after one of the other methods failed with `why`.
+    /// `None`, which is what a source says unless it is made otherwise: `why` stands.
+    fn token<'a>(&'a self, why: &'a SourceFault) -> BoxFuture<'a, Result<Option<BorrowedToken>, KbsError>> {
+        let _ = why;
+        Box::pin(std::future::ready(Ok(None)))
+    }
+}
+
+/// A token made by somebody else, and its key pair.
+#[derive(Debug)]
+pub struct BorrowedToken {
+    /// The JWT text.
+    pub text: Secret,
+    /// The key pair that the token vouches for.
+    pub key: TeeKeyPair,
 }
 
 /// An error of the evidence source, carried through as it is.
