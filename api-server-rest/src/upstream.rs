@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use cc_daemon::Blame;
 use cc_daemon::address::Address;
-use cc_daemon::connect;
+use cc_daemon::connect::{self, Channel};
 use cc_daemon::fault::Fault;
 use cc_daemon::peer;
 use cc_protos::api::GetResourceRequest;
@@ -24,7 +24,6 @@ use cc_protos::attestation_agent::{
     GetAdditionalTeesRequest, GetEvidenceRequest, GetTeeTypeRequest, GetTokenRequest,
 };
 use tonic::metadata::MetadataValue;
-use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 /// How long a call may take, the repetition included.

@@ -1,21 +1,23 @@
 //! The attestation agent as the source of evidence, over its socket.
 //!
 //! The key that fetches secrets is made and kept in this process; the agent sees only the digest that binds it.
+//! An agent of the existing stack will do as well: by ttrpc, without init-data, without device evidence if it
+//! knows none, and if it gives no evidence at all, with the token and key that it made for itself.
 //! Not here: what the evidence means; it is opaque text on its way to the key broker.
 
 use std::time::Duration;
 
 use cc_daemon::address::Address;
-use cc_daemon::connect;
-use cc_daemon::fault::Fault;
-use cc_kbs::{BoxFuture, EvidenceSource, SourceFault};
+use cc_daemon::connect::{self, Channel};
+use cc_daemon::fault::{self, Fault};
+use cc_evidence::blame::Blame;
+use cc_kbs::{BorrowedToken, BoxFuture, EvidenceSource, Secret, SourceFault, TeeKeyPair};
 use cc_protos::attestation_agent::attestation_agent_service_client::AttestationAgentServiceClient;
 use cc_protos::attestation_agent::{
-    GetAdditionalEvidenceRequest, GetEvidenceRequest, GetEvidenceResponse, GetTeeTypeRequest,
+    GetAdditionalEvidenceRequest, GetEvidenceRequest, GetEvidenceResponse, GetTeeTypeRequest, GetTokenRequest,
 };
 use cc_protos::guest_services::GetInitDataRequest;
 use cc_protos::guest_services::agent_info_service_client::AgentInfoServiceClient;
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 /// How long the agent may take for one piece of evidence.
@@ -51,17 +53,35 @@ impl AgentEvidence {
     }
 
     fn text(&self, doing: &str, response: GetEvidenceResponse) -> Result<String, cc_kbs::Error> {
-        String::from_utf8(response.evidence).map_err(|_| {
-            cc_kbs::Error::from(SourceFault {
-                blame: cc_evidence::blame::Blame::Misbehaved,
-                code: "AA_BAD_RESPONSE".to_owned(),
-                message: format!(
-                    "{doing} from the attestation agent at {}: the answer is not UTF-8 text",
-                    self.address
-                ),
-                hint: "check which program serves that socket".to_owned(),
-            })
+        String::from_utf8(response.evidence)
+            .map_err(|_| self.misbehaved(doing, "the answer is not UTF-8 text"))
+    }
+
+    fn misbehaved(&self, doing: &str, why: &str) -> cc_kbs::Error {
+        cc_kbs::Error::from(SourceFault {
+            blame: Blame::Misbehaved,
+            code: "AA_BAD_RESPONSE".to_owned(),
+            message: format!("{doing} from the attestation agent at {}: {why}", self.address),
+            hint: "check which program serves that socket".to_owned(),
         })
+    }
+
+    /// The agent's own token and key pair, as the contract's `GetToken("kbs")` gives them.
+    async fn own_token(&self) -> Result<BorrowedToken, cc_kbs::Error> {
+        #[derive(serde::Deserialize)]
+        struct OwnToken {
+            token: String,
+            tee_keypair: String,
+        }
+        let doing = "getting a token";
+        let request = GetTokenRequest { token_type: "kbs".to_owned() };
+        let answer = self.agent().get_token(request).await.map_err(|s| self.explain(doing, &s))?;
+        // The parser's own message could quote the key.
+        let token: OwnToken = serde_json::from_slice(&answer.into_inner().token)
+            .map_err(|_| self.misbehaved(doing, "the answer is not a token with its key pair"))?;
+        let key = TeeKeyPair::from_private_pem(&token.tee_keypair)
+            .map_err(|e| self.misbehaved(doing, &format!("its key pair cannot be used: {e}")))?;
+        Ok(BorrowedToken { text: Secret::new(token.token.into_bytes()), key })
     }
 }
 
@@ -77,8 +97,13 @@ impl EvidenceSource for AgentEvidence {
         Box::pin(async move {
             let doing = "getting device evidence";
             let request = GetAdditionalEvidenceRequest { runtime_data: report_data };
-            let answer = self.agent().get_additional_evidence(request).await;
-            self.text(doing, answer.map_err(|s| self.explain(doing, &s))?.into_inner())
+            match self.agent().get_additional_evidence(request).await {
+                Ok(answer) => self.text(doing, answer.into_inner()),
+                // An agent from before device evidence; whether the machine may do without is for the key
+                // broker to say.
+                Err(s) if s.code() == Code::Unimplemented => Ok(String::new()),
+                Err(s) => Err(self.explain(doing, &s)),
+            }
         })
     }
 
@@ -101,6 +126,17 @@ impl EvidenceSource for AgentEvidence {
                 }
                 Err(s) if s.code() == Code::Unimplemented => Ok(None),
                 Err(s) => Err(self.explain("getting the init-data", &s)),
+            }
+        })
+    }
+    fn token<'a>(
+        &'a self,
+        why: &'a SourceFault,
+    ) -> BoxFuture<'a, Result<Option<BorrowedToken>, cc_kbs::Error>> {
+        Box::pin(async {
+            match why.code == fault::PEER_LACKS_METHOD {
+                true => self.own_token().await.map(Some),
+                false => Ok(None),
             }
         })
     }

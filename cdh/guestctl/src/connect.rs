@@ -1,10 +1,14 @@
 //! Connections to the daemons: default addresses, patience, and what a failed call means.
 //!
-//! The tool speaks gRPC only. A daemon that speaks ttrpc alone therefore looks unreachable, and the hint says so.
+//! A daemon of the existing stack, which speaks ttrpc alone, is reached as well.
 
 use std::{error::Error as _, io, time::Duration};
 
-use cc_daemon::{address::Address, connect, fault::Fault};
+use cc_daemon::{
+    address::Address,
+    connect::{self, Channel},
+    fault::Fault,
+};
 use cc_evidence::blame::Blame;
 use cc_protos::{
     api::get_resource_service_client::GetResourceServiceClient,
@@ -13,7 +17,6 @@ use cc_protos::{
         agent_info_service_client::AgentInfoServiceClient, hub_info_service_client::HubInfoServiceClient,
     },
 };
-use tonic::transport::Channel;
 
 use crate::failure::Failure;
 
@@ -94,9 +97,9 @@ fn failed(daemon: &str, unit: &str, address: &Address, doing: &str, status: &ton
             Some(_) => {
                 format!("see systemctl status {unit}, or give the address at which the {daemon} listens")
             }
-            None => format!(
-                "see journalctl -u {unit}; a daemon that speaks only ttrpc cannot be asked by this tool"
-            ),
+            None => {
+                format!("see journalctl -u {unit}; the daemon is stuck, or another program has its socket")
+            }
         };
     }
     Failure::Reply { doing: format!("{doing} ({daemon})"), fault }

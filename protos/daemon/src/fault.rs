@@ -16,6 +16,9 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 /// `ErrorInfo.domain` of every fault made by these daemons.
 pub const DOMAIN: &str = "guest-services";
 
+/// Code of a fault that says: the peer does not serve the method.
+pub const PEER_LACKS_METHOD: &str = "PEER_LACKS_METHOD";
+
 /// Longest message on the wire in bytes. Message and details travel in HTTP/2 headers, which peers bound.
 const MAX_MESSAGE: usize = 2048;
 /// Longest hint on the wire in bytes.
@@ -108,11 +111,9 @@ impl Fault {
                 "PEER_TIMEOUT",
                 "the daemon is busy or waits for somebody else; see its log",
             ),
-            Code::Unimplemented => (
-                Blame::Misused,
-                "PEER_LACKS_METHOD",
-                "the daemon is older or another program; see its version",
-            ),
+            Code::Unimplemented => {
+                (Blame::Misused, PEER_LACKS_METHOD, "the daemon is older or another program; see its version")
+            }
             Code::PermissionDenied | Code::Unauthenticated => {
                 (Blame::Denied, "PEER_REFUSED", "name this caller in the daemon's configuration")
             }

@@ -14,7 +14,7 @@ use super::envelope::{Request, Response};
 use super::frame::MAX_PAYLOAD;
 
 /// Length of the prefix of a gRPC message in bytes.
-const PREFIX_LEN: usize = 5;
+pub(super) const PREFIX_LEN: usize = 5;
 
 /// The gRPC request that stands for a ttrpc request.
 ///
@@ -48,7 +48,7 @@ pub(super) fn to_grpc(request: &Request) -> Result<http::Request<Full<Bytes>>, h
 }
 
 /// Names whose meaning belongs to HTTP or gRPC.
-fn is_reserved(name: &HeaderName) -> bool {
+pub(super) fn is_reserved(name: &HeaderName) -> bool {
     let name = name.as_str();
     name.starts_with("grpc-")
         || ["connection", "content-length", "content-type", "host", "te", "transfer-encoding", "upgrade"]
@@ -92,7 +92,7 @@ pub(super) async fn from_grpc(path: &str, answer: http::Response<Body>) -> Respo
 }
 
 /// The one message of a body; `None` if there is none, more than one, or a compressed one.
-fn single_message(mut body: Bytes) -> Option<Bytes> {
+pub(super) fn single_message(mut body: Bytes) -> Option<Bytes> {
     let mut prefix = body.get(..PREFIX_LEN)?;
     let (flags, length) = (prefix.get_u8(), prefix.get_u32() as usize);
     body.advance(PREFIX_LEN);

@@ -258,13 +258,16 @@ async fn call(dispatch: Arc<Dispatch>, caller: Caller, request: Request) -> Resp
 }
 
 /// Reads what has arrived. Dropping it loses nothing.
-async fn read_some(receiver: &mut (impl AsyncRead + Unpin), buffer: &mut BytesMut) -> io::Result<usize> {
+pub(super) async fn read_some(
+    receiver: &mut (impl AsyncRead + Unpin),
+    buffer: &mut BytesMut,
+) -> io::Result<usize> {
     buffer.reserve(CHUNK);
     receiver.read_buf(buffer).await
 }
 
 /// Waits until an instant; without one, for ever.
-async fn until(instant: Option<Instant>) {
+pub(super) async fn until(instant: Option<Instant>) {
     match instant {
         Some(instant) => tokio::time::sleep_until(instant).await,
         None => std::future::pending().await,

@@ -18,6 +18,9 @@ pub const MAX_METADATA: usize = 64;
 /// Longest name of a service or a method in bytes.
 pub const MAX_NAME: usize = 256;
 
+/// Longest status of an answer in bytes, details included.
+pub const MAX_STATUS: usize = 64 << 10;
+
 /// A call: service, method, payload.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Request {
@@ -79,13 +82,16 @@ impl fmt::Debug for Response {
     }
 }
 
-/// A request envelope cannot be understood.
+/// An envelope cannot be understood.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EnvelopeError {
     /// It is not the protobuf message it should be.
-    #[error("the request is not a ttrpc request: {0}")]
+    #[error("not the message that ttrpc has here: {0}")]
     Undecodable(#[from] DecodeError),
+    /// The status of an answer is longer than [`MAX_STATUS`] bytes.
+    #[error("the status of the answer is longer than {MAX_STATUS} bytes")]
+    StatusTooLarge,
     /// It has more than [`MAX_METADATA`] metadata entries.
     #[error("the request has more than {MAX_METADATA} metadata entries")]
     TooMuchMetadata,
@@ -160,6 +166,33 @@ impl Response {
         Self { status: Some(status), payload: Bytes::new() }
     }
 
+    /// Reads the payload of a response frame. Unknown fields are passed over.
+    ///
+    /// # Errors
+    ///
+    /// [`EnvelopeError::Undecodable`], or [`EnvelopeError::StatusTooLarge`]; the latter is looked at before the
+    /// status is decoded, because its details cost far more in memory than on the wire.
+    pub fn from_wire(mut bytes: Bytes) -> Result<Self, EnvelopeError> {
+        let mut response = Self { status: None, payload: Bytes::new() };
+        let context = DecodeContext::default;
+        while bytes.has_remaining() {
+            let (field, wire) = decode_key(&mut bytes)?;
+            match field {
+                1 => {
+                    let mut status = Bytes::new();
+                    encoding::bytes::merge(wire, &mut status, &mut bytes, context())?;
+                    if status.len() > MAX_STATUS {
+                        return Err(EnvelopeError::StatusTooLarge);
+                    }
+                    response.status = Some(Status::decode(status)?);
+                }
+                2 => encoding::bytes::merge(wire, &mut response.payload, &mut bytes, context())?,
+                _ => skip_field(wire, field, &mut bytes, context())?,
+            }
+        }
+        Ok(response)
+    }
+
     /// A success. The status is written out, as the existing servers do.
     pub(crate) fn success(payload: Bytes) -> Self {
         Self { status: Some(Status::default()), payload }
@@ -216,10 +249,23 @@ mod tests {
         assert!(!format!("{:?} {response:?}", request()).contains("canary"));
     }
 
+    #[test]
+    fn an_answer_is_read_as_it_was_written() {
+        let failure = Response::failure(tonic::Code::Internal, "no");
+        assert_eq!(Response::from_wire(failure.encode_to_vec().into()), Ok(failure));
+        // Servers may leave the status out.
+        let bare = Response { status: None, payload: Bytes::from_static(b"x") };
+        assert_eq!(Response::from_wire(bare.encode_to_vec().into()), Ok(bare));
+        let padding = "x".repeat(MAX_STATUS);
+        let bloated = Response::failure(tonic::Code::Internal, padding).encode_to_vec();
+        assert_eq!(Response::from_wire(bloated.into()), Err(EnvelopeError::StatusTooLarge));
+    }
+
     proptest! {
         #[test]
         fn random_bytes_never_panic(bytes: Vec<u8>) {
-            let _ = Request::decode(bytes.into());
+            let _ = Request::decode(bytes.clone().into());
+            let _ = Response::from_wire(bytes.into());
         }
 
         #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use cc_daemon::Blame;
 use cc_daemon::address::Address;
+use cc_daemon::connect::Channel;
 use cc_daemon::fault::Fault;
 use cc_daemon::listen::{ListenError, Listener, SocketOptions};
 use cc_daemon::peer::Caller;
@@ -27,7 +28,6 @@ use tokio::net::UnixStream;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
 use tonic::service::Routes;
-use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 /// Longer than anything here takes on a loaded machine; reached only by a failing test.
