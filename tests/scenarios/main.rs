@@ -19,6 +19,7 @@ mod denial;
 mod independent;
 mod init_data;
 mod lifecycle;
+mod mixed;
 mod operator;
 mod platform;
 mod release;

@@ -11,3 +11,4 @@ pub mod eventlog;
 pub mod machine;
 pub mod process;
 pub mod stack;
+pub mod ttrpc_peer;
