@@ -3,6 +3,8 @@
 //! A KBS, or whoever answers in its place, chooses this text: it must not move a terminal's cursor, fake a
 //! log line, or fill a disk.
 
+use serde::Deserialize;
+
 /// `text` on one line: control characters and invisible direction marks become spaces, runs of spaces
 /// one, and what is longer than `max` bytes is cut with `…`.
 pub(crate) fn clean(text: &str, max: usize) -> String {
@@ -23,6 +25,18 @@ pub(crate) fn clean(text: &str, max: usize) -> String {
         }
     }
     out
+}
+
+/// Reads one JSON object into `T`. Derived readers take a list of the members' values as well, which the
+/// protocol does not know.
+///
+/// # Errors
+/// What is wrong, as of [`json_fault`].
+pub(crate) fn json_object<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, String> {
+    if text.trim_ascii_start().first() == Some(&b'[') {
+        return Err("a list where an object is expected".to_owned());
+    }
+    serde_json::from_slice(text).map_err(|e| json_fault(&e))
 }
 
 /// Where a JSON text stopped making sense. The text itself may be a secret and is never quoted, which is why

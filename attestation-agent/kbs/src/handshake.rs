@@ -18,7 +18,7 @@ use cc_crypto::Secret;
 use cc_evidence::{HashAlgorithm, binding, token};
 use http::header::{CONTENT_TYPE, COOKIE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -103,14 +103,14 @@ impl Start {
         if answer.status() != StatusCode::OK {
             return Err(self.refused(Problem::of(answer)));
         }
-        let challenge: ChallengeBody = serde_json::from_slice(answer.body().expose())
-            .map_err(|e| KbsError::bad(AUTH, foreign::json_fault(&e)))?;
+        let challenge: ChallengeBody<'_> =
+            foreign::json_object(answer.body().expose()).map_err(|why| KbsError::bad(AUTH, why))?;
         if challenge.nonce.is_empty() || challenge.nonce.len() > MAX_NONCE_LEN {
             return Err(KbsError::bad(AUTH, format!("a nonce of {} bytes", challenge.nonce.len())));
         }
         Ok(Challenged {
             tee_pubkey: self.tee_pubkey,
-            hash: selected_hash(&challenge.extra_params)?,
+            hash: selected_hash(challenge.extra_params)?,
             nonce: challenge.nonce,
             cookie: cookie::of(answer.headers())?,
         })
@@ -191,8 +191,8 @@ impl Attesting {
             }
             return Err(problem.by_status("attesting to the KBS".to_owned()));
         }
-        let body: TokenBody = serde_json::from_slice(answer.body().expose())
-            .map_err(|e| KbsError::bad(ATTEST, foreign::json_fault(&e)))?;
+        let body: TokenBody =
+            foreign::json_object(answer.body().expose()).map_err(|why| KbsError::bad(ATTEST, why))?;
         Token::read(Secret::new(body.token.into_bytes()), ATTEST)
     }
 }
@@ -221,17 +221,21 @@ impl Token {
 
 /// The hash named by `selected-hash-algorithm`, SHA-384 if there is none. Old servers send an empty string
 /// or null in place of the object.
-fn selected_hash(extra: &Value) -> Result<HashAlgorithm, KbsError> {
-    let named = match extra {
-        Value::Null => None,
-        Value::String(s) if s.is_empty() => None,
-        Value::Object(members) => members.get("selected-hash-algorithm"),
+fn selected_hash(extra: Option<&RawValue>) -> Result<HashAlgorithm, KbsError> {
+    let text = extra.map_or("null", RawValue::get);
+    let named = match text {
+        "null" | "\"\"" => None,
+        object if object.starts_with('{') => {
+            let selection: Selection = serde_json::from_str(object)
+                .map_err(|e| KbsError::bad(format!("extra-params in {AUTH}"), foreign::json_fault(&e)))?;
+            selection.selected_hash_algorithm
+        }
         _ => return Err(KbsError::bad(AUTH, "extra-params is neither an object nor empty")),
     };
     match named {
         None => Ok(HashAlgorithm::Sha384),
         Some(Value::String(name)) => name.parse().map_err(|_| {
-            let name = foreign::clean(name, 40);
+            let name = foreign::clean(&name, 40);
             KbsError::bad(AUTH, format!("it selects the hash algorithm {name:?}, which was not offered"))
         }),
         Some(_) => Err(KbsError::bad(AUTH, "selected-hash-algorithm is not a string")),
@@ -304,10 +308,24 @@ struct Offer {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
-struct ChallengeBody {
+struct ChallengeBody<'a> {
     nonce: String,
-    #[serde(default)]
-    extra_params: Value,
+    /// Kept as text: a `Value` would take the last of two members of one name without a word.
+    #[serde(borrow, default)]
+    extra_params: Option<&'a RawValue>,
+}
+
+/// The member of `extra-params` that is acted on; the others are for other clients.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Selection {
+    /// `Some(Value::Null)` for a null, which is not the same as an absent member.
+    #[serde(default, deserialize_with = "present")]
+    selected_hash_algorithm: Option<Value>,
+}
+
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
 }
 
 #[derive(Serialize)]

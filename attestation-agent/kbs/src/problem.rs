@@ -39,7 +39,7 @@ impl Problem {
             detail: Cow<'a, str>,
         }
         let status = answer.status().as_u16();
-        match serde_json::from_slice::<Body<'_>>(answer.body().expose()) {
+        match foreign::json_object::<Body<'_>>(answer.body().expose()) {
             Ok(body) => {
                 let name = body.kind.rsplit('/').next().unwrap_or_default();
                 Self {

@@ -112,6 +112,9 @@ fn challenges_that_are_refused() {
         r#"{"nonce":1}"#,
         r#"{"nonce":""}"#,
         r#"{"nonce":"a","nonce":"b"}"#,
+        r#"{"nonce":"a","extra-params":{},"extra-params":""}"#,
+        r#" ["a",""]"#,
+        r#"{"nonce":"a","extra-params":{"selected-hash-algorithm":"sha256","selected-hash-algorithm":"sha512"}}"#,
         "<html>",
         &long,
     ] {
