@@ -100,7 +100,8 @@ impl Fault {
             );
         }
         let (blame, code, hint) = match status.code() {
-            Code::Unavailable => (
+            // What came over the wire has no source: with one, the connection broke under the call.
+            code if code == Code::Unavailable || broke_off(status) => (
                 Blame::Unavailable,
                 "PEER_UNREACHABLE",
                 "check that the daemon runs and that its socket is the configured one",
@@ -135,6 +136,11 @@ impl Fault {
             Blame::Platform => 500,
         }
     }
+}
+
+/// Whether the transport made this status up because a connection that had been there went away.
+fn broke_off(status: &Status) -> bool {
+    matches!(status.code(), Code::Unknown | Code::Internal) && status.source().is_some()
 }
 
 /// The text of the innermost error: a transport error's own text says little more than "transport error".
@@ -189,6 +195,24 @@ mod tests {
             assert_eq!((fault.code.as_str(), fault.http_status()), (code, http));
             assert_eq!(fault.message, status.message());
         }
+    }
+
+    #[test]
+    fn a_connection_that_broke_under_the_call_is_an_outage() {
+        let broken = std::io::Error::new(std::io::ErrorKind::BrokenPipe, "broken pipe");
+        let status = Status::from_error(Box::new(transport(broken)));
+        assert_eq!(status.code(), Code::Unknown);
+        let fault = Fault::from_status(&status);
+        assert_eq!((fault.code.as_str(), fault.http_status()), ("PEER_UNREACHABLE", 503));
+        assert_eq!(fault.message, "broken pipe");
+    }
+
+    /// An error of a transport around `cause`.
+    fn transport(cause: std::io::Error) -> impl std::error::Error + Send + Sync + 'static {
+        #[derive(Debug, thiserror::Error)]
+        #[error("transport")]
+        struct Transport(#[source] std::io::Error);
+        Transport(cause)
     }
 
     #[test]
