@@ -22,7 +22,7 @@ const INTERNAL: i32 = 13;
 const NOT_FOUND: i32 = 5;
 
 /// Calls one method as kata-agent would; the answer, or the status code and message.
-async fn ttrpc<Q: Message, A: Message + Default>(
+pub(crate) async fn ttrpc<Q: Message, A: Message + Default>(
     client: &ttrpc::asynchronous::Client,
     service: &str,
     method: &str,
@@ -40,11 +40,11 @@ async fn ttrpc<Q: Message, A: Message + Default>(
     }
 }
 
-async fn ttrpc_client(path: &std::path::Path) -> ttrpc::asynchronous::Client {
+pub(crate) async fn ttrpc_client(path: &std::path::Path) -> ttrpc::asynchronous::Client {
     ttrpc::asynchronous::Client::connect(&address(path)).await.unwrap()
 }
 
-async fn channel(path: &std::path::Path) -> Channel {
+pub(crate) async fn channel(path: &std::path::Path) -> Channel {
     let path = path.to_owned();
     tonic::transport::Endpoint::from_static("http://localhost")
         .connect_with_connector(tower::service_fn(move |_: http::Uri| {

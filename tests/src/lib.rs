@@ -8,6 +8,8 @@
 pub mod bench;
 pub mod curl;
 pub mod eventlog;
+pub mod hostile_kbs;
+pub mod long_run;
 pub mod machine;
 pub mod process;
 pub mod stack;

@@ -4,6 +4,7 @@
 //! numbers say what that many patient clients get; they are not the latency at a fixed arrival rate. A run ends
 //! by itself after a number of requests or a time, whichever comes first.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -57,6 +58,8 @@ pub struct Summary {
     pub requests: u64,
     /// All other requests: another status, a broken connection, an answer that did not come.
     pub errors: u64,
+    /// The errors that were answers, by their status.
+    pub statuses: BTreeMap<u16, u64>,
     /// From the first request to the last answer, connecting not included.
     pub seconds: f64,
     /// `requests` per second.
@@ -146,8 +149,11 @@ impl Worker {
         {
             let began = Instant::now();
             match tokio::time::timeout_at(deadline + GRACE, self.exchange()).await {
-                Ok(Ok(true)) => self.tally.latencies.push(began.elapsed()),
-                Ok(Ok(false)) => self.tally.errors += 1,
+                Ok(Ok(Answered::Good)) => self.tally.latencies.push(began.elapsed()),
+                Ok(Ok(Answered::Bad(status))) => {
+                    self.tally.errors += 1;
+                    *self.tally.statuses.entry(status).or_default() += 1;
+                }
                 Ok(Err(_)) | Err(_) => {
                     self.tally.errors += 1;
                     self.connection = None;
@@ -158,17 +164,27 @@ impl Worker {
     }
 
     /// One request and its whole answer, on a new connection if the last one broke.
-    async fn exchange(&mut self) -> anyhow::Result<bool> {
+    async fn exchange(&mut self) -> anyhow::Result<Answered> {
         let sender = match &mut self.connection {
             Some(sender) => sender,
             broken => broken.insert(self.client.connect().await?),
         };
         sender.ready().await?;
         let response = sender.send_request(self.client.request()).await?;
-        let good = response.status() == StatusCode::OK;
+        let status = response.status();
         let body = response.into_body().collect().await?.to_bytes();
-        Ok(good && (self.open)(&body))
+        match status == StatusCode::OK && (self.open)(&body) {
+            true => Ok(Answered::Good),
+            false => Ok(Answered::Bad(status.as_u16())),
+        }
     }
+}
+
+/// A whole answer.
+enum Answered {
+    Good,
+    /// Another status, or a 200 with a body that did not open.
+    Bad(u16),
 }
 
 /// How to reach the target and what to send.
@@ -236,12 +252,16 @@ fn connector(pem: &str, addr: SocketAddr) -> anyhow::Result<(TlsConnector, Serve
 struct Tally {
     latencies: Vec<Duration>,
     errors: u64,
+    statuses: BTreeMap<u16, u64>,
 }
 
 impl Tally {
     fn add(&mut self, other: Self) {
         self.latencies.extend(other.latencies);
         self.errors += other.errors;
+        for (status, count) in other.statuses {
+            *self.statuses.entry(status).or_default() += count;
+        }
     }
 
     fn summary(mut self, elapsed: Duration) -> Summary {
@@ -251,6 +271,7 @@ impl Tally {
         Summary {
             requests: requests as u64,
             errors: self.errors,
+            statuses: std::mem::take(&mut self.statuses),
             seconds,
             rps: if seconds > 0.0 { requests as f64 / seconds } else { 0.0 },
             p50_us: self.percentile(50),

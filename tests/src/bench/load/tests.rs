@@ -92,6 +92,7 @@ async fn other_statuses_are_errors() {
     let (addr, _) = server(u64::MAX, None).await;
     let summary = run(target(addr, "/missing"), 2, 20, LONG).await.unwrap();
     assert_eq!((summary.requests, summary.errors, summary.max_us), (0, 20, 0));
+    assert_eq!(summary.statuses, [(404, 20)].into());
 }
 
 #[tokio::test]
@@ -174,7 +175,10 @@ async fn tls_with_the_pinned_certificate_only() {
 
 #[test]
 fn percentiles_are_nearest_ranks() {
-    let tally = |count: u64| Tally { latencies: (1..=count).map(Duration::from_micros).collect(), errors: 0 };
+    let tally = |count: u64| Tally {
+        latencies: (1..=count).map(Duration::from_micros).collect(),
+        ..Tally::default()
+    };
     let all = |count| [50, 99, 100].map(|percent| tally(count).percentile(percent));
     assert_eq!(all(0), [0, 0, 0]);
     assert_eq!(all(1), [1, 1, 1]);
