@@ -24,10 +24,12 @@ impl Default for KbcParams {
     }
 }
 
-/// A text that is not of the form `<kbc>::<uri>`.
+/// A text that is not of the form `<kbc>::<uri>`. It is not repeated: a URL may hold a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not of the form <kbc>::<uri> with exactly two parts")]
-pub struct KbcParamsError(String);
+#[error("the text is not of the form <kbc>::<uri>: it has {parts} parts between \"::\"")]
+pub struct KbcParamsError {
+    parts: usize,
+}
 
 impl KbcParams {
     /// Parses `<kbc>::<uri>`: exactly two parts when split on `::`.
@@ -40,7 +42,7 @@ impl KbcParams {
             (Some(name), Some(uri), None) if !name.is_empty() => {
                 Ok(Self { name: name.to_owned(), uri: uri.to_owned() })
             }
-            _ => Err(KbcParamsError(text.chars().take(200).collect())),
+            _ => Err(KbcParamsError { parts: text.split("::").filter(|part| !part.is_empty()).count() }),
         }
     }
 
