@@ -309,7 +309,8 @@ impl KbsError {
             Self::ResponseTooLarge { .. } => "check that the URL is that of a KBS; store smaller resources",
             Self::Redirect { .. } => "configure the URL that the KBS finally answers on",
             Self::UntrustedTls { .. } => {
-                "configure the certificate of the KBS or of its CA, for the name that is in the URL"
+                "configure the certificate of the KBS or of its CA, for the name that is in the URL; if it is \
+                 expired or not valid yet, check the clock of this machine too"
             }
             Self::PlainHttp { .. } => "use an https URL, or allow plain http by name in the configuration",
             Self::Config { .. } => "correct the configuration",
