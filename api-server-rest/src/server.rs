@@ -1,6 +1,7 @@
 //! The listener and its connections: HTTP/1.1, no TLS, everything bounded.
 //!
-//! What a request means is [`crate::door`]'s business. Connections beyond the limit wait in the kernel's queue.
+//! What a request means is [`crate::door`]'s business. At the limit the oldest connection that has not said a word
+//! makes room; if all have, newcomers wait in the kernel's queue.
 //! One time limit covers both an idle connection and a slow request head, so that neither holds a place for
 //! long; a body that is sent along with a `GET` is not read, and its connection is closed.
 //!
@@ -13,6 +14,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use cc_daemon::server::{Slot, Slots, connections_within_limit};
 use cc_daemon::shutdown::Shutdown;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -41,7 +43,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections: 1024,
+            connections: connections_within_limit(1024),
             head_bytes: 16 * 1024,
             head_time: Duration::from_secs(10),
             stall_time: Duration::from_secs(20),
@@ -113,16 +115,26 @@ impl BoundServer {
     pub async fn serve(self, shutdown: Shutdown) {
         let Self { door, listener, limits } = self;
         let mut connections = JoinSet::new();
+        let slots = Slots::new(limits.connections);
         let stop = shutdown.requested();
         tokio::pin!(stop);
         loop {
             tokio::select! {
                 () = &mut stop => break,
                 Some(ended) = connections.join_next(), if !connections.is_empty() => report(ended),
-                accepted = listener.accept(), if connections.len() < limits.connections => match accepted {
+                accepted = listener.accept() => match accepted {
                     Ok((stream, peer)) => {
+                        let slot = tokio::select! {
+                            () = &mut stop => break,
+                            slot = slots.admit() => slot,
+                        };
                         let (door, limits) = (Arc::clone(&door), limits.clone());
-                        connections.spawn(serve_connection(stream, peer.ip(), door, limits, shutdown.clone()));
+                        let shutdown = shutdown.clone();
+                        connections.spawn(async move {
+                            if speaks(&stream, &slot, &limits, &shutdown).await {
+                                serve_connection(stream, peer.ip(), door, limits, shutdown).await;
+                            }
+                        });
                     }
                     Err(error) => {
                         tracing::warn!(%error, "a connection could not be accepted");
@@ -141,6 +153,20 @@ impl BoundServer {
         if tokio::time::timeout(limits.drain_time, drained).await.is_err() {
             tracing::warn!(connections = connections.len(), "requests under way were cut off");
             connections.shutdown().await;
+        }
+    }
+}
+
+/// Waits for a connection's first byte. `false`: it went without one, stayed silent too long, or had to make
+/// room for another.
+async fn speaks(stream: &TcpStream, slot: &Slot, limits: &Limits, shutdown: &Shutdown) -> bool {
+    let mut first = [0];
+    tokio::select! {
+        biased;
+        () = shutdown.requested() => false,
+        () = slot.evicted() => false,
+        peeked = tokio::time::timeout(limits.head_time, stream.peek(&mut first)) => {
+            matches!(peeked, Ok(Ok(1))) && slot.spoke()
         }
     }
 }

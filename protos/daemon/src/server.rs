@@ -33,7 +33,7 @@ use crate::listen::{ListenError, Listener};
 use crate::notify;
 use crate::shutdown::Shutdown;
 pub(crate) use dispatch::Dispatch;
-use slots::Slots;
+pub use slots::{Slot, Slots};
 pub(crate) use wire::Wire;
 
 /// Largest message in bytes.
@@ -46,6 +46,18 @@ pub const MAX_CONNECTIONS: usize = 1024;
 pub const DRAIN: Duration = Duration::from_secs(10);
 /// How long a peer may stop halfway.
 pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Descriptors that connections leave to everything else: sockets to other daemons, files, the runtime.
+const RESERVED_DESCRIPTORS: u64 = 32;
+
+/// At most `wanted` connections, and fewer where the process may not open as many files (`RLIMIT_NOFILE`):
+/// running out of descriptors would take the daemon's own work down, a full house only makes callers wait.
+#[must_use]
+pub fn connections_within_limit(wanted: usize) -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    let room = limit.saturating_sub(RESERVED_DESCRIPTORS).max(RESERVED_DESCRIPTORS / 2);
+    usize::try_from(room).map_or(wanted, |room| wanted.min(room))
+}
 
 /// The services of one daemon, ready to be served.
 #[derive(Debug)]
@@ -131,7 +143,7 @@ impl RpcServer {
     pub async fn serve(self, listeners: Vec<Listener>, shutdown: Shutdown) -> Result<(), ListenError> {
         let shared = Arc::new(Shared {
             dispatch: Arc::new(Dispatch::new(self.routes, self.hidden, self.limits.deadline)),
-            slots: Slots::new(self.limits.connections),
+            slots: Slots::new(connections_within_limit(self.limits.connections)),
             limits: self.limits,
             shutdown,
         });

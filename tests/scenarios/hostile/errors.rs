@@ -127,14 +127,10 @@ fn statuses_are_taken_at_their_word_with_and_without_json() {
 #[test]
 fn a_server_error_is_asked_again_and_forgotten() {
     let mut ground = Ground::new();
-    for (title, body) in bodies() {
+    for (title, body) in bodies().into_iter().filter(|(title, _)| matches!(*title, "no body" | "KBS JSON")) {
         for status in [500, 502, 503, 504, 429] {
-            // Two at a time: the waits between tries grow.
             for step in Step::ALL {
                 let name = format!("{status} with {title} at {step:?}");
-                if title == "ambiguous JSON" && step != Step::Resource {
-                    continue;
-                }
                 ground.kbs.behave();
                 ground.kbs.lose_sessions();
                 let body = body.clone();

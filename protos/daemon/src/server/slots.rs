@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 /// The slots of a process.
 #[derive(Debug)]
-pub(crate) struct Slots {
+pub struct Slots {
     cap: usize,
     state: Mutex<State>,
     freed: Notify,
@@ -27,19 +27,21 @@ struct State {
 
 /// One connection's slot; dropping it makes room.
 #[derive(Debug)]
-pub(crate) struct Slot {
+pub struct Slot {
     slots: Arc<Slots>,
     number: u64,
     leave: Arc<Notify>,
 }
 
 impl Slots {
-    pub(crate) fn new(cap: usize) -> Arc<Self> {
+    /// `cap` slots, at least one.
+    #[must_use]
+    pub fn new(cap: usize) -> Arc<Self> {
         Arc::new(Self { cap: cap.max(1), state: Mutex::default(), freed: Notify::new() })
     }
 
     /// A slot for a new connection: at once below the cap, else as soon as another connection has gone.
-    pub(crate) async fn admit(self: &Arc<Self>) -> Slot {
+    pub async fn admit(self: &Arc<Self>) -> Slot {
         loop {
             let freed = self.freed.notified();
             if let Some(slot) = self.try_admit() {
@@ -74,12 +76,13 @@ impl Slots {
 
 impl Slot {
     /// Returns when this connection has to make room; never after [`Slot::spoke`].
-    pub(crate) async fn evicted(&self) {
+    pub async fn evicted(&self) {
         self.leave.notified().await;
     }
 
     /// Notes that the peer has said something. `false`: too late, the connection was told to go.
-    pub(crate) fn spoke(&self) -> bool {
+    #[must_use]
+    pub fn spoke(&self) -> bool {
         self.slots.lock().silent.remove(&self.number).is_some()
     }
 }
