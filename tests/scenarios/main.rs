@@ -20,6 +20,7 @@ mod hostile;
 mod independent;
 mod init_data;
 mod lifecycle;
+mod local;
 mod mixed;
 mod operator;
 mod platform;
