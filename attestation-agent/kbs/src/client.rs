@@ -6,7 +6,6 @@
 //! for an error body, of which the rest is dropped), 32 requests at a time.
 
 use std::error::Error as StdError;
-use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
