@@ -275,6 +275,7 @@ fn kbs_config(c: KbsTokenConfig) -> KbsConfig {
         certificate_mode: c.cert_mode,
         allow_plain_http: c.allow_plain_http,
         key_algorithm: c.tee_key_algorithm,
+        denial_pause: cc_kbs::DEFAULT_DENIAL_PAUSE,
     }
 }
 
@@ -285,6 +286,7 @@ fn attestation_service(c: CocoAsConfig) -> Option<KbsConfig> {
         certificate_mode: c.cert_mode,
         allow_plain_http: c.allow_plain_http,
         key_algorithm: KeyAlgorithm::default(),
+        denial_pause: cc_kbs::DEFAULT_DENIAL_PAUSE,
     })
 }
 

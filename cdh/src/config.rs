@@ -5,6 +5,7 @@
 //! roots: a configured certificate is the only root unless `kbs_cert_mode = "add"`. Not here: acting on any of it.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use cc_crypto::KeyAlgorithm;
 use cc_daemon::address::{Address, AddressError};
@@ -125,6 +126,7 @@ struct KbcConfig {
     allow_plain_http: bool,
     #[serde(default)]
     tee_key_algorithm: KeyAlgorithm,
+    denial_pause_seconds: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -165,6 +167,14 @@ impl Config {
         let aa_socket =
             surroundings.aa_socket.as_deref().or(file.aa.aa_socket.as_deref()).unwrap_or(DEFAULT_AA_SOCKET);
         let unused = file.unused();
+        let denial_pause = match file.kbc.denial_pause_seconds {
+            None => cc_kbs::DEFAULT_DENIAL_PAUSE,
+            Some(seconds @ 0..=300) => Duration::from_secs(seconds),
+            Some(seconds) => {
+                let message = format!("kbc.denial_pause_seconds is {seconds}");
+                return Err(StartFault::config(message, "give 0 to 300 seconds"));
+            }
+        };
         let socket = file.socket_options.options().map_err(|mode| {
             StartFault::config(
                 format!("socket_options.mode is {mode:?}"),
@@ -181,6 +191,7 @@ impl Config {
                 certificate_mode: file.kbc.kbs_cert_mode,
                 allow_plain_http: file.kbc.allow_plain_http,
                 key_algorithm: file.kbc.tee_key_algorithm,
+                denial_pause,
             },
             kbc_name: file.kbc.name,
             credentials: file.credentials,
@@ -219,6 +230,7 @@ fn defaults(kernel_command_line: &str) -> Result<FileConfig, StartFault> {
             kbs_cert_mode: CertificateMode::default(),
             allow_plain_http: false,
             tee_key_algorithm: KeyAlgorithm::default(),
+            denial_pause_seconds: None,
         },
         aa: AaConfig::default(),
         credentials: Vec::new(),

@@ -144,7 +144,12 @@ impl Ground {
     }
 }
 
+/// Rows follow each other at once: a denial must not answer for the next one.
+const NO_PAUSE: &str = "denial_pause_seconds = 0\n";
+
 fn start(options: Options) -> Stack {
+    let hub_kbc_config = format!("{NO_PAUSE}{}", options.hub_kbc_config);
+    let options = Options { hub_kbc_config, ..options };
     Stack::start(options).unwrap_or_else(|e| panic!("{e:#}"))
 }
 

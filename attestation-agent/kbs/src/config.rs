@@ -3,6 +3,7 @@
 //! Values only; reading them from files is the daemons' business.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use cc_crypto::KeyAlgorithm;
 use serde::Deserialize;
@@ -25,7 +26,13 @@ pub struct KbsConfig {
     pub allow_plain_http: bool,
     /// Kind of the session key.
     pub key_algorithm: KeyAlgorithm,
+    /// How long a denial answers for newcomers too; [`DEFAULT_DENIAL_PAUSE`] unless there is a reason.
+    pub denial_pause: Duration,
 }
+
+/// A denial is final for the evidence it was given for. The pause keeps a workload that asks in a loop on a machine
+/// that was denied from costing a quote each time.
+pub const DEFAULT_DENIAL_PAUSE: Duration = Duration::from_secs(5);
 
 /// What a configured certificate does to the public certification authorities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -49,6 +56,7 @@ impl KbsConfig {
             certificate_mode: CertificateMode::default(),
             allow_plain_http: false,
             key_algorithm: KeyAlgorithm::default(),
+            denial_pause: DEFAULT_DENIAL_PAUSE,
         }
     }
 

@@ -27,7 +27,7 @@ mod uri;
 
 pub use cc_crypto::{KeyAlgorithm, Secret, TeeKeyPair};
 pub use cc_evidence::blame::Blame;
-pub use config::{CertificateMode, KbsConfig};
+pub use config::{CertificateMode, DEFAULT_DENIAL_PAUSE, KbsConfig};
 pub use error::{KbsError as Error, Reason, Refusal};
 pub use session::{Attested, Denial, Session, SessionStatus};
 pub use source::{BorrowedToken, BoxFuture, EvidenceSource, SourceFault};

@@ -37,10 +37,6 @@ mod flight;
 
 use flight::{Boarding, Flight};
 
-/// How long a denial answers for newcomers too. It is final for the evidence it was given for; the pause keeps a
-/// workload that asks in a loop from costing a quote each time.
-const DENIAL_MEMORY: Duration = Duration::from_secs(5);
-
 /// A client of one KBS.
 pub struct Session {
     core: Arc<Core>,
@@ -86,7 +82,15 @@ impl Session {
     pub fn new(config: KbsConfig, source: Arc<dyn EvidenceSource>) -> Result<Self, KbsError> {
         let client = Client::new(&config)?;
         let state = Mutex::default();
-        Ok(Self { core: Arc::new(Core { client, source, algorithm: config.key_algorithm, state }) })
+        Ok(Self {
+            core: Arc::new(Core {
+                client,
+                source,
+                algorithm: config.key_algorithm,
+                denial_pause: config.denial_pause,
+                state,
+            }),
+        })
     }
 
     /// Fetches and opens the resource called `uri`, attesting first if there is no token that lives.
@@ -298,6 +302,7 @@ struct Core {
     client: Client,
     source: Arc<dyn EvidenceSource>,
     algorithm: KeyAlgorithm,
+    denial_pause: Duration,
     state: Mutex<State>,
 }
 
@@ -329,7 +334,7 @@ impl Core {
         let now = Instant::now();
         let mut state = self.lock();
         if *renewed {
-            state.no_renewal_until = Some(now + DENIAL_MEMORY);
+            state.no_renewal_until = Some(now + self.denial_pause);
         }
         !std::mem::replace(renewed, true) && state.no_renewal_until.is_none_or(|until| now >= until)
     }

@@ -53,20 +53,26 @@ impl StartFault {
 
 impl From<ConfigError> for StartFault {
     fn from(e: ConfigError) -> Self {
-        Self::new(EXIT_CONFIG, e.code(), &e, e.hint())
+        Self::new(EXIT_CONFIG, e.code(), with_causes(&e), e.hint())
     }
 }
 
 impl From<ListenError> for StartFault {
     fn from(e: ListenError) -> Self {
-        Self::new(EXIT_FAILED, e.code(), &e, e.hint())
+        Self::new(EXIT_FAILED, e.code(), with_causes(&e), e.hint())
     }
 }
 
 impl From<TelemetryError> for StartFault {
     fn from(e: TelemetryError) -> Self {
-        Self::new(EXIT_CONFIG, e.code(), &e, e.hint())
+        Self::new(EXIT_CONFIG, e.code(), with_causes(&e), e.hint())
     }
+}
+
+/// An error and its causes in one line.
+fn with_causes(e: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(e), |e| e.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// The environment variable `name` as text; `None` if it is not set. For a daemon's `config.rs`.

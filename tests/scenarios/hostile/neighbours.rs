@@ -8,7 +8,7 @@ use cc_tests::machine::Machine;
 use cc_tests::stack::{Options, Part, Stack};
 use rustix::process::Signal;
 
-use super::{Ground, always, ask, expect};
+use super::{Ground, NO_PAUSE, always, ask, expect};
 use crate::{SECRET, stack};
 
 fn kill(stack: &mut Stack, part: Part) {
@@ -37,7 +37,8 @@ fn ask_while(stack: &mut Stack, meanwhile: impl FnOnce(&mut Stack)) -> Answer {
 
 /// A machine that takes three seconds for a quote.
 fn slow() -> Options {
-    Options { machine: Machine { delay_ms: 3000, ..Machine::default() }, ..Options::default() }
+    let machine = Machine { delay_ms: 3000, ..Machine::default() };
+    Options { machine, hub_kbc_config: NO_PAUSE.to_owned(), ..Options::default() }
 }
 
 #[test]

@@ -37,11 +37,7 @@ fn check(daemon: &str, file: &Path) -> (Option<i32>, String) {
 fn missing() {
     let folder = tempfile::tempdir().unwrap();
     for daemon in DAEMONS {
-        refused(
-            daemon,
-            &folder.path().join("none.toml"),
-            &["[CONFIG_UNREADABLE]", "No such file", "next step: "],
-        );
+        refused(daemon, &folder.path().join("none.toml"), &["[CONFIG_UNREADABLE]", "No such file", "hint: "]);
     }
 }
 

@@ -55,7 +55,7 @@ fn a_file_is_in_the_way() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("taken");
     std::fs::write(&socket, "precious").unwrap();
-    assert_refused(&folder, &socket, &["[SOCKET_PATH_OCCUPIED]", "is no socket", "next step: "]);
+    assert_refused(&folder, &socket, &["[SOCKET_PATH_OCCUPIED]", "is no socket", "hint: "]);
     assert_eq!(std::fs::read(&socket).unwrap(), b"precious", "nobody's file is removed");
     let socket = folder.path().join("directory");
     std::fs::create_dir(&socket).unwrap();

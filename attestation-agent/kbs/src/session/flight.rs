@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::backoff::Backoff;
 use crate::error::KbsError;
 
-use super::{Attested, Core, DENIAL_MEMORY, State};
+use super::{Attested, Core, State};
 
 /// A handshake under way.
 pub(super) struct Flight {
@@ -178,7 +178,7 @@ impl InTheAir {
                     Err(e) => {
                         state.renewal_refused = e.blame() != Blame::Unavailable;
                         if e.blame() == Blame::Denied {
-                            state.denied_until = Some((Instant::now() + DENIAL_MEMORY, e.clone()));
+                            state.denied_until = Some((Instant::now() + self.core.denial_pause, e.clone()));
                         }
                     }
                 }
