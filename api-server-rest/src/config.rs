@@ -63,7 +63,7 @@ pub struct Config {
     pub expose_token_key: bool,
 
     /// Worker threads
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub threads: u16,
 
     /// Check the options and exit
@@ -180,7 +180,7 @@ mod tests {
         );
         assert!(!config.strict && !config.expose_token_key && !config.check_config);
         assert!(config.allow_hosts.is_empty() && config.allow_paths.is_empty());
-        assert_eq!(config.threads, 2);
+        assert_eq!(config.threads, 1);
     }
 
     #[test]

@@ -243,7 +243,7 @@ impl Config {
             sample: file.platform.sample,
             sys_root: file.platform.sys_root,
             quote_time_limit: Duration::from_secs(limit),
-            settings: Settings { log_level: file.log.level, source, unused: Vec::new(), threads: 2 },
+            settings: Settings { log_level: file.log.level, source, unused: Vec::new(), threads: 1 },
             check_only: cli.check_config,
         })
     }

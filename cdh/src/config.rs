@@ -196,7 +196,7 @@ impl Config {
             kbc_name: file.kbc.name,
             credentials: file.credentials,
             offline_files: cc_kbs::offline::files(surroundings.offline_files.as_deref()),
-            settings: Settings { log_level: file.log.level, source, unused, threads: 2 },
+            settings: Settings { log_level: file.log.level, source, unused, threads: 1 },
             check_only: cli.check_config,
         })
     }

@@ -133,6 +133,14 @@ fn kata_agents_ttrpc_client_reaches_every_served_method() {
         let resource: api::GetResourceResponse =
             ttrpc(&hub, "api.GetResourceService", "GetResource", request).await.unwrap();
         assert_eq!(resource.resource, SECRET);
+        let hub_info = "guest_services.v1.HubInfoService";
+        let request = guest_services::HubStatusRequest {};
+        let status: guest_services::HubStatus = ttrpc(&hub, hub_info, "GetStatus", request).await.unwrap();
+        assert_eq!((status.attested, status.handshakes), (true, 1));
+        let request = guest_services::ProbeKbsRequest {};
+        let probe: guest_services::ProbeKbsResponse =
+            ttrpc(&hub, hub_info, "ProbeKbs", request).await.unwrap();
+        assert!(probe.reachable, "{probe:?}");
         let request = api::GetResourceRequest { resource_path: "kbs:///default/key/none".to_owned() };
         let (status, message) =
             ttrpc::<_, api::GetResourceResponse>(&hub, "api.GetResourceService", "GetResource", request)
