@@ -58,8 +58,10 @@ fn a_key_brokers_certificate_out_of_its_time_is_refused_with_the_clock_named() {
     {
         let kbc = format!("kbs_cert = '''{certificate}'''\n");
         let (hub, socket) = hub_at(&stack, &library, date, &kbc);
-        assert!(hub.log().contains(year), "the clock is set: {}", hub.log());
         let out = get(&socket);
+        // Only now: the socket may be seen before the first line of the log is.
+        let log = hub.log();
+        assert!(log.contains(year), "the clock is set: {log}");
         let error = String::from_utf8_lossy(&out.stderr);
         // A certificate has its life by the wall clock, and the reader is told where to look.
         if refused {
