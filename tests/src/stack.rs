@@ -479,23 +479,26 @@ fn free_port() -> anyhow::Result<u16> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
-/// Whether this machine can run the emulator (root and `/dev/fuse`). Prints why not, and leaves a note in the file
-/// that `SKIPPED_TESTS` names, so that a run that proved little says so at its end.
-#[allow(clippy::print_stderr, clippy::disallowed_methods, reason = "a skipped test says so")]
+/// Whether this machine can run the emulator (root and `/dev/fuse`); tells why not.
 pub fn emulator_runs_here() -> bool {
     let root = rustix::process::geteuid().is_root();
     let fuse = Path::new("/dev/fuse").exists();
-    if root && fuse {
-        return true;
+    if !(root && fuse) {
+        skip(&format!("the TEE emulator needs root (here: {root}) and /dev/fuse (here: {fuse})"));
     }
-    let name = std::thread::current().name().unwrap_or("a test").to_owned();
-    let note =
-        format!("skipped: {name}: the TEE emulator needs root (here: {root}) and /dev/fuse (here: {fuse})");
+    root && fuse
+}
+
+/// Tells that the running test is skipped, and leaves a note in the file that `SKIPPED_TESTS` names, so that a run
+/// that proved little says so at its end.
+#[allow(clippy::print_stderr, clippy::disallowed_methods, reason = "a skipped test says so")]
+pub fn skip(why: &str) {
+    let note = format!("skipped: {}: {why}", std::thread::current().name().unwrap_or("a test"));
     eprintln!("{note}");
     if let Some(file) = std::env::var_os("SKIPPED_TESTS") {
         let file = std::fs::OpenOptions::new().create(true).append(true).open(file);
+        // The note is a courtesy; the test's own output has it too.
         let _ =
             file.and_then(|mut file| std::io::Write::write_all(&mut file, format!("{note}\n").as_bytes()));
     }
-    false
 }

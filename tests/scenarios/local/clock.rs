@@ -14,7 +14,7 @@ fn faketime() -> Option<PathBuf> {
         .into_iter()
         .find(|path| path.exists());
     if found.is_none() {
-        super::note("skipped: the package faketime is not installed");
+        cc_tests::stack::skip("the package faketime is not installed");
     }
     found
 }

@@ -96,7 +96,7 @@ fn the_folder_cannot_be_made() {
 #[test]
 fn the_folder_is_not_writable() {
     if !rustix::process::geteuid().is_root() {
-        super::note("skipped: starting a daemon as another user needs root");
+        cc_tests::stack::skip("starting a daemon as another user needs root");
         return;
     }
     let folder = tempfile::tempdir().unwrap();
