@@ -76,6 +76,10 @@ impl Jwe {
         if text.len() > MAX_JWE_LEN {
             return Err(Error::TooLarge { what: WHAT, found: text.len(), limit: MAX_JWE_LEN });
         }
+        // A derived reader takes a list of the members' values as well, which no JOSE document is.
+        if text.trim_ascii_start().first() == Some(&b'[') {
+            return Err(Error::malformed(WHAT, "a list where an object is expected"));
+        }
         let parts: Received<'_> = serde_json::from_slice(text).map_err(|e| Error::json(WHAT, &e))?;
         let protected = present("protected", parts.protected)?;
         let encrypted_key = present("encrypted_key", parts.encrypted_key)?;

@@ -244,3 +244,13 @@ proptest! {
         prop_assert!(Jwe::parse(jwe.to_string().as_bytes()).is_err());
     }
 }
+
+#[test]
+fn a_list_of_the_members_values_is_no_jwe() {
+    let key = TeeKeyPair::generate(KeyAlgorithm::EcdhP256).unwrap();
+    let sealed: Value = serde_json::from_slice(&seal(&key.public_jwk(), b"x").unwrap()).unwrap();
+    let members = ["protected", "encrypted_key", "iv", "ciphertext", "tag"];
+    let list = Value::from(members.map(|name| sealed[name].clone()).to_vec()).to_string();
+    assert_eq!(Jwe::parse(list.as_bytes()).unwrap_err().code(), "CRYPTO_MALFORMED");
+    assert_eq!(Jwe::parse(format!("  {list}").as_bytes()).unwrap_err().code(), "CRYPTO_MALFORMED");
+}
