@@ -158,7 +158,7 @@ fn split(path: &str) -> Result<(&'static Path, Vec<&OsStr>, &OsStr), HubError> {
     Ok((base, names, name))
 }
 
-/// Writes `secret` to `path` with mode 0600: into a nameless place first, renamed when it is whole.
+/// Writes `secret` to `path` with mode 0600: beside it first, renamed when it is whole.
 fn write(path: &str, secret: &Secret) -> Result<(), HubError> {
     let failed =
         |e: std::io::Error| HubError::CredentialWrite { path: path.to_owned(), cause: e.to_string() };
@@ -174,9 +174,10 @@ fn write_below(base: &Path, directories: &[&OsStr], name: &OsStr, secret: &Secre
     for component in directories {
         directory = enter(directory, component, directory_flags)?;
     }
-    let mut temporary = name.to_owned();
-    temporary.push(format!(".{}.new", std::process::id()));
-    // Left over from a hub of the same pid that was killed: it is ours to remove.
+    // One name for every hub: what one that was killed in the middle left behind, the next one removes.
+    let mut temporary = std::ffi::OsString::from(".");
+    temporary.push(name);
+    temporary.push(".new");
     match fs::unlinkat(&directory, &temporary, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => {}
         Err(e) => return Err(e.into()),
@@ -256,6 +257,16 @@ mod tests {
             assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
             assert_eq!(std::fs::read_dir(base.join("a/b")).unwrap().count(), 1, "nothing is left beside it");
         }
+    }
+
+    #[test]
+    fn what_a_killed_hub_left_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().canonicalize().unwrap();
+        std::fs::write(base.join(".f.new"), b"half a sec").unwrap();
+        write_below(&base, &[], OsStr::new("f"), &Secret::new(b"whole".to_vec())).unwrap();
+        let names: Vec<_> = std::fs::read_dir(&base).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(names, ["f"]);
     }
 
     #[test]
