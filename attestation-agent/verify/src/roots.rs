@@ -58,6 +58,13 @@ impl TrustRoots {
         }
     }
 
+    /// Whether a root certificate with the common name `name` (`ARK-Milan`) and the SHA-256 `sha256` (lower-case
+    /// hex over its DER) is AMD's.
+    #[must_use]
+    pub fn is_vendor_root(name: &str, sha256: &str) -> bool {
+        PINS.iter().any(|(product, pin)| name == format!("ARK-{product}") && sha256 == *pin)
+    }
+
     /// Adds test authorities, for an emulator: PEM with ASK, ARK and, for VLEKs, ASVK of one or more
     /// products, or a root for TDX. Common names decide which is which: `SEV-Milan`, `ARK-Milan`,
     /// `SEV-VLEK-Milan`, `Intel SGX Root CA`. RSA keys of 2048 bits suffice here; AMD's have 4096.

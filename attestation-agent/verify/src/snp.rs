@@ -74,6 +74,15 @@ pub fn verify_signature(report: &Report, leaf: &[u8]) -> Result<(), Rejection> {
     check_signature(report, &Leaf::read(leaf)?)
 }
 
+/// Checks only that `leaf` (DER or PEM) is for the machine of the report: same product, as far as the report
+/// tells one (version 2 does not), same firmware level, same chip. Who issued it stays open.
+///
+/// # Errors
+/// [`Rejection::Certificate`], [`Rejection::ProductName`], [`Rejection::Tcb`], [`Rejection::ChipId`].
+pub fn verify_identity(report: &Report, leaf: &[u8]) -> Result<(), Rejection> {
+    check_identity(report, &Leaf::read(leaf)?)
+}
+
 fn check_product(report: &Report) -> Result<Product, Rejection> {
     match report.version {
         3..=5 => report.product().ok_or(Rejection::Product { cpuid: report.cpuid }),
@@ -115,17 +124,23 @@ fn check_signature(report: &Report, leaf: &Leaf) -> Result<(), Rejection> {
         })
 }
 
-/// The leaf must be the one for this machine: same product, same firmware level, same chip.
+/// The leaf must be the one for this machine, issued under the authorities of its product.
 fn check_leaf(report: &Report, product: Product, leaf: &Leaf, chain: &ChainReport) -> Result<(), Rejection> {
     if chain.product != product {
         return Err(Rejection::ProductName { certificate: chain.product.to_string(), report: product });
     }
+    check_identity(report, leaf)
+}
+
+fn check_identity(report: &Report, leaf: &Leaf) -> Result<(), Rejection> {
     // Milan leaves carry a stepping, `Milan-B0`; it says nothing about trust.
-    if leaf.product_name.split('-').next() != Some(product.as_str()) {
+    if let Some(product) = report.product()
+        && leaf.product_name.split('-').next() != Some(product.as_str())
+    {
         return Err(Rejection::ProductName { certificate: leaf.product_name.clone(), report: product });
     }
     check_tcb(&report.reported_tcb, leaf)?;
-    check_chip(report, product, leaf)
+    check_chip(report, leaf)
 }
 
 fn check_tcb(tcb: &Tcb, leaf: &Leaf) -> Result<(), Rejection> {
@@ -148,7 +163,7 @@ fn check_tcb(tcb: &Tcb, leaf: &Leaf) -> Result<(), Rejection> {
 
 /// A VCEK belongs to one chip. A VLEK does not; and a host that masks the chip key leaves the
 /// identifier out of the report, so there is nothing to compare.
-fn check_chip(report: &Report, product: Product, leaf: &Leaf) -> Result<(), Rejection> {
+fn check_chip(report: &Report, leaf: &Leaf) -> Result<(), Rejection> {
     let masked = report.mask_chip_key() && report.chip_id == [0; 64];
     if leaf.kind == LeafKind::Vlek || masked {
         return Ok(());
@@ -157,7 +172,7 @@ fn check_chip(report: &Report, product: Product, leaf: &Leaf) -> Result<(), Reje
     let same = match hw_id.len() {
         64 => hw_id == report.chip_id,
         // Turin identifies a chip by eight bytes; the rest of the field is zero.
-        8 if product == Product::Turin => fit(hw_id, 64) == report.chip_id,
+        8 if leaf.product_name == Product::Turin.as_str() => fit(hw_id, 64) == report.chip_id,
         _ => false,
     };
     if same {

@@ -3,23 +3,15 @@
 //! The verdicts are the verification library's. Its steps are asked one by one, so that an expired certificate does
 //! not hide whether the signature is good.
 
-use cc_evidence::snp::{CertEntry, CertKind, Product, Report, SigningKey, SnpEvidence, Tcb};
+use cc_evidence::snp::{CertEntry, CertKind, Product, Report, SigningKey, SnpEvidence};
 use cc_verify::{
     Rejection, TrustRoots,
-    snp::{ChainReport, Expectation, verify, verify_chain, verify_signature},
+    snp::{ChainReport, Expectation, verify, verify_chain, verify_identity, verify_signature},
 };
 use der::pem::{LineEnding, encode_string};
-use serde_json::Value;
 
 use super::{kds_url, leaf_kind};
 use crate::inspect::{Check, Trust, certificate::Certificate};
-
-/// SHA-256 of AMD's root certificates (`https://kdsintf.amd.com/vcek/v1/<product>/cert_chain`).
-const VENDOR_ROOTS: [(&str, &str); 3] = [
-    ("ARK-Milan", "69d063b45344d26a2e94e1f4210de49ef555308287d4c174445c95639a540bcd"),
-    ("ARK-Genoa", "4c6598d19c18719c5dfd4a7d335f674e5bfe1d8f800cea2cf270c10d103db2f1"),
-    ("ARK-Turin", "1f084161a44bb6d93778a904877d4819cafa5d05ef4193b2ded9dd9c73dd3f6a"),
-];
 
 const SIGNATURE: &str = "report signature";
 const CHAIN: &str = "certificate chain";
@@ -116,58 +108,15 @@ fn describe(chain: &ChainReport) -> String {
 
 /// Whether the certificate is that of the chip and firmware level which the report names.
 fn identity(report: &Report, certificate: &Certificate) -> Check {
-    let Tcb { fmc, bootloader, tee, snp, microcode, .. } = report.reported_tcb;
-    let number = |name: &str| certificate.amd.get(name).and_then(Value::as_u64);
-    let parts = [
-        ("fmcSPL", fmc),
-        ("blSPL", Some(bootloader)),
-        ("teeSPL", Some(tee)),
-        ("snpSPL", Some(snp)),
-        ("ucodeSPL", Some(microcode)),
-    ];
-    if let Some((name, reported)) =
-        parts.into_iter().find(|(name, reported)| number(name) != reported.map(u64::from))
-    {
-        let show = |value: Option<u64>| value.map_or_else(|| "nothing".to_owned(), |value| value.to_string());
-        let (reported, certified) = (show(reported.map(u64::from)), show(number(name)));
-        return Check::failed(
-            IDENTITY,
-            format!("{name}: the report says {reported}, the certificate {certified}"),
-        );
-    }
-    let product = certificate.amd.get("productName").and_then(Value::as_str).unwrap_or_default();
-    // Some say `Milan-B0`; the stepping after the hyphen tells nothing here.
-    let generation = product.split('-').next();
-    if let Some(reported) =
-        report.product().map(Product::as_str).filter(|reported| Some(*reported) != generation)
-    {
-        return Check::failed(
-            IDENTITY,
-            format!("the report is of {reported}, the certificate of {product:?}"),
-        );
-    }
-    if report.signing_key() == SigningKey::Vlek {
-        return Check::verified(
-            IDENTITY,
-            "the certificate is of the reported firmware level; a VLEK names no chip",
-        );
-    }
-    if report.mask_chip_key() && report.chip_id == [0; 64] {
-        return Check::verified(
-            IDENTITY,
-            "the certificate is of the reported firmware level; the host hides the chip",
-        );
-    }
-    // Turin writes 8 bytes and zeros; older chips write 64.
-    let mut chip = certificate.amd.get("hwID").and_then(Value::as_str).unwrap_or_default().to_owned();
-    if chip.len() == 16 {
-        chip.push_str(&"0".repeat(112));
-    }
-    if chip == hex::encode(report.chip_id) {
-        Check::verified(IDENTITY, "the certificate is of this chip at the reported firmware level")
+    let chip = if report.signing_key() == SigningKey::Vlek {
+        "a VLEK names no chip"
+    } else if report.mask_chip_key() && report.chip_id == [0; 64] {
+        "the host hides the chip"
     } else {
-        Check::failed(IDENTITY, "the certificate is of another chip")
-    }
+        "and of this chip"
+    };
+    let same = format!("the certificate is of the reported firmware level; {chip}");
+    Check::of(IDENTITY, same, verify_identity(report, &certificate.der))
 }
 
 /// What the verifier asks beyond the lines above, for instance a version that it knows and VMPL 0.
@@ -242,7 +191,7 @@ fn root(certificate: &Certificate, trust: &Trust) -> Option<Check> {
     if !name.starts_with("ARK-") {
         return None;
     }
-    Some(if VENDOR_ROOTS.contains(&(name, certificate.sha256.as_str())) {
+    Some(if TrustRoots::is_vendor_root(name, &certificate.sha256) {
         Check::verified(ROOT, format!("{name} is AMD's"))
     } else if trust.given.contains(&certificate.sha256) {
         Check::verified(ROOT, format!("{name} is not AMD's, but was given with --roots"))
