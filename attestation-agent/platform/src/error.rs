@@ -142,6 +142,26 @@ pub enum PlatformError {
     /// The caller gave no digest. Zero bytes would match a machine that was launched without init-data.
     #[error("checking the init-data against the hardware: the digest is empty")]
     EmptyDigest,
+    /// The machine has measurement registers that software cannot extend.
+    #[error("this machine's measurement registers cannot be extended: {why}")]
+    RegistersUnsupported {
+        /// What is missing.
+        why: String,
+    },
+    /// A measurement register that the platform does not have.
+    #[error("there is no measurement register {pcr} on this platform")]
+    NoSuchRegister {
+        /// The PCR number that was named.
+        pcr: u32,
+    },
+    /// A digest that is no digest of the registers' algorithm.
+    #[error("a digest of {found} bytes was to be measured, the register takes {expected}")]
+    DigestLength {
+        /// What the register takes, bytes.
+        expected: usize,
+        /// What was given, bytes.
+        found: usize,
+    },
     /// The operating system refused a thread or random bytes.
     #[error("{step} failed: {source}")]
     System {
@@ -156,7 +176,7 @@ impl PlatformError {
     /// Who has to act: but for one misuse always the one who runs the machine, as no peer takes part here.
     pub fn blame(&self) -> Blame {
         match self {
-            Self::EmptyDigest => Blame::Misused,
+            Self::EmptyDigest | Self::NoSuchRegister { .. } | Self::DigestLength { .. } => Blame::Misused,
             _ => Blame::Platform,
         }
     }
@@ -182,6 +202,9 @@ impl PlatformError {
             Self::EvidenceMismatch { .. } => "EVIDENCE_MISMATCH",
             Self::InitDataMismatch { .. } => "INIT_DATA_MISMATCH",
             Self::EmptyDigest => "INIT_DATA_DIGEST_EMPTY",
+            Self::RegistersUnsupported { .. } => "REGISTERS_UNSUPPORTED",
+            Self::NoSuchRegister { .. } => "REGISTER_UNKNOWN",
+            Self::DigestLength { .. } => "REGISTER_DIGEST_LENGTH",
             Self::System { .. } => "SYSTEM_RESOURCE",
         }
     }
@@ -252,6 +275,12 @@ impl PlatformError {
                  give it the document it was launched with"
             }
             Self::EmptyDigest => "pass the digest of the init-data document in the algorithm that it names",
+            Self::RegistersUnsupported { .. } => {
+                "on TDX the kernel must be 6.16 or later with CONFIG_TSM_MEASUREMENTS, and \
+                 /sys/devices/virtual/misc/tdx_guest/measurements visible and writable where the agent runs"
+            }
+            Self::NoSuchRegister { .. } => "name a PCR number from 0 to 23, or none for the configured one",
+            Self::DigestLength { .. } => "give a digest of the algorithm that the platform's registers have",
             Self::System { .. } => "check the limits on processes and memory of the agent's unit",
         }
         .to_owned()

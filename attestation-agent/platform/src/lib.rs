@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use cc_evidence::blame::Blame;
-pub use cc_evidence::{ReportData, Tee};
+pub use cc_evidence::{HashAlgorithm, ReportData, Tee};
 
 mod detect;
 mod error;
@@ -101,6 +101,48 @@ pub trait Platform: Send + Sync + Debug {
     ///
     /// [`evidence`]: Platform::evidence
     fn bind_init_data(&self, digest: &[u8]) -> Result<InitDataBinding, Error>;
+
+    /// The registers into which software measures what happens while the machine runs; none where the platform has
+    /// no such registers.
+    fn registers(&self) -> Option<&dyn Registers> {
+        None
+    }
+}
+
+/// Runtime measurement registers of a platform: RTMR of TDX, PCR of a TPM.
+///
+/// A register is named by its TCG PCR number, as callers of the existing stack do. Nothing here is atomic across
+/// calls: whoever reads, extends and logs takes care that nobody comes between.
+pub trait Registers: Send + Sync + Debug {
+    /// The hash algorithm of the registers, and of the log that explains them.
+    fn hash(&self) -> HashAlgorithm;
+
+    /// Finds out whether this machine lets software extend its registers.
+    ///
+    /// # Errors
+    /// [`Error::RegistersUnsupported`] says why it does not.
+    fn enabled(&self) -> Result<(), Error>;
+
+    /// The number that records of the event log carry for `pcr`: on TDX that of the register behind it, on a TPM the
+    /// same number.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchRegister`].
+    fn register_of(&self, pcr: u32) -> Result<u32, Error>;
+
+    /// The value of the register behind `pcr`, as long as a digest of [`hash`](Registers::hash).
+    ///
+    /// # Errors
+    /// [`Error::NoSuchRegister`], [`Error::RegistersUnsupported`], and what the device answers.
+    fn read(&self, pcr: u32) -> Result<Vec<u8>, Error>;
+
+    /// Extends the register behind `pcr`: new value = hash of old value and `digest`, which is as long as a digest of
+    /// [`hash`](Registers::hash).
+    ///
+    /// # Errors
+    /// As [`read`](Registers::read), and [`Error::DigestLength`]. After an error of the device the register may have
+    /// been extended or not: read it.
+    fn extend(&self, pcr: u32, digest: &[u8]) -> Result<(), Error>;
 }
 
 /// Whether the hardware vouches for the init-data.

@@ -12,10 +12,11 @@ use std::sync::Once;
 use cc_evidence::tdx::{Quote, TdAttributes, TdxEvidence};
 use cc_evidence::{ReportData, Tee, initdata};
 
-use crate::{Error, InitDataBinding, Platform, SysRoot, tsm};
+use crate::{Error, InitDataBinding, Platform, Registers, SysRoot, tsm};
 
-mod config_id;
 mod eventlog;
+mod module;
+mod rtmr;
 
 /// The name of the guest driver at the TSM interface.
 pub(crate) const PROVIDER: &str = "tdx_guest";
@@ -28,13 +29,14 @@ pub(crate) const DEVICE: &str = "dev/tdx_guest";
 pub(crate) struct Tdx {
     tsm: tsm::Client,
     root: SysRoot,
+    registers: rtmr::Rtmr,
     looked_at: Once,
 }
 
 impl Tdx {
     /// A trust domain whose TSM interface is `tsm`; its device and logs are below `root`.
     pub(crate) fn new(tsm: tsm::Client, root: SysRoot) -> Self {
-        Self { tsm, root, looked_at: Once::new() }
+        Self { tsm, registers: rtmr::Rtmr::new(root.clone()), root, looked_at: Once::new() }
     }
 
     /// A quote over `data`, checked to contain it, with its bytes.
@@ -47,8 +49,8 @@ impl Tdx {
     }
 
     /// MRCONFIGID of this trust domain.
-    fn config_id(&self) -> Result<[u8; config_id::LEN], Error> {
-        if let Some(found) = config_id::read(&self.root)? {
+    fn config_id(&self) -> Result<[u8; module::LEN], Error> {
+        if let Some(found) = module::config_id(&self.root)? {
             return Ok(found);
         }
         tracing::warn!(
@@ -78,12 +80,16 @@ impl Platform for Tdx {
             return Err(Error::EmptyDigest);
         }
         let found = self.config_id()?;
-        let expected = initdata::fit(digest, config_id::LEN);
+        let expected = initdata::fit(digest, module::LEN);
         if found.as_slice() == expected.as_slice() {
             Ok(InitDataBinding::Bound)
         } else {
             Err(Error::InitDataMismatch { expected: hex::encode(&expected), found: hex::encode(found) })
         }
+    }
+
+    fn registers(&self) -> Option<&dyn Registers> {
+        Some(&self.registers)
     }
 }
 
