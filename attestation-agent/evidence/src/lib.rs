@@ -9,6 +9,7 @@
 //! nothing: a report that parses may still be forged.
 #![forbid(unsafe_code)]
 
+pub mod azure;
 pub mod binding;
 pub mod blame;
 pub mod ccel;

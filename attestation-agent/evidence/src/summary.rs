@@ -3,19 +3,23 @@
 //! For logs after a denial, and for `guestctl inspect`. It NEVER fails and verifies nothing: it shows
 //! what the evidence claims, or that it cannot be read.
 
-use crate::sample;
+use crate::azure::{AzureEvidence, Hardware, HclReport};
 use crate::snp::{Report, SnpEvidence};
 use crate::tdx::{Quote, TdxEvidence};
+use crate::{Tee, sample};
 
 /// Name and value pairs that describe `evidence_json` of the TEE with the wire name `tee`.
 ///
 /// For `snp` the launch measurement, TCB, policy, host data and so on; for `tdx` the measurements,
-/// registers and attributes; for `sample` and `sampledevice` the version number. One line with the reason when the evidence cannot be read, none for other TEEs.
+/// registers and attributes; for `az-snp-vtpm` and `az-tdx-vtpm` the same of the machine around the TPM and the TPM's
+/// registers that are not zero; for `sample` and `sampledevice` the version number. One line with the reason when the evidence cannot be read, none for other TEEs.
 #[must_use]
 pub fn summarize(tee: &str, evidence_json: &str) -> Vec<(String, String)> {
     let lines = match tee {
         "snp" => SnpEvidence::from_json(evidence_json).map(|evidence| snp(&evidence)),
         "tdx" => TdxEvidence::from_json(evidence_json).and_then(|evidence| tdx(&evidence)),
+        "az-snp-vtpm" => azure(Tee::AzSnpVtpm, evidence_json),
+        "az-tdx-vtpm" => azure(Tee::AzTdxVtpm, evidence_json),
         "sample" | "sampledevice" => sample::parse(evidence_json)
             .map(|evidence| vec![("svn", evidence.svn), ("report data", hex::encode(evidence.report_data))]),
         _ => return Vec::new(),
@@ -28,7 +32,7 @@ pub fn summarize(tee: &str, evidence_json: &str) -> Vec<(String, String)> {
 }
 
 /// Lines that [`essentials`] leaves out: they identify the chip or the request, or repeat another line.
-const DETAILS: [&str; 8] = [
+const DETAILS: [&str; 9] = [
     "report version",
     "report data",
     "guest svn",
@@ -37,6 +41,7 @@ const DETAILS: [&str; 8] = [
     "chip id",
     "signing key",
     "certificates",
+    "user data",
 ];
 
 /// The lines of [`summarize`] that a policy decides by: what stands beside a denial.
@@ -105,6 +110,32 @@ fn tdx(evidence: &TdxEvidence) -> Result<Vec<(&'static str, String)>, crate::Err
     Ok(lines)
 }
 
+/// The hardware's report, then what the TPM adds to it.
+fn azure(tee: Tee, evidence_json: &str) -> Result<Vec<(&'static str, String)>, crate::Error> {
+    let evidence = AzureEvidence::from_json(tee, evidence_json)?;
+    let hcl = HclReport::parse(&evidence.hcl_report)?;
+    let mut lines = match hcl.hardware() {
+        Hardware::Snp(report) => snp(&SnpEvidence { report: (**report).clone(), certs: Vec::new() }),
+        Hardware::Tdx(_) => tdx(&TdxEvidence { quote: evidence.endorsement, cc_eventlog: None })?,
+    };
+    // Neither is in this evidence; the init-data is in PCR 8.
+    lines.retain(|(name, _)| !["certificates", "event log", "host data", "mrconfigid"].contains(name));
+    lines.push(("evidence version", evidence.version.number().to_string()));
+    if let Some(user_data) = &hcl.runtime().user_data {
+        lines.push(("user data", hex::encode(user_data)));
+    }
+    let registers = PCR_NAMES.into_iter().zip(evidence.quote.pcrs).filter(|(_, value)| *value != [0; 32]);
+    lines.extend(registers.map(|(name, value)| (name, hex::encode(value))));
+    Ok(lines)
+}
+
+/// Names of a TPM's registers.
+const PCR_NAMES: [&str; 24] = [
+    "pcr00", "pcr01", "pcr02", "pcr03", "pcr04", "pcr05", "pcr06", "pcr07", "pcr08", "pcr09", "pcr10",
+    "pcr11", "pcr12", "pcr13", "pcr14", "pcr15", "pcr16", "pcr17", "pcr18", "pcr19", "pcr20", "pcr21",
+    "pcr22", "pcr23",
+];
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -119,7 +150,7 @@ mod tests {
 
     #[test]
     fn unreadable_evidence_says_so() {
-        for tee in ["snp", "tdx", "sample", "sampledevice"] {
+        for tee in ["snp", "tdx", "az-snp-vtpm", "az-tdx-vtpm", "sample", "sampledevice"] {
             let lines = summarize(tee, "{}");
             assert_eq!(lines.len(), 1);
             assert_eq!(lines[0].0, "unreadable");
@@ -129,7 +160,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn random_text_never_panics(tee in "snp|tdx|sample|[a-z]*", text: String) {
+        fn random_text_never_panics(tee in "snp|tdx|az-snp-vtpm|sample|[a-z]*", text: String) {
             let _ = summarize(&tee, &text);
         }
     }
