@@ -50,6 +50,23 @@ impl HashAlgorithm {
         }
     }
 
+    /// The identifier in event logs and TPM structures (TPM 2.0 Library, part 2, table of TPM_ALG_ID).
+    #[must_use]
+    pub const fn tcg_id(self) -> u16 {
+        match self {
+            HashAlgorithm::Sha256 => 0x000B,
+            HashAlgorithm::Sha384 => 0x000C,
+            HashAlgorithm::Sha512 => 0x000D,
+            HashAlgorithm::Sm3 => 0x0012,
+        }
+    }
+
+    /// The algorithm with this identifier; `None` for one that is not known here.
+    #[must_use]
+    pub fn from_tcg_id(id: u16) -> Option<Self> {
+        HashAlgorithm::ALL.into_iter().find(|hash| hash.tcg_id() == id)
+    }
+
     /// The digest of `data`, [`HashAlgorithm::digest_len`] bytes.
     #[must_use]
     pub fn digest(self, data: &[u8]) -> Vec<u8> {

@@ -2,13 +2,14 @@
 //! to a session.
 //!
 //! It holds the AMD SEV-SNP report with its certificate table and JSON form, the Intel TDX quote with
-//! its JSON form and event log, the binding digests of the KBS handshake, init-data documents, the
+//! its JSON form, the event logs of firmware and agent, the binding digests of the KBS handshake, init-data documents, the
 //! payload of attestation tokens and the sample evidence. Every parser works on one slice or text, is bounded, and names the field it failed on.
 //!
 //! It is NOT the place where evidence is obtained (no files, no devices, no network) and it judges
 //! nothing: a report that parses may still be forged.
 #![forbid(unsafe_code)]
 
+pub mod aael;
 pub mod azure;
 pub mod binding;
 pub mod blame;

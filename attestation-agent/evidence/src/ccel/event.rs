@@ -30,8 +30,8 @@ pub struct Digest<'a> {
 impl Digest<'_> {
     /// The algorithm, when it is one that is known here.
     #[must_use]
-    pub const fn hash(&self) -> Option<HashAlgorithm> {
-        hash_of(self.algorithm)
+    pub fn hash(&self) -> Option<HashAlgorithm> {
+        HashAlgorithm::from_tcg_id(self.algorithm)
     }
 }
 
@@ -138,10 +138,12 @@ impl<'a> Events<'a> {
     fn digest_len(&self, algorithm: u16) -> Result<usize, Error> {
         let declared =
             self.declared.iter().find(|(id, _)| *id == algorithm).map(|(_, len)| usize::from(*len));
-        declared.or_else(|| hash_of(algorithm).map(HashAlgorithm::digest_len)).ok_or_else(|| Error::Invalid {
-            field: "eventlog.algorithm",
-            why: format!("{algorithm:#06x} is neither known nor declared by the first record"),
-        })
+        declared.or_else(|| HashAlgorithm::from_tcg_id(algorithm).map(HashAlgorithm::digest_len)).ok_or_else(
+            || Error::Invalid {
+                field: "eventlog.algorithm",
+                why: format!("{algorithm:#06x} is neither known nor declared by the first record"),
+            },
+        )
     }
 }
 
@@ -190,7 +192,7 @@ fn read_declaration(r: &mut Reader<'_>) -> Result<Vec<(u16, u16)>, Error> {
     for _ in 0..count {
         let algorithm = r.u16_le("eventlog.first.algorithm")?;
         let len = r.u16_le("eventlog.first.digest_size")?;
-        let fits = match hash_of(algorithm) {
+        let fits = match HashAlgorithm::from_tcg_id(algorithm) {
             Some(hash) => usize::from(len) == hash.digest_len(),
             None => len <= MAX_DIGEST_LEN,
         };
@@ -217,17 +219,6 @@ fn too_many(count: u32) -> Error {
     Error::Invalid {
         field: "eventlog.algorithm_count",
         why: format!("{count} algorithms, at most {MAX_ALGORITHMS} are read"),
-    }
-}
-
-/// TPM 2.0 Library, part 2, table of TPM_ALG_ID.
-const fn hash_of(algorithm: u16) -> Option<HashAlgorithm> {
-    match algorithm {
-        0x000B => Some(HashAlgorithm::Sha256),
-        0x000C => Some(HashAlgorithm::Sha384),
-        0x000D => Some(HashAlgorithm::Sha512),
-        0x0012 => Some(HashAlgorithm::Sm3),
-        _ => None,
     }
 }
 

@@ -4,6 +4,7 @@
 //! images that firmware loaded with their device path (UEFI 2.10, section 10.3), and plain texts. Anything else,
 //! and anything malformed, is an empty object: it is nobody's proof of anything.
 
+use cc_evidence::aael;
 use cc_evidence::ccel::{EV_EVENT_TAG, Event};
 use cc_evidence::read::Reader;
 use serde_json::{Map, Value, json};
@@ -11,9 +12,6 @@ use serde_json::{Map, Value, json};
 const EV_IPL: u32 = 0xD;
 const EV_EFI_BOOT_SERVICES_APPLICATION: u32 = 0x8000_0003;
 const EV_EFI_ACTION: u32 = 0x8000_0007;
-
-/// Tag of the agent's records, the letters `AAEL` as a number.
-const AAEL_TAG: u32 = 0x4141_454C;
 
 /// Most nodes of a device path that are read.
 const MAX_NODES: usize = 64;
@@ -36,7 +34,7 @@ fn tagged(data: &[u8]) -> Option<Value> {
     let tag = r.u32_le("tag").ok()?;
     let len = r.u32_le("length").ok()?;
     let text = text(r.take(usize::try_from(len).ok()?, "text").ok()?)?;
-    if tag != AAEL_TAG {
+    if tag != aael::TAG {
         return Some(json!({ "string": text }));
     }
     let mut words = text.splitn(3, ' ');
