@@ -59,6 +59,18 @@ pub enum EvidenceError {
         /// What is wrong and where; never a quotation.
         why: String,
     },
+    /// A digest that the place in the hardware which binds init-data cannot hold.
+    #[error("{field} takes an init-data digest of {need} bytes, this one has {size}")]
+    InitDataAlgorithm {
+        /// Name of the place.
+        field: &'static str,
+        /// Length of the digest in bytes.
+        size: usize,
+        /// The length that it takes.
+        need: usize,
+        /// The algorithm whose digests have that length.
+        algorithm: &'static str,
+    },
     /// An attestation token that is not a readable JWS.
     #[error("the attestation token cannot be read: {why}")]
     Token {
@@ -102,6 +114,7 @@ impl EvidenceError {
             EvidenceError::TooLarge { .. } => "EVIDENCE_TOO_LARGE",
             EvidenceError::Json { .. } => "EVIDENCE_JSON_INVALID",
             EvidenceError::InitData { .. } => "INIT_DATA_INVALID",
+            EvidenceError::InitDataAlgorithm { .. } => "INIT_DATA_ALGORITHM",
             EvidenceError::Token { .. } => "TOKEN_MALFORMED",
             EvidenceError::ReportDataTooLong { .. } => "REPORT_DATA_TOO_LONG",
             EvidenceError::UnknownTee { .. } => "TEE_UNKNOWN",
@@ -122,6 +135,7 @@ impl EvidenceError {
             | EvidenceError::Json { .. } => Blame::Platform,
             EvidenceError::Token { .. } | EvidenceError::UnknownHash { .. } => Blame::Misbehaved,
             EvidenceError::InitData { .. }
+            | EvidenceError::InitDataAlgorithm { .. }
             | EvidenceError::ReportDataTooLong { .. }
             | EvidenceError::UnknownTee { .. }
             | EvidenceError::Canonical { .. } => Blame::Misused,
@@ -143,6 +157,11 @@ impl EvidenceError {
             EvidenceError::InitData { .. } => {
                 "correct the init-data document (version, algorithm and a [data] table of texts); its digest \
                  changes, so the machine must be launched again with the new digest"
+            }
+            EvidenceError::InitDataAlgorithm { algorithm, .. } => {
+                return format!(
+                    "write algorithm = \"{algorithm}\" into the init-data document and launch the machine with its new digest"
+                );
             }
             EvidenceError::Token { .. } => {
                 "the service that issued the token does not speak the expected protocol; check the \

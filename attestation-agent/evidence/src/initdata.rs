@@ -3,7 +3,8 @@
 //! A TOML document with `version`, `algorithm` and a `[data]` table from file name to text, as in
 //! the init-data specification of Trustee and Kata Containers. The digest covers the exact bytes of
 //! the document, so the original text is kept. It is NOT known here whether the hardware carries
-//! that digest: the platform compares it with host data, MRCONFIGID or a PCR.
+//! that digest: the platform compares it with host data, MRCONFIGID or a PCR ([`Field`] says what each must hold).
+//! [`carrier`] has the forms in which the document travels.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,7 +13,15 @@ use toml::{Table, Value};
 
 use crate::{Error, HashAlgorithm};
 
-/// Longest document that is read, in bytes.
+pub mod carrier;
+mod compose;
+mod field;
+
+pub use compose::is_file_name;
+pub use field::Field;
+
+/// Longest document that is read, in bytes. The annotations of a Kubernetes object hold 256 KiB in all, in which about
+/// 190 KiB of gzip fit; the agent's answer to the data hub may have 4 MiB, in which the text must fit as it is.
 pub const MAX_LEN: usize = 1024 * 1024;
 
 /// A document that was read, with the text it was read from.
@@ -155,6 +164,12 @@ mod tests {
         assert_ne!(doc.digest(), InitData::parse(&format!("{DOCUMENT}\n")).unwrap().digest());
     }
 
+    /// Besides Kata Containers nobody judges the version: it is covered by the digest and kept.
+    #[test]
+    fn other_versions_are_read() {
+        assert_eq!(InitData::parse(&DOCUMENT.replace("0.1.0", "9.9")).unwrap().version(), "9.9");
+    }
+
     #[test]
     fn every_algorithm_is_read() {
         for hash in HashAlgorithm::ALL {
@@ -169,6 +184,11 @@ mod tests {
         let table = [
             (DOCUMENT.replace("version = \"0.1.0\"", ""), "version is missing"),
             (DOCUMENT.replace("\"0.1.0\"", "1"), "version is integer"),
+            (DOCUMENT.replace("algorithm = \"sha256\"", ""), "algorithm is missing"),
+            (DOCUMENT.replace("'''x = 1'''", "['x']"), "\"aa.toml\" is array"),
+            (DOCUMENT.replace("\"aa.toml\" =", "aa.toml ="), "\"aa\" is table"),
+            (DOCUMENT.replace("algorithm", "version"), "not TOML at line 2"),
+            (String::new(), "version is missing"),
             (DOCUMENT.replace("sha256", "SHA256"), "algorithm is none of"),
             (DOCUMENT.replace("sha256", "sha-256"), "algorithm is none of"),
             (DOCUMENT.replace("'''x = 1'''", "1"), "\"aa.toml\" is integer"),
