@@ -13,6 +13,8 @@ pub mod aael;
 pub mod azure;
 pub mod binding;
 pub mod blame;
+pub mod cbor;
+pub mod cca;
 pub mod ccel;
 pub mod dcap;
 pub mod initdata;
