@@ -10,6 +10,8 @@ mod json;
 mod quote;
 mod report;
 
+pub mod qgs;
+
 pub use attributes::TdAttributes;
 pub use body::{TdBody, Tdx15};
 pub use json::{MAX_JSON_LEN, TdxEvidence};

@@ -1,31 +1,43 @@
 //! Finds out on which platform this process runs, by trying: a TEE is there if its interface answers.
 //!
 //! The existence of a file proves nothing (the configfs directory is there without any TEE), so the TSM interface
-//! is asked by making and removing an entry, and what it names is the platform: the kernel lets one driver serve it.
-//! Device nodes are only noted, so that the operator sees what a machine has that was not chosen. There is no silent fallback: no TEE is an error.
+//! is asked by making and removing an entry, and what it names is the platform: the kernel lets one driver serve it. A
+//! driver's device is asked for what costs no report. The order is fixed, the first that answers is the platform, and
+//! everything else that is there is noted, so that the operator sees what a machine has that was not chosen. There is no
+//! silent fallback: no TEE is an error.
 
 use std::fmt;
 use std::sync::Arc;
 
 use cc_evidence::Tee;
 
+use crate::cca::{self, Cca};
 use crate::sample::Sample;
 use crate::snp::{self, Snp};
 use crate::tdx::{self, Tdx};
-use crate::{Error, Options, Platform, SysRoot, tsm};
+use crate::{Error, Options, Platform, tsm};
 
-/// Device nodes that show a platform, and what to say of them when the TSM interface has not found it.
-const NOTED: [(Tee, &str, &str); 6] = [
-    (Tee::Tdx, tdx::DEVICE, THROUGH_CONFIGFS),
-    (Tee::Snp, "dev/sev-guest", THROUGH_CONFIGFS),
-    (Tee::Csv, "dev/csv-guest", UNSUPPORTED),
-    (Tee::Sgx, "dev/attestation/attestation_type", UNSUPPORTED),
-    (Tee::Se, "sys/firmware/uv/prot_virt_guest", UNSUPPORTED),
-    (Tee::Tpm, "dev/tpm0", UNSUPPORTED),
+/// What the driver behind a device gives: the platform, or why there is none.
+type Found = Result<Arc<dyn Platform>, Error>;
+
+/// A device node that shows a platform.
+struct Candidate {
+    tee: Tee,
+    /// Where it is, below the root of the machine.
+    below: &'static str,
+    /// How the driver behind it is asked; none where this version has no use for it.
+    ask: Option<fn(&Options) -> Found>,
+}
+
+/// The device nodes in the order in which they are asked, when the TSM interface has not found the platform.
+const CANDIDATES: [Candidate; 6] = [
+    Candidate { tee: Tee::Tdx, below: tdx::DEVICE, ask: Some(ask_tdx) },
+    Candidate { tee: Tee::Snp, below: snp::device::DEVICE, ask: Some(ask_snp) },
+    Candidate { tee: Tee::Csv, below: "dev/csv-guest", ask: None },
+    Candidate { tee: Tee::Sgx, below: "dev/attestation/attestation_type", ask: None },
+    Candidate { tee: Tee::Se, below: "sys/firmware/uv/prot_virt_guest", ask: None },
+    Candidate { tee: Tee::Tpm, below: "dev/tpm0", ask: None },
 ];
-
-const THROUGH_CONFIGFS: &str = "exists, not used: evidence is taken through configfs (Linux 6.7 or later)";
-const UNSUPPORTED: &str = "exists, not supported by this version";
 
 /// What was found.
 #[derive(Clone, Debug)]
@@ -68,21 +80,30 @@ enum Answer {
     Unusable,
 }
 
+impl Answer {
+    /// The platform that was found.
+    fn platform(&self) -> Option<Tee> {
+        match self {
+            Self::Served(platform) => Some(platform.tee()),
+            Self::Nothing | Self::Unusable => None,
+        }
+    }
+}
+
 /// Finds the platform of this machine.
 ///
-/// The sample platform is used only if the options name it and no trace of a TEE answered at the TSM interface: a
-/// machine with a TEE that fails or that this version cannot serve must not fall back to evidence that proves nothing.
+/// The sample platform is used only if the options name it and there is no trace of a TEE at the TSM interface or at a
+/// driver's device: a machine with a TEE that fails or that this version cannot serve must not fall back to evidence that
+/// proves nothing.
 ///
 /// # Errors
 /// [`Error::NoPlatform`] with everything that was looked for.
 pub fn detect(options: &Options) -> Result<Detected, Error> {
     let mut tried = Vec::new();
-    let answer = ask_tsm(options, &mut tried);
-    let chosen = match &answer {
-        Answer::Served(platform) => Some(platform.tee()),
-        _ => None,
-    };
-    note_devices(&options.sys_root, chosen, &mut tried);
+    let mut answer = ask_tsm(options, &mut tried);
+    for candidate in &CANDIDATES {
+        answer = ask_device(candidate, options, answer, &mut tried);
+    }
     let primary = match (answer, options.sample) {
         (Answer::Served(platform), named) => {
             if named {
@@ -123,13 +144,12 @@ fn ask_tsm(options: &Options, tried: &mut Vec<Probe>) -> Answer {
             format!("provider {name}"),
             Answer::Served(Arc::new(Tdx::new(client, options.sys_root.clone())) as Arc<dyn Platform>),
         ),
-        Ok(name) => {
-            let tee = match name.as_str() {
-                "arm_cca_guest" => Some(Tee::Cca),
-                _ => None,
-            };
-            (tee, format!("found provider {name}, not supported by this version"), Answer::Unusable)
-        }
+        Ok(name) if name == cca::PROVIDER => (
+            Some(Tee::Cca),
+            format!("provider {name}"),
+            Answer::Served(Arc::new(Cca::new(client)) as Arc<dyn Platform>),
+        ),
+        Ok(name) => (None, format!("found provider {name}, not supported by this version"), Answer::Unusable),
         Err(error @ (Error::TsmMissing { .. } | Error::TsmNoProvider { .. })) => {
             (None, error.to_string(), Answer::Nothing)
         }
@@ -139,19 +159,37 @@ fn ask_tsm(options: &Options, tried: &mut Vec<Probe>) -> Answer {
     answer
 }
 
-/// Notes which device nodes there are beside the platform that was `chosen`, if any.
-fn note_devices(root: &SysRoot, chosen: Option<Tee>, tried: &mut Vec<Probe>) {
-    tried.extend(NOTED.into_iter().map(|(tee, below, unchosen)| {
-        let path = root.path(below);
-        let outcome = match (path.try_exists(), chosen) {
-            (Ok(true), Some(chosen)) if chosen == tee => "exists, of the platform found".to_owned(),
-            (Ok(true), Some(chosen)) => format!("exists, not used: the TSM interface is served by {chosen}"),
-            (Ok(true), None) => unchosen.to_owned(),
-            (Ok(false), _) => "absent".to_owned(),
-            (Err(error), _) => format!("cannot be looked at: {error}"),
-        };
-        Probe { tee: Some(tee), what: path.display().to_string(), outcome }
-    }));
+/// Looks at a device node after `before` was found, and asks its driver if that is no platform.
+fn ask_device(candidate: &Candidate, options: &Options, before: Answer, tried: &mut Vec<Probe>) -> Answer {
+    let path = options.sys_root.path(candidate.below);
+    let (outcome, answer) = match (path.try_exists(), before.platform(), candidate.ask) {
+        (Ok(false), ..) => ("absent".to_owned(), before),
+        (Err(error), ..) => (format!("cannot be looked at: {error}"), before),
+        (Ok(true), Some(chosen), _) if chosen == candidate.tee => {
+            ("exists, of the platform found".to_owned(), before)
+        }
+        (Ok(true), Some(chosen), _) => (format!("exists, not used: {chosen} was found first"), before),
+        (Ok(true), None, None) => ("exists, not supported by this version".to_owned(), before),
+        (Ok(true), None, Some(ask)) => match ask(options) {
+            Ok(platform) => ("answers, used".to_owned(), Answer::Served(platform)),
+            Err(error) => (format!("exists, not used: {error} [{}]", error.code()), Answer::Unusable),
+        },
+    };
+    tried.push(Probe { tee: Some(candidate.tee), what: path.display().to_string(), outcome });
+    answer
+}
+
+fn ask_tdx(options: &Options) -> Found {
+    let root = options.sys_root.clone();
+    let service = tdx::service::Service::new(root.clone(), options.quote_time_limit);
+    service.probe()?;
+    Ok(Arc::new(Tdx::with_service(service, root)))
+}
+
+fn ask_snp(options: &Options) -> Found {
+    let device = snp::device::Device::new(&options.sys_root, options.quote_time_limit);
+    device.probe()?;
+    Ok(Arc::new(Snp::with_device(device)))
 }
 
 fn sample_probe(outcome: &str) -> Probe {
@@ -164,41 +202,70 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::SysRoot;
 
     fn options(root: &std::path::Path, sample: bool) -> Options {
         Options { sys_root: SysRoot::new(root.to_owned()), sample, quote_time_limit: Duration::from_secs(20) }
     }
 
-    #[test]
-    fn nothing_found_is_an_error_that_lists_everything() {
-        let root = tempfile::tempdir().unwrap();
-        fs::create_dir(root.path().join("dev")).unwrap();
-        fs::write(root.path().join("dev/tdx_guest"), "").unwrap();
-        let error = detect(&options(root.path(), false)).unwrap_err();
-        assert_eq!(error.code(), "TEE_NOT_FOUND");
-        let text = error.to_string();
-        for (_, below, _) in NOTED {
-            assert!(text.contains(below), "{below} in {text}");
-        }
-        assert!(text.contains("sys/kernel/config/tsm/report does not exist"), "{text}");
-        assert!(text.contains("tdx_guest: exists, not used: evidence is taken through configfs"), "{text}");
+    /// Puts an empty file at `below`.
+    fn put(root: &std::path::Path, below: &str) {
+        let path = root.join(below);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "").unwrap();
     }
 
     #[test]
-    fn of_several_devices_the_one_of_the_interface_is_chosen() {
+    fn nothing_found_is_an_error_that_lists_everything() {
         let root = tempfile::tempdir().unwrap();
-        fs::create_dir(root.path().join("dev")).unwrap();
-        for device in ["dev/tdx_guest", "dev/sev-guest", "dev/tpm0"] {
-            fs::write(root.path().join(device), "").unwrap();
+        let error = detect(&options(root.path(), false)).unwrap_err();
+        assert_eq!(error.code(), "TEE_NOT_FOUND");
+        let text = error.to_string();
+        for candidate in &CANDIDATES {
+            assert!(text.contains(candidate.below), "{} in {text}", candidate.below);
         }
-        for (chosen, other) in [(Tee::Tdx, Tee::Snp), (Tee::Snp, Tee::Tdx)] {
-            let mut tried = Vec::new();
-            note_devices(&SysRoot::new(root.path().to_owned()), Some(chosen), &mut tried);
+        assert!(text.contains("sys/kernel/config/tsm/report does not exist"), "{text}");
+    }
+
+    #[test]
+    fn a_device_that_no_driver_serves_is_no_platform_and_forbids_sample_evidence() {
+        for (below, outcome) in
+            [(tdx::DEVICE, "exists, not used: asking"), (snp::device::DEVICE, "exists, not used: asking")]
+        {
+            let root = tempfile::tempdir().unwrap();
+            put(root.path(), below);
+            let error = detect(&options(root.path(), true)).unwrap_err();
+            let text = error.to_string();
+            assert!(text.contains(outcome) && text.contains("[TEE_DEVICE]"), "{text}");
+            assert!(text.contains("named in the configuration, not used"), "{text}");
+        }
+    }
+
+    #[test]
+    fn devices_beside_the_platform_found_are_noted_and_not_asked() {
+        let root = tempfile::tempdir().unwrap();
+        for device in [tdx::DEVICE, snp::device::DEVICE, "dev/tpm0"] {
+            put(root.path(), device);
+        }
+        let options = options(root.path(), false);
+        for (chosen, other) in [(Tee::Tdx, Tee::Snp), (Tee::Snp, Tee::Tdx), (Tee::Cca, Tee::Tdx)] {
+            let client = || tsm::Client::new(&options.sys_root, options.quote_time_limit);
+            let platform: Arc<dyn Platform> = match chosen {
+                Tee::Tdx => Arc::new(Tdx::new(client(), options.sys_root.clone())),
+                Tee::Snp => Arc::new(Snp::new(client())),
+                _ => Arc::new(Cca::new(client())),
+            };
+            let (mut answer, mut tried) = (Answer::Served(platform), Vec::new());
+            for candidate in &CANDIDATES {
+                answer = ask_device(candidate, &options, answer, &mut tried);
+            }
+            assert_eq!(answer.platform(), Some(chosen));
             let outcome = |tee| &tried.iter().find(|probe| probe.tee == Some(tee)).unwrap().outcome;
-            assert_eq!(outcome(chosen), "exists, of the platform found");
+            if chosen != Tee::Cca {
+                assert_eq!(outcome(chosen), "exists, of the platform found");
+            }
             for unused in [other, Tee::Tpm] {
-                let expected = format!("exists, not used: the TSM interface is served by {chosen}");
-                assert_eq!(outcome(unused), &expected);
+                assert_eq!(outcome(unused), &format!("exists, not used: {chosen} was found first"));
             }
             assert_eq!(outcome(Tee::Csv), "absent");
         }

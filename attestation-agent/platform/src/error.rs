@@ -70,7 +70,7 @@ pub enum PlatformError {
         step: String,
     },
     /// An earlier request is still inside the kernel, past its time limit.
-    #[error("refused: an earlier TSM request has been inside the kernel for {} s and has not come back", .since.as_secs())]
+    #[error("refused: an earlier request to the TEE driver has been inside the kernel for {} s and has not come back", .since.as_secs())]
     TsmStuck {
         /// How long the earlier request has been there.
         since: Duration,
@@ -108,6 +108,52 @@ pub enum PlatformError {
         path: PathBuf,
         /// The kernel's answer.
         source: io::Error,
+    },
+    /// `/dev/sev-guest` could not get a report.
+    #[error(
+        "asking {} for a report failed: {source} (firmware error {firmware:#x}, hypervisor error {vmm:#x})", .path.display()
+    )]
+    SnpRequest {
+        /// The device.
+        path: PathBuf,
+        /// The firmware's error, AMD publication 56860; 0 if it was not asked.
+        firmware: u32,
+        /// The hypervisor's error, AMD publication 56421; 0 if there is none.
+        vmm: u32,
+        /// The driver's answer.
+        source: io::Error,
+    },
+    /// The driver behind `/dev/sev-guest` has given up its key for messages to the firmware.
+    #[error("asking {} for a report: the driver has no message key any more (ENOTTY)", .path.display())]
+    SnpKeyLost {
+        /// The device.
+        path: PathBuf,
+    },
+    /// The firmware answered, and refused to make a report.
+    #[error("the SNP firmware refuses a report at privilege level {vmpl}: status {status:#x}")]
+    SnpReportRefused {
+        /// Status of the message, AMD publication 56860.
+        status: u32,
+        /// The level asked for, after all lower ones were refused.
+        vmpl: u32,
+    },
+    /// The host's quote generation service cannot be talked to.
+    #[error("{step} the quote generation service at {address} failed: {source}")]
+    QuoteService {
+        /// Where it is looked for.
+        address: String,
+        /// What was being done: `connecting to`, `sending to`, `receiving from`.
+        step: &'static str,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// The host's quote generation service answered with an error.
+    #[error("the quote generation service at {address} refuses: error {code:#x}")]
+    QuoteRefused {
+        /// Where it is.
+        address: String,
+        /// Its error code: those of Intel's message library begin with 0x12.
+        code: u32,
     },
     /// An event log is there and cannot be read.
     #[error("reading the event log {} failed: {source}", .path.display())]
@@ -197,6 +243,11 @@ impl PlatformError {
             Self::TsmMalformed { .. } => "TSM_MALFORMED",
             Self::ProviderChanged { .. } => "TSM_PROVIDER_CHANGED",
             Self::Device { .. } => "TEE_DEVICE",
+            Self::SnpRequest { .. } => "SNP_REQUEST_FAILED",
+            Self::SnpKeyLost { .. } => "SNP_KEY_LOST",
+            Self::SnpReportRefused { .. } => "SNP_REPORT_REFUSED",
+            Self::QuoteService { .. } => "TDX_QUOTE_SERVICE_UNREACHABLE",
+            Self::QuoteRefused { .. } => "TDX_QUOTE_REFUSED",
             Self::EventLog { .. } => "EVENT_LOG_UNREADABLE",
             Self::BadEvidence { .. } => "EVIDENCE_MALFORMED",
             Self::EvidenceMismatch { .. } => "EVIDENCE_MISMATCH",
@@ -257,6 +308,27 @@ impl PlatformError {
             }
             Self::ProviderChanged { .. } => "restart the agent so that it detects its platform again",
             Self::Device { .. } => "check that it is the TEE driver's and that the agent may open it",
+            Self::SnpRequest { .. } => {
+                "look in the kernel log for messages of sev-guest; if it says that the message key (VMPCK) was disabled, only \
+                 a reboot helps"
+            }
+            Self::SnpKeyLost { .. } => {
+                "the driver gave up its key after a failed message, to keep the host from replaying it: reboot the machine, \
+                 and report it to its provider if it happens again"
+            }
+            Self::SnpReportRefused { .. } => {
+                "check the privilege level (VMPL) and the keys that the guest runs with; the status is explained in AMD \
+                 publication 56860"
+            }
+            Self::QuoteService { .. } => {
+                "the host must run Intel's quote generation service (qgsd) and let this machine reach it over vsock; set its \
+                 port in /etc/tdx-attest.conf (port = 4050). On Linux 6.7 or later the kernel's configfs interface is used \
+                 instead"
+            }
+            Self::QuoteRefused { .. } => {
+                "look in the log of the host's quote generation service (qgsd): the platform may not be registered with \
+                 Intel, or its service cannot reach the caching service"
+            }
             Self::EventLog { .. } => {
                 "the agent must be able to read the firmware's log under /sys/firmware/acpi/tables/data and its own \
                  under /run/attestation-agent; a relying party may not accept a quote without them"

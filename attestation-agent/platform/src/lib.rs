@@ -16,8 +16,10 @@ use std::time::Duration;
 pub use cc_evidence::blame::Blame;
 pub use cc_evidence::{HashAlgorithm, ReportData, Tee};
 
+mod cca;
 mod detect;
 mod error;
+mod gate;
 mod sample;
 mod snp;
 mod sys;

@@ -1,8 +1,8 @@
-//! AMD SEV-SNP evidence through the kernel's TSM interface.
+//! AMD SEV-SNP evidence, through the kernel's TSM interface or the guest driver's own device.
 //!
 //! The report's layout is in AMD publication 56860 (SEV-SNP firmware ABI), the certificate table's in the guest
 //! hypervisor communication block specification (56421). The report is asked for at the lowest-numbered level
-//! that the kernel allows. Nothing is verified here: the relying party judges signature, versions and policy;
+//! that the guest may use. Nothing is verified here: the relying party judges signature, versions and policy;
 //! a debug policy or a privilege level other than 0 is only logged.
 
 use std::sync::Once;
@@ -11,6 +11,10 @@ use cc_evidence::snp::{REPORT_LEN, Report, SnpEvidence, cert_table};
 use cc_evidence::{ReportData, Tee, initdata};
 
 use crate::{Error, InitDataBinding, Platform, tsm};
+
+pub(crate) mod device;
+
+use device::Device;
 
 /// The name of the guest driver at the TSM interface.
 pub(crate) const PROVIDER: &str = "sev_guest";
@@ -21,19 +25,34 @@ const HOST_DATA_LEN: usize = 32;
 /// An SEV-SNP guest.
 #[derive(Debug)]
 pub(crate) struct Snp {
-    tsm: tsm::Client,
+    source: Source,
     looked_at: Once,
+}
+
+/// Where reports come from.
+#[derive(Debug)]
+enum Source {
+    Tsm(tsm::Client),
+    Device(Device),
 }
 
 impl Snp {
     /// A guest whose TSM interface is `tsm`.
     pub(crate) fn new(tsm: tsm::Client) -> Self {
-        Self { tsm, looked_at: Once::new() }
+        Self { source: Source::Tsm(tsm), looked_at: Once::new() }
+    }
+
+    /// A guest whose driver has the device `device` and no TSM interface.
+    pub(crate) fn with_device(device: Device) -> Self {
+        Self { source: Source::Device(device), looked_at: Once::new() }
     }
 
     /// A report over `data`, checked to contain it, and the certificates that came with it.
     fn ask(&self, data: &[u8; 64]) -> Result<SnpEvidence, Error> {
-        let blobs = self.tsm.report(data, true)?;
+        let blobs = match &self.source {
+            Source::Tsm(client) => client.report(data, true)?,
+            Source::Device(device) => device.report(data)?,
+        };
         let evidence = read(&blobs, data)?;
         self.looked_at.call_once(|| warn_about(&evidence.report));
         Ok(evidence)

@@ -1,4 +1,5 @@
-//! Intel TDX evidence: a quote through the kernel's TSM interface, and the event logs that its registers sum up.
+//! Intel TDX evidence: a quote through the kernel's TSM interface or from the host's quote generation service, and the
+//! event logs that its registers sum up.
 //!
 //! The quote's layout is in the Intel TDX DCAP quoting library reference, the log's in the TCG PC client platform
 //! firmware profile and UEFI 2.10 section 38. Nothing is verified here: the relying party judges signature, versions and
@@ -17,6 +18,9 @@ use crate::{Error, InitDataBinding, Platform, Registers, SysRoot, tsm};
 mod eventlog;
 mod module;
 mod rtmr;
+pub(crate) mod service;
+
+use service::Service;
 
 /// The name of the guest driver at the TSM interface.
 pub(crate) const PROVIDER: &str = "tdx_guest";
@@ -27,25 +31,47 @@ pub(crate) const DEVICE: &str = "dev/tdx_guest";
 /// A trust domain.
 #[derive(Debug)]
 pub(crate) struct Tdx {
-    tsm: tsm::Client,
+    source: Source,
     root: SysRoot,
     registers: rtmr::Rtmr,
     looked_at: Once,
 }
 
+/// Where quotes come from.
+#[derive(Debug)]
+enum Source {
+    Tsm(tsm::Client),
+    Service(Service),
+}
+
 impl Tdx {
     /// A trust domain whose TSM interface is `tsm`; its device and logs are below `root`.
     pub(crate) fn new(tsm: tsm::Client, root: SysRoot) -> Self {
-        Self { tsm, registers: rtmr::Rtmr::new(root.clone()), root, looked_at: Once::new() }
+        Self::of(Source::Tsm(tsm), root)
+    }
+
+    /// A trust domain without a TSM interface: its device is below `root`, quotes come from `service`.
+    pub(crate) fn with_service(service: Service, root: SysRoot) -> Self {
+        Self::of(Source::Service(service), root)
+    }
+
+    fn of(source: Source, root: SysRoot) -> Self {
+        Self { source, registers: rtmr::Rtmr::new(root.clone()), root, looked_at: Once::new() }
     }
 
     /// A quote over `data`, checked to contain it, with its bytes.
     fn quote(&self, data: &[u8; 64]) -> Result<(Vec<u8>, Quote), Error> {
-        // This driver has no privilege levels.
-        let blobs = self.tsm.report(data, false)?;
-        let quote = read(&blobs, data)?;
+        let (bytes, quote) = match &self.source {
+            Source::Tsm(client) => {
+                // This driver has no privilege levels.
+                let blobs = client.report(data, false)?;
+                let quote = read(&blobs, data)?;
+                (blobs.outblob, quote)
+            }
+            Source::Service(service) => service.quote(data)?,
+        };
         self.looked_at.call_once(|| warn_about(quote.body.td_attributes));
-        Ok((blobs.outblob, quote))
+        Ok((bytes, quote))
     }
 
     /// MRCONFIGID of this trust domain.
@@ -99,8 +125,12 @@ fn read(blobs: &tsm::Blobs, data: &[u8; 64]) -> Result<Quote, Error> {
     if blobs.provider != PROVIDER {
         return Err(Error::ProviderChanged { expected: PROVIDER, found: blobs.provider.clone() });
     }
-    let quote =
-        Quote::parse(&blobs.outblob).map_err(|source| Error::BadEvidence { what: "TDX quote", source })?;
+    answer(&blobs.outblob, data)
+}
+
+/// Parses a quote and checks that it is the answer to `data`.
+fn answer(bytes: &[u8], data: &[u8; 64]) -> Result<Quote, Error> {
+    let quote = Quote::parse(bytes).map_err(|source| Error::BadEvidence { what: "TDX quote", source })?;
     if quote.body.report_data.as_slice() != data.as_slice() {
         return Err(Error::EvidenceMismatch { what: "TDX quote" });
     }

@@ -15,14 +15,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::gate::{Gate, Pauses, is_passing};
 use crate::{Error, SysRoot};
 
 mod entry;
-mod gate;
 mod name;
 
 use entry::Entry;
-use gate::Gate;
 
 /// Where the interface is, below the root of the machine.
 pub const REPORT_DIRECTORY: &str = "sys/kernel/config/tsm/report";
@@ -36,9 +35,6 @@ pub const AUXBLOB_LIMIT: usize = 64 * 1024;
 
 /// How often a request is begun anew when another process has written to its entry.
 const INTERFERENCE_ATTEMPTS: usize = 3;
-
-/// Smallest and largest pause before a busy interface is tried again.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
 
 /// The answer to one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,7 +118,7 @@ impl Job {
     }
 
     fn report(&self, data: &[u8; 64], privlevel: bool, deadline: Instant) -> Result<Blobs, Error> {
-        let mut pause = PAUSE.0;
+        let mut pauses = Pauses::until(deadline);
         let mut interfered = 0;
         loop {
             let error = match self.attempt(data, privlevel) {
@@ -134,8 +130,7 @@ impl Job {
                 Error::TsmIo { source, .. } if is_passing(source) => {}
                 _ => return Err(error),
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left <= pause {
+            if !pauses.wait() {
                 return Err(match error {
                     Error::TsmIo { step, source } => Error::TsmTimeout {
                         step: format!("{step} (last answer: {source})"),
@@ -144,8 +139,6 @@ impl Job {
                     other => other,
                 });
             }
-            wait(pause);
-            pause = (pause * 2).min(PAUSE.1);
         }
     }
 
@@ -171,17 +164,6 @@ impl Job {
         entry.expect_generation(writes)?;
         Ok(Blobs { outblob, auxblob, provider })
     }
-}
-
-/// True for the two answers that the interface documents as passing.
-fn is_passing(error: &std::io::Error) -> bool {
-    matches!(rustix::io::Errno::from_io_error(error), Some(rustix::io::Errno::BUSY | rustix::io::Errno::INTR))
-}
-
-/// Pauses this device thread.
-#[allow(clippy::disallowed_methods)] // a device thread of its own, outside of any runtime
-fn wait(pause: Duration) {
-    std::thread::sleep(pause);
 }
 
 fn malformed(attribute: &'static str, reason: impl Into<String>) -> Error {

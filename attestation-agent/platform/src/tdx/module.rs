@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use cc_evidence::tdx::TdReport;
+use cc_evidence::tdx::{REPORT_LEN, TdReport};
 
 use super::DEVICE;
 use crate::{Error, SysRoot, sys};
@@ -29,15 +29,22 @@ pub(super) fn config_id(root: &SysRoot) -> Result<Option<[u8; LEN]>, Error> {
 
 /// A report over zeros; none if the device is not there.
 pub(super) fn report(root: &SysRoot) -> Result<Option<TdReport>, Error> {
+    Ok(report_over(root, &[0; 64])?.map(|(_, report)| report))
+}
+
+/// A report over `asked`, its bytes and what they say; none if the device is not there.
+pub(super) fn report_over(
+    root: &SysRoot,
+    asked: &[u8; 64],
+) -> Result<Option<([u8; REPORT_LEN], TdReport)>, Error> {
     let path = root.path(DEVICE);
     let Some(device) = open(&path)? else { return Ok(None) };
-    let asked = [0; 64];
-    let bytes = sys::td_report(&device, &asked).map_err(|source| failed(&path, source))?;
+    let bytes = sys::td_report(&device, asked).map_err(|source| failed(&path, source))?;
     let report = TdReport::parse(&bytes).map_err(|source| Error::BadEvidence { what: "TDREPORT", source })?;
-    if report.report_data != asked || !report.td_info_intact() {
+    if report.report_data != *asked || !report.td_info_intact() {
         return Err(Error::EvidenceMismatch { what: "TDREPORT" });
     }
-    Ok(Some(report))
+    Ok(Some((bytes, report)))
 }
 
 /// The attribute `name`; none if it is not there.

@@ -1,4 +1,5 @@
-//! One blocking job at a time, each with a time limit, on threads that may never come back.
+//! One blocking job at a time, each with a time limit, on threads that may never come back. Every way to a TEE driver
+//! goes through one.
 //!
 //! A system call that hangs cannot be cancelled, only left behind. The gate leaves at most one thread behind:
 //! as long as it is inside, everything else is refused at once.
@@ -9,6 +10,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+
 use crate::Error;
 
 /// How much longer than the job the caller waits, so that a job that notices the deadline itself can say why.
@@ -16,7 +19,7 @@ const GRACE: Duration = Duration::from_millis(200);
 
 /// The gate.
 #[derive(Debug)]
-pub(super) struct Gate {
+pub(crate) struct Gate {
     shared: Arc<Shared>,
     limit: Duration,
 }
@@ -37,16 +40,16 @@ enum Turn {
 }
 
 impl Gate {
-    pub(super) fn new(limit: Duration) -> Self {
+    pub(crate) fn new(limit: Duration) -> Self {
         Self { shared: Arc::new(Shared { turn: Mutex::new(Turn::Free), freed: Condvar::new() }), limit }
     }
 
-    pub(super) fn limit(&self) -> Duration {
+    pub(crate) fn limit(&self) -> Duration {
         self.limit
     }
 
     /// Runs `job` when its turn comes; gives it the instant at which the limit ends. `what` names it in errors.
-    pub(super) fn run<T: Send + 'static>(
+    pub(crate) fn run<T: Send + 'static>(
         &self,
         what: &'static str,
         job: impl FnOnce(Instant) -> Result<T, Error> + Send + 'static,
@@ -63,14 +66,14 @@ impl Gate {
             let _ = sender.send(result);
             drop(ticket);
         };
-        thread::Builder::new()
-            .name("tsm-report".to_owned())
-            .spawn(body)
-            .map_err(|source| Error::System { step: "starting a thread for the TSM request", source })?;
+        thread::Builder::new().name("evidence".to_owned()).spawn(body).map_err(|source| Error::System {
+            step: "starting a thread for the request to the TEE",
+            source,
+        })?;
         match receiver.recv_timeout(deadline.saturating_duration_since(Instant::now()) + GRACE) {
             Ok(result) => result,
             Err(RecvTimeoutError::Disconnected) => Err(Error::System {
-                step: "running the thread of the TSM request",
+                step: "running the thread of the request to the TEE",
                 source: io::Error::other("it ended without an answer"),
             }),
             Err(RecvTimeoutError::Timeout) => self.leave_behind(what, entered, &receiver),
@@ -117,7 +120,7 @@ impl Gate {
         self.shared.freed.notify_all();
         tracing::error!(
             what,
-            "a TSM request is stuck in the kernel; further requests are refused until it returns"
+            "a request to the TEE driver is stuck in the kernel; further requests are refused until it returns"
         );
         Err(Error::TsmTimeout { step: what.to_owned(), limit: self.limit })
     }
@@ -136,10 +139,48 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         let before = std::mem::replace(&mut *self.0.lock(), Turn::Free);
         if let Turn::Stuck(since) = before {
-            tracing::info!(seconds = since.elapsed().as_secs(), "the stuck TSM request has returned");
+            tracing::info!(
+                seconds = since.elapsed().as_secs(),
+                "the stuck request to the TEE driver has returned"
+            );
         }
         self.0.freed.notify_all();
     }
+}
+
+/// Growing pauses between attempts at a busy interface.
+#[derive(Debug)]
+pub(crate) struct Pauses {
+    next: Duration,
+    deadline: Instant,
+}
+
+impl Pauses {
+    /// Smallest and largest pause.
+    const BOUNDS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
+
+    /// Pauses of which none ends after `deadline`.
+    pub(crate) fn until(deadline: Instant) -> Self {
+        Self { next: Self::BOUNDS.0, deadline }
+    }
+
+    /// Waits before the next attempt; `false` at once if there is no time for one.
+    #[allow(clippy::disallowed_methods)] // a device thread of its own, outside of any runtime
+    pub(crate) fn wait(&mut self) -> bool {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left <= self.next {
+            return false;
+        }
+        thread::sleep(self.next);
+        self.next = (self.next * 2).min(Self::BOUNDS.1);
+        true
+    }
+}
+
+/// True for the answers that drivers document as passing: another request is under way, a signal came between, the
+/// host is busy.
+pub(crate) fn is_passing(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::BUSY | Errno::INTR | Errno::AGAIN))
 }
 
 #[cfg(test)]
