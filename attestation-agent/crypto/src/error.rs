@@ -48,6 +48,12 @@ pub enum CryptoError {
     /// The JWE is well formed, but this key does not open it: another recipient, or altered on the way.
     #[error("the JWE does not open with this key: it was made for another key or was altered")]
     CannotOpen,
+    /// A signature or tag does not fit: made with another key, or altered on the way.
+    #[error("the {what} does not verify with this key: it was made with another key or was altered")]
+    Unauthentic {
+        /// What carries the signature or tag.
+        what: &'static str,
+    },
     /// A key given to us is not acceptable.
     #[error("unacceptable key: {why}")]
     InvalidKey {
@@ -72,6 +78,7 @@ impl CryptoError {
             Self::Unsupported { .. } => "CRYPTO_UNSUPPORTED",
             Self::OtherKey { .. } => "CRYPTO_OTHER_KEY",
             Self::CannotOpen => "CRYPTO_CANNOT_OPEN",
+            Self::Unauthentic { .. } => "CRYPTO_UNAUTHENTIC",
             Self::InvalidKey { .. } => "CRYPTO_INVALID_KEY",
             Self::Library { .. } => "CRYPTO_LIBRARY",
         }
@@ -87,6 +94,9 @@ impl CryptoError {
             }
             Self::OtherKey { .. } | Self::CannotOpen => {
                 "check that nothing between guest and KBS caches or rewrites answers"
+            }
+            Self::Unauthentic { .. } => {
+                "check that key and document belong together, and where the document was changed"
             }
             Self::InvalidKey { .. } => "generate a new key of a supported kind",
             Self::Library { .. } => "check that the machine's random number source works",

@@ -12,7 +12,10 @@ use serde_json::{Map, Number, Value};
 use crate::Error;
 
 /// Parses `text`, called `what` in errors, refusing a member name that appears twice in one object.
-pub(crate) fn parse(what: &'static str, text: &[u8]) -> Result<Value, Error> {
+///
+/// # Errors
+/// [`Error::Malformed`] with the place, never with the text found there.
+pub fn parse(what: &'static str, text: &[u8]) -> Result<Value, Error> {
     serde_json::from_slice::<Unique>(text).map(|u| u.0).map_err(|e| Error::json(what, &e))
 }
 
