@@ -18,6 +18,8 @@ use clap::Parser;
 use serde::Deserialize;
 
 use crate::credential::Entry;
+use crate::pattern::Pattern;
+use crate::signing_key::SigningKeys;
 
 /// Where kata-agent and the REST server look for the hub.
 pub const DEFAULT_SOCKET: &str = "unix:///run/confidential-containers/cdh.sock";
@@ -53,6 +55,8 @@ pub struct Surroundings {
     pub kbs_cert: Option<String>,
     /// `OFFLINE_FS_KBC_EXTRA_FILE_PATH`: comma-separated.
     pub offline_files: Option<String>,
+    /// `SKIP_SEALED_SECRET_VERIFICATION`: `true` switches signatures off.
+    pub skip_sealed_secret_verification: Option<String>,
     /// Text of `/proc/cmdline`.
     pub kernel_command_line: String,
 }
@@ -68,6 +72,7 @@ impl Surroundings {
             aa_socket: start::environment("AA_SOCKET")?,
             kbs_cert: start::environment("KBS_CERT")?,
             offline_files: start::environment("OFFLINE_FS_KBC_EXTRA_FILE_PATH")?,
+            skip_sealed_secret_verification: start::environment("SKIP_SEALED_SECRET_VERIFICATION")?,
             kernel_command_line: start::kernel_command_line(),
         })
     }
@@ -88,6 +93,8 @@ pub struct Config {
     pub aa_address: Address,
     /// Files to fill from the key broker.
     pub credentials: Vec<Entry>,
+    /// Who may sign sealed secrets.
+    pub signing_keys: SigningKeys,
     /// Files of the offline store, in the order in which a later one wins.
     pub offline_files: Vec<PathBuf>,
     /// Log, threads, and where all this came from.
@@ -104,10 +111,13 @@ struct FileConfig {
     aa: AaConfig,
     #[serde(default)]
     credentials: Vec<Entry>,
-    /// Acted on by the image and sealed-secret functions; accepted so that an existing file loads unchanged.
+    /// Acted on by the image function; accepted so that an existing file loads unchanged.
     /// A value rather than nothing: a table that is passed over counts as an unknown key.
     image: Option<serde_json::Value>,
-    skip_sealed_secret_verification: Option<bool>,
+    #[serde(default)]
+    skip_sealed_secret_verification: bool,
+    #[serde(default)]
+    sealed_secrets: SealedSecretsConfig,
     #[serde(default)]
     log: LogSection,
     #[serde(default)]
@@ -127,6 +137,13 @@ struct KbcConfig {
     #[serde(default)]
     tee_key_algorithm: KeyAlgorithm,
     denial_pause_seconds: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct SealedSecretsConfig {
+    /// Names of keys that may sign; absent means every key that is found.
+    signing_keys: Option<Vec<Pattern>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -167,6 +184,7 @@ impl Config {
         let aa_socket =
             surroundings.aa_socket.as_deref().or(file.aa.aa_socket.as_deref()).unwrap_or(DEFAULT_AA_SOCKET);
         let unused = file.unused();
+        let signing_keys = file.signing_keys(surroundings);
         let denial_pause = match file.kbc.denial_pause_seconds {
             None => cc_kbs::DEFAULT_DENIAL_PAUSE,
             Some(seconds @ 0..=300) => Duration::from_secs(seconds),
@@ -195,6 +213,7 @@ impl Config {
             },
             kbc_name: file.kbc.name,
             credentials: file.credentials,
+            signing_keys,
             offline_files: cc_kbs::offline::files(surroundings.offline_files.as_deref()),
             settings: Settings { log_level: file.log.level, source, unused, threads: 1 },
             check_only: cli.check_config,
@@ -205,11 +224,16 @@ impl Config {
 impl FileConfig {
     /// Settings of functions that this version does not have.
     fn unused(&self) -> Vec<&'static str> {
-        let skip = self.skip_sealed_secret_verification == Some(true);
-        [("image", self.image.is_some()), ("skip_sealed_secret_verification", skip)]
-            .into_iter()
-            .filter_map(|(name, given)| given.then_some(name))
-            .collect()
+        self.image.is_some().then_some("image").into_iter().collect()
+    }
+
+    fn signing_keys(&self, surroundings: &Surroundings) -> SigningKeys {
+        let skip = surroundings.skip_sealed_secret_verification.as_deref() == Some("true");
+        match &self.sealed_secrets.signing_keys {
+            _ if self.skip_sealed_secret_verification || skip => SigningKeys::NotVerified,
+            Some(patterns) => SigningKeys::Listed(patterns.clone()),
+            None => SigningKeys::Any,
+        }
     }
 }
 
@@ -235,7 +259,8 @@ fn defaults(kernel_command_line: &str) -> Result<FileConfig, StartFault> {
         aa: AaConfig::default(),
         credentials: Vec::new(),
         image: None,
-        skip_sealed_secret_verification: None,
+        skip_sealed_secret_verification: false,
+        sealed_secrets: SealedSecretsConfig::default(),
         log: LogSection::default(),
         socket_options: SocketSection::default(),
     })

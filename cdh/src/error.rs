@@ -16,6 +16,29 @@ pub enum HubError {
     /// The key broker, the way to it, or the reference.
     #[error(transparent)]
     Kbs(#[from] cc_kbs::Error),
+    /// A sealed secret or a wrapped key.
+    #[error(transparent)]
+    Sealed(#[from] cc_sealed::SealedError),
+    /// The key that is said to have signed a sealed secret is not one that may.
+    #[error("the sealed secret is signed by {kid:?}, which is not among sealed_secrets.signing_keys")]
+    SigningKeyRefused {
+        /// The key's name in the secret.
+        kid: String,
+    },
+    /// The key that is said to have signed a sealed secret cannot be used.
+    #[error("reading the key {kid:?} that is said to have signed a sealed secret: {why}")]
+    SigningKey {
+        /// The key's name in the secret.
+        kid: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A sealed secret or a wrapped key that needs a store this program does not know.
+    #[error("the provider is {provider:?}, known is \"kbs\"")]
+    UnknownProvider {
+        /// The provider's name.
+        provider: String,
+    },
     /// No key broker is configured under a name this program knows.
     #[error("kbc.name is {0:?}; known are \"cc_kbc\" and \"offline_fs_kbc\"")]
     UnknownKbc(String),
@@ -42,7 +65,12 @@ impl HubError {
     pub fn blame(&self) -> Blame {
         match self {
             Self::Kbs(e) => e.blame(),
-            Self::UnknownKbc(_) | Self::CredentialPath { .. } => Blame::Misused,
+            Self::Sealed(e) => e.blame(),
+            Self::SigningKeyRefused { .. } => Blame::Denied,
+            Self::SigningKey { .. }
+            | Self::UnknownProvider { .. }
+            | Self::UnknownKbc(_)
+            | Self::CredentialPath { .. } => Blame::Misused,
             Self::CredentialWrite { .. } => Blame::Platform,
         }
     }
@@ -51,6 +79,10 @@ impl HubError {
     pub fn code(&self) -> &str {
         match self {
             Self::Kbs(e) => e.code(),
+            Self::Sealed(e) => e.code(),
+            Self::SigningKeyRefused { .. } => "SIGNING_KEY_REFUSED",
+            Self::SigningKey { .. } => "SIGNING_KEY_UNUSABLE",
+            Self::UnknownProvider { .. } => "PROVIDER_UNKNOWN",
             Self::UnknownKbc(_) => "KBC_UNKNOWN",
             Self::CredentialPath { .. } => "CREDENTIAL_PATH_REFUSED",
             Self::CredentialWrite { .. } => "CREDENTIAL_WRITE_FAILED",
@@ -61,6 +93,15 @@ impl HubError {
     pub fn hint(&self) -> String {
         match self {
             Self::Kbs(e) => e.hint(),
+            Self::Sealed(e) => e.hint(),
+            Self::SigningKeyRefused { .. } => {
+                "if that key may sign, add its name to sealed_secrets.signing_keys in the data hub's configuration".to_owned()
+            }
+            Self::SigningKey { .. } => format!(
+                "store the public key as a JWK under that name: a resource of the key broker, or a file in {}",
+                crate::credential::SEALED_SECRET_DIR
+            ),
+            Self::UnknownProvider { .. } => "make the secret again for a provider that this version knows".to_owned(),
             Self::UnknownKbc(_) => "correct kbc.name in the data hub's configuration".to_owned(),
             Self::CredentialPath { .. } => format!(
                 "credentials go below {} or {}",

@@ -15,8 +15,12 @@ pub mod credential;
 pub mod error;
 pub mod hub;
 pub mod info;
+pub mod pattern;
+pub mod sealed_service;
 pub mod server;
 pub mod service;
+pub mod signing_key;
+pub mod unseal;
 
 /// Version text of this build, as `--version` and the status service print it.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -9,7 +9,9 @@ use cc_daemon::shutdown::Shutdown;
 use cc_daemon::start::{EXIT_CONFIG, EXIT_FAILED, StartFault};
 use cc_daemon::{introspection, notify};
 use cc_protos::api::get_resource_service_server::GetResourceServiceServer;
+use cc_protos::api::sealed_secret_service_server::SealedSecretServiceServer;
 use cc_protos::guest_services::hub_info_service_server::HubInfoServiceServer;
+use cc_protos::keyprovider::key_provider_service_server::KeyProviderServiceServer;
 use tonic::service::Routes;
 
 use crate::config::Config;
@@ -17,7 +19,10 @@ use crate::credential::Credentials;
 use crate::error::HubError;
 use crate::hub::Hub;
 use crate::info::HubInfo;
+use crate::sealed_service::SealedService;
 use crate::service::ResourceService;
+use crate::signing_key::SigningKeys;
+use crate::unseal::Unsealer;
 
 fn prepare(config: &Config) -> Result<(Arc<Hub>, Arc<Credentials>), HubError> {
     Ok((Arc::new(Hub::new(config)?), Arc::new(Credentials::new(config.credentials.clone())?)))
@@ -49,9 +54,22 @@ pub async fn serve(config: Config, inherited: Vec<Listener>, shutdown: Shutdown)
         kbc: config.kbc_name,
         source: config.settings.source,
     };
+    if config.signing_keys == SigningKeys::NotVerified {
+        tracing::warn!(
+            "signatures of sealed secrets are not verified: whoever writes one chooses what it opens"
+        );
+    }
+    let sealed = SealedService { unsealer: Arc::new(Unsealer::new(Arc::clone(&hub), config.signing_keys)) };
     let routes = Routes::new(GetResourceServiceServer::new(ResourceService { hub: Arc::clone(&hub) }))
+        .add_service(SealedSecretServiceServer::new(sealed.clone()))
+        .add_service(KeyProviderServiceServer::new(sealed))
         .add_service(HubInfoServiceServer::new(info));
-    let services = ["api.GetResourceService", "guest_services.v1.HubInfoService"];
+    let services = [
+        "api.GetResourceService",
+        "api.SealedSecretService",
+        "keyprovider.KeyProviderService",
+        "guest_services.v1.HubInfoService",
+    ];
     let routes = introspection::add(routes, &services)
         .await
         .map_err(|e| StartFault::new(EXIT_FAILED, "BUILD_DEFECT", e, "report this build"))?;

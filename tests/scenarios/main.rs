@@ -26,6 +26,7 @@ mod operator;
 mod platform;
 mod release;
 mod rpc;
+mod sealed;
 mod single_flight;
 mod strict;
 mod tdx;

@@ -148,14 +148,14 @@ fn kata_agents_ttrpc_client_reaches_every_served_method() {
                 .unwrap_err();
         assert_eq!(status, INTERNAL);
         assert!(message.starts_with("[CDH] [ERROR]: ") && message.ends_with("[KBS_NOT_FOUND]"), "{message}");
-        let request = api::UnsealSecretInput { secret: Vec::new() };
+        let request = api::SecureMountRequest::default();
         let (status, message) =
-            ttrpc::<_, api::UnsealSecretOutput>(&hub, "api.SealedSecretService", "UnsealSecret", request)
+            ttrpc::<_, api::SecureMountResponse>(&hub, "api.SecureMountService", "SecureMount", request)
                 .await
                 .unwrap_err();
         assert_eq!(
             (status, message.as_str()),
-            (NOT_FOUND, "/api.SealedSecretService/UnsealSecret is not supported")
+            (NOT_FOUND, "/api.SecureMountService/SecureMount is not supported")
         );
     });
 }
@@ -229,7 +229,13 @@ fn the_data_hub_has_no_method_that_gives_a_token_or_a_key() {
         services.sort();
         let reflection = services.iter().filter(|s| s.starts_with("grpc.")).count();
         let own: Vec<_> = services.iter().filter(|s| !s.starts_with("grpc.")).collect();
-        assert_eq!(own, ["api.GetResourceService", "guest_services.v1.HubInfoService"], "{reflection} more");
+        let expected = [
+            "api.GetResourceService",
+            "api.SealedSecretService",
+            "guest_services.v1.HubInfoService",
+            "keyprovider.KeyProviderService",
+        ];
+        assert_eq!(own, expected, "{reflection} more");
         // And whatever it says, the agent's methods are not behind its socket.
         let hub = ttrpc_client(&stack.hub_socket()).await;
         for method in ["GetToken", "GetEvidence", "GetAdditionalEvidence"] {

@@ -144,6 +144,22 @@ impl Process {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
+    /// Waits until the program has logged `words`: what a peer sees of an event may come before the line about it.
+    ///
+    /// # Errors
+    /// The words do not come in time; the log is in the error.
+    #[allow(clippy::disallowed_methods, reason = "a test waits for another process")]
+    pub fn wait_for_log(&self, words: &str) -> anyhow::Result<()> {
+        let start = Instant::now();
+        while !self.log().contains(words) {
+            if start.elapsed() > TIME_LIMIT {
+                bail!("{words:?} is not in the log of {}:\n{}", self.name, self.log());
+            }
+            std::thread::sleep(GLANCE);
+        }
+        Ok(())
+    }
+
     /// Waits for the program to end by itself; its exit code, or `None` if a signal ended it.
     ///
     /// # Errors

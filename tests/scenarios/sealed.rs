@@ -1,0 +1,160 @@
+//! Sealed secrets and wrapped image keys, made by a program that shares no line with ours.
+
+use std::path::Path;
+
+use cc_protos::{api, keyprovider};
+use cc_tests::process::command;
+use cc_tests::stack::{Options, Stack};
+
+use crate::rpc::{ttrpc, ttrpc_client};
+use crate::{RESOURCE, SECRET, stack};
+
+/// Where the public signing key is kept.
+const SIGNER: &str = "default/sealed-signing/team-a";
+const SERVICE: &str = "api.SealedSecretService";
+
+/// What the independent program prints.
+pub(crate) fn independent(arguments: &[&str]) -> String {
+    let out = command("/usr/bin/python3")
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/independent/check_sealed.py"))
+        .args(arguments)
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).unwrap()
+}
+
+async fn unseal(socket: &Path, text: &str) -> Result<Vec<u8>, String> {
+    let hub = ttrpc_client(socket).await;
+    let request = api::UnsealSecretInput { secret: text.as_bytes().to_vec() };
+    let answer = ttrpc::<_, api::UnsealSecretOutput>(&hub, SERVICE, "UnsealSecret", request).await;
+    answer.map(|output| output.plaintext).map_err(|(_, message)| message)
+}
+
+async fn unwrap(socket: &Path, request: &str) -> Result<serde_json::Value, String> {
+    let hub = ttrpc_client(socket).await;
+    let request = keyprovider::KeyProviderKeyWrapProtocolInput {
+        key_provider_key_wrap_protocol_input: request.as_bytes().to_vec(),
+    };
+    let answer = ttrpc::<_, keyprovider::KeyProviderKeyWrapProtocolOutput>(
+        &hub,
+        "keyprovider.KeyProviderService",
+        "UnWrapKey",
+        request,
+    )
+    .await;
+    answer
+        .map(|a| serde_json::from_slice(&a.key_provider_key_wrap_protocol_output).unwrap())
+        .map_err(|(_, message)| message)
+}
+
+fn run(options: Options, story: impl AsyncFnOnce(&Stack)) {
+    let Some(stack) = stack(options) else { return };
+    stack.put_resource(SIGNER, independent(&["jwk"]).as_bytes()).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(story(&stack));
+}
+
+#[test]
+fn a_sealed_secret_made_by_independent_code_unseals() {
+    run(Options::default(), async |stack| {
+        let hub = stack.hub_socket();
+        let sealed = independent(&["vault", &format!("kbs:///{SIGNER}"), &format!("kbs:///{RESOURCE}")]);
+        assert_eq!(unseal(&hub, &sealed).await.unwrap(), SECRET);
+        assert_eq!(unseal(&hub, &format!("{sealed}\n")).await.unwrap(), SECRET, "as a mounted file has it");
+        assert_eq!(stack.quotes().unwrap(), 1, "signing key and secret came over one session");
+    });
+}
+
+#[test]
+fn sealed_secrets_that_are_not_what_they_say_open_nothing() {
+    run(Options::default(), async |stack| {
+        let hub = stack.hub_socket();
+        let good = independent(&["vault", &format!("kbs:///{SIGNER}"), &format!("kbs:///{RESOURCE}")]);
+        let parts: Vec<&str> = good.split('.').collect();
+        let elsewhere = independent(&["vault", &format!("kbs:///{SIGNER}"), "kbs:///default/key/2"]);
+        let other_payload = elsewhere.split('.').nth(2).unwrap();
+        // {"alg":"none","kid":"x"}
+        let none = format!("sealed.eyJhbGciOiJub25lIiwia2lkIjoieCJ9.{}.", parts[2]);
+        for (what, text, code) in [
+            (
+                "another payload",
+                format!("sealed.{}.{other_payload}.{}", parts[1], parts[3]),
+                "SEALED_SIGNATURE",
+            ),
+            ("alg none", none, "SEALED_UNSUPPORTED"),
+            ("a trailing dot", format!("{good}."), "SEALED_MALFORMED"),
+            ("two signatures", format!("{good}.{}", parts[3]), "SEALED_MALFORMED"),
+            ("no text at all", String::new(), "SEALED_MALFORMED"),
+            (
+                "a key that is not there",
+                independent(&["vault", "kbs:///default/x/y", "kbs:///a/b/c"]),
+                "KBS_NOT_FOUND",
+            ),
+            (
+                "a key file that is not there",
+                independent(&["vault", "nobody", "kbs:///a/b/c"]),
+                "SIGNING_KEY_UNUSABLE",
+            ),
+            (
+                "a key file outside",
+                independent(&["vault", "../../aa.key", "kbs:///a/b/c"]),
+                "SIGNING_KEY_UNUSABLE",
+            ),
+            (
+                "a key that is none",
+                independent(&["vault", &format!("kbs:///{RESOURCE}"), "kbs:///a/b/c"]),
+                "SIGNING_KEY_UNUSABLE",
+            ),
+            ("two megabytes", "a".repeat(2_000_000), "SEALED_TOO_LARGE"),
+        ] {
+            let message = unseal(&hub, &text).await.unwrap_err();
+            assert!(
+                message.starts_with("[CDH] [ERROR]: ") && message.ends_with(&format!("[{code}]")),
+                "{what}: {message}"
+            );
+        }
+        assert_eq!(unseal(&hub, &good).await.unwrap(), SECRET, "the hub still serves");
+    });
+}
+
+#[test]
+fn only_keys_that_the_configuration_lists_may_sign() {
+    let hub_config = "sealed_secrets = { signing_keys = [\"kbs:///default/sealed-signing/*\"] }".to_owned();
+    run(Options { hub_config, ..Options::default() }, async |stack| {
+        let hub = stack.hub_socket();
+        let secret = format!("kbs:///{RESOURCE}");
+        let listed = independent(&["vault", &format!("kbs:///{SIGNER}"), &secret]);
+        assert_eq!(unseal(&hub, &listed).await.unwrap(), SECRET);
+        // The same key, stored by another tenant under a name of his own.
+        stack.put_resource("tenant-b/keys/mine", independent(&["jwk"]).as_bytes()).unwrap();
+        let foreign = independent(&["vault", "kbs:///tenant-b/keys/mine", &secret]);
+        let message = unseal(&hub, &foreign).await.unwrap_err();
+        assert!(
+            message.contains("kbs:///tenant-b/keys/mine") && message.ends_with("[SIGNING_KEY_REFUSED]"),
+            "{message}"
+        );
+    });
+}
+
+#[test]
+fn an_image_key_wrapped_by_independent_code_unwraps() {
+    run(Options::default(), async |stack| {
+        let hub = stack.hub_socket();
+        let key = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+        stack.put_resource("default/image-kek/1", &hex::decode(key).unwrap()).unwrap();
+        let options = r#"{"symkey":"a2V5"}"#;
+        for kid in ["kbs:///default/image-kek/1", "/default/image-kek/1"] {
+            let answer = unwrap(&hub, &independent(&["packet", key, kid, options])).await.unwrap();
+            assert_eq!(
+                answer["keyunwrapresults"]["optsdata"],
+                serde_json::json!(options.as_bytes()),
+                "{kid}"
+            );
+        }
+        let other = key.replace("00", "01");
+        let wrong = independent(&["packet", &other, "kbs:///default/image-kek/1", options]);
+        assert!(unwrap(&hub, &wrong).await.unwrap_err().ends_with("[SEALED_KEY]"));
+        assert!(unwrap(&hub, "{}").await.unwrap_err().ends_with("[SEALED_MALFORMED]"));
+    });
+}
