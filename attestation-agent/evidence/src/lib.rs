@@ -2,7 +2,8 @@
 //! to a session.
 //!
 //! It holds the AMD SEV-SNP report with its certificate table and JSON form, the Intel TDX quote with
-//! its JSON form, the event logs of firmware and agent, the binding digests of the KBS handshake, init-data documents, the
+//! its JSON form, the event logs of firmware and agent, the reports of
+//! NVIDIA GPUs, the binding digests of the KBS handshake, init-data documents, the
 //! payload of attestation tokens and the sample evidence. Every parser works on one slice or text, is bounded, and names the field it failed on.
 //!
 //! It is NOT the place where evidence is obtained (no files, no devices, no network) and it judges
@@ -18,6 +19,7 @@ pub mod cca;
 pub mod ccel;
 pub mod dcap;
 pub mod initdata;
+pub mod nvidia;
 pub mod read;
 pub mod sample;
 pub mod sgx;

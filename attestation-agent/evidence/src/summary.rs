@@ -3,7 +3,10 @@
 //! For logs after a denial, and for `guestctl inspect`. It NEVER fails and verifies nothing: it shows
 //! what the evidence claims, or that it cannot be read.
 
+use serde_json::value::RawValue;
+
 use crate::azure::{AzureEvidence, Hardware, HclReport};
+use crate::nvidia::{self, NvidiaEvidence};
 use crate::snp::{Report, SnpEvidence};
 use crate::tdx::{Quote, TdxEvidence};
 use crate::{Tee, sample};
@@ -12,7 +15,7 @@ use crate::{Tee, sample};
 ///
 /// For `snp` the launch measurement, TCB, policy, host data and so on; for `tdx` the measurements,
 /// registers and attributes; for `az-snp-vtpm` and `az-tdx-vtpm` the same of the machine around the TPM and the TPM's
-/// registers that are not zero; for `sample` and `sampledevice` the version number. One line with the reason when the evidence cannot be read, none for other TEEs.
+/// registers that are not zero; for `nvidia` architecture, versions and firmware of every device; for `sample` and `sampledevice` the version number. One line with the reason when the evidence cannot be read, none for other TEEs.
 #[must_use]
 pub fn summarize(tee: &str, evidence_json: &str) -> Vec<(String, String)> {
     let lines = match tee {
@@ -20,6 +23,7 @@ pub fn summarize(tee: &str, evidence_json: &str) -> Vec<(String, String)> {
         "tdx" => TdxEvidence::from_json(evidence_json).and_then(|evidence| tdx(&evidence)),
         "az-snp-vtpm" => azure(Tee::AzSnpVtpm, evidence_json),
         "az-tdx-vtpm" => azure(Tee::AzTdxVtpm, evidence_json),
+        "nvidia" => NvidiaEvidence::from_json(evidence_json).map(|evidence| gpus(&evidence)),
         "sample" | "sampledevice" => sample::parse(evidence_json)
             .map(|evidence| vec![("svn", evidence.svn), ("report data", hex::encode(evidence.report_data))]),
         _ => return Vec::new(),
@@ -32,7 +36,7 @@ pub fn summarize(tee: &str, evidence_json: &str) -> Vec<(String, String)> {
 }
 
 /// Lines that [`essentials`] leaves out: they identify the chip or the request, or repeat another line.
-const DETAILS: [&str; 9] = [
+const DETAILS: [&str; 10] = [
     "report version",
     "report data",
     "guest svn",
@@ -42,6 +46,7 @@ const DETAILS: [&str; 9] = [
     "signing key",
     "certificates",
     "user data",
+    "gpu nonce",
 ];
 
 /// The lines of [`summarize`] that a policy decides by: what stands beside a denial.
@@ -49,6 +54,38 @@ const DETAILS: [&str; 9] = [
 pub fn essentials(tee: &str, evidence_json: &str) -> Vec<(String, String)> {
     let mut lines = summarize(tee, evidence_json);
     lines.retain(|(name, _)| !DETAILS.contains(&name.as_str()));
+    lines
+}
+
+/// The lines of [`essentials`] for each member of `additional_evidence`, the text that a guest sends of its devices;
+/// none when it is empty, one with the reason when it is no JSON object.
+#[must_use]
+pub fn additional_essentials(additional_evidence: &str) -> Vec<(String, String)> {
+    if additional_evidence.is_empty() {
+        return Vec::new();
+    }
+    match serde_json::from_str::<std::collections::BTreeMap<String, Box<RawValue>>>(additional_evidence) {
+        Ok(members) => members.iter().flat_map(|(tee, evidence)| essentials(tee, evidence.get())).collect(),
+        Err(error) => vec![("device evidence".to_owned(), format!("unreadable: {error}"))],
+    }
+}
+
+fn gpus(evidence: &NvidiaEvidence) -> Vec<(&'static str, String)> {
+    let mut lines = Vec::new();
+    for device in &evidence.devices {
+        lines.push(("gpu", format!("{} {}", device.architecture.as_str(), device.uuid)));
+        match nvidia::Report::parse(&device.report) {
+            Ok(report) => {
+                let known =
+                    |version: Option<String>| version.unwrap_or_else(|| "not in the report".to_owned());
+                lines.push(("gpu driver", known(report.opaque.driver_version())));
+                lines.push(("gpu vbios", known(report.opaque.vbios_version())));
+                lines.push(("gpu firmware id", known(report.opaque.fwid().map(hex::encode))));
+                lines.push(("gpu nonce", hex::encode(report.nonce)));
+            }
+            Err(error) => lines.push(("gpu report", format!("unreadable: {error}"))),
+        }
+    }
     lines
 }
 
@@ -150,7 +187,7 @@ mod tests {
 
     #[test]
     fn unreadable_evidence_says_so() {
-        for tee in ["snp", "tdx", "az-snp-vtpm", "az-tdx-vtpm", "sample", "sampledevice"] {
+        for tee in ["snp", "tdx", "az-snp-vtpm", "az-tdx-vtpm", "nvidia", "sample", "sampledevice"] {
             let lines = summarize(tee, "{}");
             assert_eq!(lines.len(), 1);
             assert_eq!(lines[0].0, "unreadable");
@@ -158,9 +195,22 @@ mod tests {
         assert_eq!(summarize("cca", "{}"), []);
     }
 
+    #[test]
+    fn every_device_has_its_lines() {
+        let device = r#"{"arch":"HOPPER","uuid":"GPU-1","evidence":"EeAB/w==","certificate":""}"#;
+        let text =
+            format!(r#"{{"nvidia":{{"device_evidence_list":[{device},{device}]}},"sampledevice":{{}}}}"#);
+        let lines = additional_essentials(&text);
+        let names: Vec<_> = lines.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["gpu", "gpu report", "gpu", "gpu report", "unreadable"]);
+        assert_eq!(lines[0].1, "HOPPER GPU-1");
+        assert_eq!(additional_essentials(""), []);
+        assert!(additional_essentials("[]")[0].1.contains("unreadable"));
+    }
+
     proptest! {
         #[test]
-        fn random_text_never_panics(tee in "snp|tdx|az-snp-vtpm|sample|[a-z]*", text: String) {
+        fn random_text_never_panics(tee in "snp|tdx|az-snp-vtpm|nvidia|sample|[a-z]*", text: String) {
             let _ = summarize(&tee, &text);
         }
     }

@@ -1,5 +1,5 @@
 //! One X.509 certificate of a manufacturer's hierarchy: RFC 5280 structure; RSA-PSS SHA-384 signatures as
-//! AMD has them, ECDSA P-256 SHA-256 as Intel has them.
+//! AMD has them, ECDSA P-256 SHA-256 as Intel has them, ECDSA P-384 SHA-384 as NVIDIA has them.
 //!
 //! Signatures are computed over the original bytes, never over a re-encoding. It is NOT a path
 //! builder: who has to sign whom is decided by the chain check.
@@ -21,6 +21,7 @@ const RSASSA_PSS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.11354
 const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
 const ECDSA_WITH_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2");
+const ECDSA_WITH_SHA384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.3");
 const SECP256R1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
 const SECP384R1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
 const BASIC_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.19");
@@ -128,8 +129,8 @@ impl Cert {
             .map_err(|why| format!("{} is not signed by {}: {why}", self.common_name, issuer.common_name))
     }
 
-    /// Checks a signature under this certificate's key: RSA-PSS with SHA-384, or ECDSA P-256 with SHA-256 in
-    /// DER form. The error is half a sentence.
+    /// Checks a signature under this certificate's key: RSA-PSS with SHA-384, or ECDSA in DER form: P-256
+    /// with SHA-256, P-384 with SHA-384. The error is half a sentence.
     pub(crate) fn verify(
         &self,
         algorithm: ObjectIdentifier,
@@ -145,8 +146,12 @@ impl Cert {
                 self.p256_point().ok_or_else(|| "the issuer's key is not on the curve P-256".to_owned())?,
                 &signature::ECDSA_P256_SHA256_ASN1,
             ),
+            ECDSA_WITH_SHA384 => (
+                self.p384_point().ok_or_else(|| "the issuer's key is not on the curve P-384".to_owned())?,
+                &signature::ECDSA_P384_SHA384_ASN1,
+            ),
             other => {
-                return Err(format!("the algorithm is {other}, not RSASSA-PSS or ECDSA with SHA-256"));
+                return Err(format!("the algorithm is {other}, not RSASSA-PSS or ECDSA"));
             }
         };
         let sig = sig.as_bytes().ok_or_else(|| "the signature is not whole bytes".to_owned())?;

@@ -2,15 +2,16 @@
 //!
 //! Pure: no files, no network, no clock. Certificates, roots and the time of verification are passed
 //! in, so a verdict can be repeated. [`snp::verify`] turns AMD SEV-SNP evidence into claims,
-//! [`tdx::verify`] Intel TDX evidence, [`sample::verify`] does so for evidence without hardware, [`appraisal`] compares claims with
+//! [`tdx::verify`] Intel TDX evidence, [`nvidia::verify`] that of NVIDIA GPUs, [`sample::verify`] does so for evidence without hardware, [`appraisal`] compares claims with
 //! reference values.
 //!
 //! It is NOT linked by any daemon of the guest: what a guest thinks of its own evidence is worth
-//! nothing. It is not a general X.509 validator either; it knows the hierarchies of AMD and
-//! Intel only.
+//! nothing. It is not a general X.509 validator either; it knows the hierarchies of AMD,
+//! Intel and NVIDIA only.
 #![forbid(unsafe_code)]
 
 pub mod appraisal;
+pub mod nvidia;
 pub mod sample;
 pub mod snp;
 pub mod tdx;

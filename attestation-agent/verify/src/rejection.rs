@@ -243,6 +243,17 @@ pub enum Rejection {
         /// Identifiers of Intel's advisories, or `no advisory`.
         advisories: String,
     },
+    /// The evidence of a GPU fails a check.
+    #[error("the evidence of {gpu} is refused: {why}")]
+    Gpu {
+        /// Name of the check: `nvidia.report`, `nvidia.arch`, `nvidia.chain`, `nvidia.validity`, `nvidia.signature`,
+        /// `nvidia.fwid`, `nvidia.report_data` or `nvidia.duplicate`.
+        check: &'static str,
+        /// The driver's name for the device.
+        gpu: String,
+        /// What is wrong.
+        why: String,
+    },
 }
 
 impl Rejection {
@@ -286,6 +297,7 @@ impl Rejection {
             Rejection::TdxModule { .. } => "tdx.module",
             Rejection::TcbUnsupported { .. } => "tdx.tcb_unsupported",
             Rejection::TcbRevoked { .. } => "tdx.tcb_revoked",
+            Rejection::Gpu { check, .. } => check,
         }
     }
 
@@ -378,12 +390,31 @@ impl Rejection {
                 "let the host's administrator update BIOS, microcode and TDX module, and renew the \
                  platform's certificate (PCK)"
             }
+            Rejection::Gpu { check, .. } => gpu_hint(check),
             Rejection::InitData { .. } | Rejection::MrConfigId { .. } => {
                 "launch the machine with the digest of the init-data that it uses, or correct the init-data \
                  document"
             }
         }
         .to_owned()
+    }
+}
+
+/// What to do about a GPU that failed `check`.
+fn gpu_hint(check: &str) -> &'static str {
+    match check {
+        "nvidia.arch" | "nvidia.report" => {
+            "check that the evidence is that of a GPU of the Hopper generation and came unchanged from its driver"
+        }
+        "nvidia.chain" => {
+            "the evidence is signed under a root that is not trusted here: an emulator or a forgery; for an emulator pass \
+             its test roots to the verifier by name"
+        }
+        "nvidia.validity" => "check the verifier's clock",
+        "nvidia.report_data" | "nvidia.duplicate" => {
+            "the evidence belongs to another session or another device (replayed or mixed up); collect it anew"
+        }
+        _ => "the report was changed on its way or was signed by another GPU; collect new evidence",
     }
 }
 
@@ -399,7 +430,7 @@ impl fmt::Display for Processor {
 }
 
 /// Seconds since 1970 as a date for people; the number itself beyond the year 9999.
-struct Utc(u64);
+pub(crate) struct Utc(pub(crate) u64);
 
 impl fmt::Display for Utc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

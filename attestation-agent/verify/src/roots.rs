@@ -1,9 +1,9 @@
-//! The roots of trust: AMD's certificates, built in and pinned, Intel's root, pinned, and test roots by
-//! explicit request.
+//! The roots of trust: AMD's certificates, built in and pinned, the roots of Intel and NVIDIA, pinned, and test roots
+//! by explicit request.
 //!
 //! An ARK counts as AMD's only when its SHA-256 equals the pin below (AMD publication 57230; fetched from
-//! `kdsintf.amd.com`). Intel's root travels in every quote and in every collateral chain, so its digest
-//! suffices here. Verdicts under test roots are flagged. Trust is NEVER taken from evidence.
+//! `kdsintf.amd.com`). Intel's root travels in every quote and in every collateral chain, NVIDIA's with
+//! every report, so their digests suffice here. Verdicts under test roots are flagged. Trust is NEVER taken from evidence.
 
 use std::fmt;
 
@@ -28,6 +28,12 @@ const INTEL_PIN: &str = "44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8c
 /// Common name of Intel's root.
 pub(crate) const INTEL_ROOT_NAME: &str = "Intel SGX Root CA";
 
+/// SHA-256 of NVIDIA's root of device identities in DER: the last certificate of the chain that NVML gives for a GPU.
+const NVIDIA_PIN: &str = "102bf659d5419614c9d8e6aecebc80454eb26b1df6a769ac720b9a690b167b48";
+
+/// Common name of that root.
+const NVIDIA_ROOT_NAME: &str = "NVIDIA Device Identity CA";
+
 macro_rules! vendor_set {
     ($product:ident, $name:literal) => {
         RootSet {
@@ -46,15 +52,18 @@ pub struct TrustRoots {
     sets: Vec<RootSet>,
     /// Digests of test roots with Intel's name.
     intel_test: Vec<[u8; 32]>,
+    /// Digests of test roots with NVIDIA's name.
+    nvidia_test: Vec<[u8; 32]>,
 }
 
 impl TrustRoots {
-    /// AMD's roots for Milan, Genoa and Turin, Intel's root, and nothing else.
+    /// AMD's roots for Milan, Genoa and Turin, the roots of Intel and NVIDIA, and nothing else.
     #[must_use]
     pub fn vendor() -> Self {
         TrustRoots {
             sets: vec![vendor_set!(Milan, "milan"), vendor_set!(Genoa, "genoa"), vendor_set!(Turin, "turin")],
             intel_test: Vec::new(),
+            nvidia_test: Vec::new(),
         }
     }
 
@@ -66,8 +75,8 @@ impl TrustRoots {
     }
 
     /// Adds test authorities, for an emulator: PEM with ASK, ARK and, for VLEKs, ASVK of one or more
-    /// products, or a root for TDX. Common names decide which is which: `SEV-Milan`, `ARK-Milan`,
-    /// `SEV-VLEK-Milan`, `Intel SGX Root CA`. RSA keys of 2048 bits suffice here; AMD's have 4096.
+    /// products, or a root for TDX or for GPUs. Common names decide which is which: `SEV-Milan`, `ARK-Milan`,
+    /// `SEV-VLEK-Milan`, `Intel SGX Root CA`, `NVIDIA Device Identity CA`. RSA keys of 2048 bits suffice here; AMD's have 4096.
     ///
     /// # Errors
     /// [`InvalidRoots`] when the text is not such a set or its signatures do not verify.
@@ -75,8 +84,13 @@ impl TrustRoots {
         let certs = read_pem(pem, MAX_PEM_LEN).map_err(InvalidRoots::new)?;
         let mut used = 0;
         for root in certs.iter().filter(|cert| cert.common_name() == INTEL_ROOT_NAME) {
-            check_intel_root(root).map_err(InvalidRoots::new)?;
+            check_self_signed(root).map_err(InvalidRoots::new)?;
             self.intel_test.push(root.sha256());
+            used += 1;
+        }
+        for root in certs.iter().filter(|cert| cert.common_name() == NVIDIA_ROOT_NAME) {
+            check_self_signed(root).map_err(InvalidRoots::new)?;
+            self.nvidia_test.push(root.sha256());
             used += 1;
         }
         for product in Product::ALL {
@@ -107,8 +121,8 @@ impl TrustRoots {
         }
         if used == 0 || used != certs.len() {
             return Err(InvalidRoots::new(format!(
-                "{used} of {} certificates have a common name like ARK-Milan, SEV-Milan, SEV-VLEK-Milan or \
-                 {INTEL_ROOT_NAME}",
+                "{used} of {} certificates have a common name like ARK-Milan, SEV-Milan, SEV-VLEK-Milan, \
+                 {INTEL_ROOT_NAME} or {NVIDIA_ROOT_NAME}",
                 certs.len()
             )));
         }
@@ -118,22 +132,18 @@ impl TrustRoots {
     /// Whether test roots were added.
     #[must_use]
     pub fn has_test_roots(&self) -> bool {
-        !self.intel_test.is_empty() || self.sets.iter().any(|set| set.test)
+        !self.intel_test.is_empty() || !self.nvidia_test.is_empty() || self.sets.iter().any(|set| set.test)
     }
 
-    /// Whether `root` (DER) is trusted to vouch for Intel's platforms, and then whether it is a test root.
+    /// Whether `root` is trusted to vouch for Intel's platforms, and then whether it is a test root.
     /// The error is a sentence.
-    pub(crate) fn check_intel(&self, root: &Cert) -> Result<IntelRoot, String> {
-        let digest = root.sha256();
-        let kind = if hex::encode(digest) == INTEL_PIN {
-            IntelRoot::Vendor
-        } else if self.intel_test.contains(&digest) {
-            IntelRoot::Test
-        } else {
-            return Err(format!("the root has SHA-256 {}, not Intel's", hex::encode(digest)));
-        };
-        check_intel_root(root)?;
-        Ok(kind)
+    pub(crate) fn check_intel(&self, root: &Cert) -> Result<Vouching, String> {
+        check_pinned(root, INTEL_PIN, &self.intel_test, "Intel's")
+    }
+
+    /// The same for NVIDIA's devices.
+    pub(crate) fn check_nvidia(&self, root: &Cert) -> Result<Vouching, String> {
+        check_pinned(root, NVIDIA_PIN, &self.nvidia_test, "NVIDIA's")
     }
 
     pub(crate) fn sets(&self) -> &[RootSet] {
@@ -146,7 +156,8 @@ impl fmt::Debug for TrustRoots {
         let amd =
             self.sets.iter().map(|set| format!("{} {}", if set.test { "test" } else { "AMD" }, set.product));
         let intel = self.intel_test.iter().map(|_| "test TDX".to_owned());
-        f.debug_list().entries(amd).entry(&"Intel").entries(intel).finish()
+        let nvidia = self.nvidia_test.iter().map(|_| "test NVIDIA".to_owned());
+        f.debug_list().entries(amd).entry(&"Intel").entry(&"NVIDIA").entries(intel).entries(nvidia).finish()
     }
 }
 
@@ -172,20 +183,34 @@ impl InvalidRoots {
     #[must_use]
     pub fn hint(&self) -> String {
         "pass the PEM file that the emulator wrote at its start: ASK, ARK and optionally ASVK, or the root of \
-         TDX"
+         TDX or of GPUs"
             .to_owned()
     }
 }
 
 /// Whose root it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum IntelRoot {
+pub(crate) enum Vouching {
     Vendor,
     Test,
 }
 
+/// Finds out whose root it is: the vendor's by the `pin`, or one of `test`; then checks what must hold of any root.
+fn check_pinned(root: &Cert, pin: &str, test: &[[u8; 32]], whose: &str) -> Result<Vouching, String> {
+    let digest = root.sha256();
+    let kind = if hex::encode(digest) == pin {
+        Vouching::Vendor
+    } else if test.contains(&digest) {
+        Vouching::Test
+    } else {
+        return Err(format!("the root has SHA-256 {}, not {whose}", hex::encode(digest)));
+    };
+    check_self_signed(root)?;
+    Ok(kind)
+}
+
 /// What must hold of a root besides its digest.
-fn check_intel_root(root: &Cert) -> Result<(), String> {
+fn check_self_signed(root: &Cert) -> Result<(), String> {
     root.check_authority()?;
     root.check_issued_by(root)
 }

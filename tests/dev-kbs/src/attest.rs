@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 use cc_crypto::PublicJwk;
 use cc_evidence::initdata::InitData;
+use cc_evidence::nvidia::NvidiaEvidence;
 use cc_evidence::snp::SnpEvidence;
 use cc_evidence::tdx::{Quote, TdxEvidence};
 use cc_evidence::{Tee, binding};
@@ -53,6 +54,9 @@ pub fn challenge(body: &[u8], rules: &Rules) -> Result<(Challenge, Value), Error
     }
     let tee = request.tee.parse().map_err(|error| refused(format!("tee: {error}")))?;
     supported(tee, rules).map_err(|why| refused(format!("tee: {why}")))?;
+    if tee == Tee::Nvidia {
+        return Err(refused("tee: a GPU is a device of a machine and cannot vouch for one"));
+    }
     let hash = rules.hash_algorithm.unwrap_or_default();
     if let Some(offered) = request.extra_params.get("supported-hash-algorithms").and_then(Value::as_array)
         && !offered.iter().any(|name| name.as_str().and_then(|name| name.parse().ok()) == Some(hash))
@@ -161,14 +165,16 @@ impl Attestation {
 
         let verify = |tee, evidence: &RawValue, report_data: &[u8], init_data| {
             let expected = Expected { report_data, init_data, now };
-            let claims = verify(tee, evidence.get(), &expected, rules)?;
-            let appraisal = appraise(tee, &claims, reference_values);
-            Ok(Appraised { tee, claims, appraisal })
+            let appraised = verify(tee, evidence.get(), &expected, rules)?.into_iter().map(|claims| {
+                let appraisal = appraise(tee, &claims, reference_values);
+                Appraised { tee, claims, appraisal }
+            });
+            Ok::<_, Error>(appraised.collect::<Vec<_>>())
         };
-        let mut devices = vec![verify(challenge.tee, &self.primary, &for_primary, self.init_data.as_ref())?];
+        let mut devices = verify(challenge.tee, &self.primary, &for_primary, self.init_data.as_ref())?;
         for (name, evidence) in self.additional_evidence()? {
             let tee = name.parse().map_err(|error| refused(format!("additional evidence: {error}")))?;
-            devices.push(verify(tee, &evidence, &for_devices, None)?);
+            devices.extend(verify(tee, &evidence, &for_devices, None)?);
         }
         Ok(Verdict {
             devices,
@@ -197,7 +203,7 @@ fn document(member: InitDataMember) -> Result<InitData, Error> {
 /// Whether this server verifies evidence of `tee`; else why not.
 fn supported(tee: Tee, rules: &Rules) -> Result<(), String> {
     match tee {
-        Tee::Snp | Tee::Tdx => Ok(()),
+        Tee::Snp | Tee::Tdx | Tee::Nvidia => Ok(()),
         Tee::Sample | Tee::SampleDevice if rules.allow_sample => Ok(()),
         Tee::Sample | Tee::SampleDevice => Err(format!(
             "{tee} evidence proves nothing and is refused: this server runs without --allow-sample"
@@ -213,8 +219,8 @@ struct Expected<'a> {
     now: u64,
 }
 
-/// The claims in `evidence`, after every check on it.
-fn verify(tee: Tee, evidence: &str, expected: &Expected<'_>, rules: &Rules) -> Result<Value, Error> {
+/// The claims in `evidence`, after every check on it: of one TEE, or of every device in it.
+fn verify(tee: Tee, evidence: &str, expected: &Expected<'_>, rules: &Rules) -> Result<Vec<Value>, Error> {
     let failed = |check: &str, why: &dyn std::fmt::Display| refused(format!("evidence: {check}: {why}"));
     supported(tee, rules).map_err(|why| failed(tee.as_str(), &why))?;
     let digest = expected.init_data.map(InitData::digest);
@@ -227,7 +233,7 @@ fn verify(tee: Tee, evidence: &str, expected: &Expected<'_>, rules: &Rules) -> R
                 now: expected.now,
                 extra_certs: &[],
             };
-            cc_verify::snp::verify(&evidence, &rules.roots, &expectation).map(object)
+            cc_verify::snp::verify(&evidence, &rules.roots, &expectation).map(one)
         }
         Tee::Tdx => {
             let evidence = TdxEvidence::from_json(evidence).map_err(|error| failed("tdx", &error))?;
@@ -240,9 +246,16 @@ fn verify(tee: Tee, evidence: &str, expected: &Expected<'_>, rules: &Rules) -> R
                 .and_then(|collateral| {
                     cc_verify::tdx::verify(&evidence, &rules.roots, collateral, &expectation)
                 })
-                .map(object)
+                .map(one)
         }
-        _ => cc_verify::sample::verify(tee, evidence, expected.report_data, digest.as_deref()).map(object),
+        Tee::Nvidia => {
+            let evidence = NvidiaEvidence::from_json(evidence).map_err(|error| failed("nvidia", &error))?;
+            let expectation =
+                cc_verify::nvidia::Expectation { report_data: expected.report_data, now: expected.now };
+            cc_verify::nvidia::verify(&evidence, &rules.roots, &expectation)
+                .map(|devices| devices.into_iter().map(object).collect())
+        }
+        _ => cc_verify::sample::verify(tee, evidence, expected.report_data, digest.as_deref()).map(one),
     }
     .map_err(|rejection| failed(rejection.check(), &rejection))?
 }
@@ -264,6 +277,10 @@ fn collateral_for<'a>(
         );
     }
     Ok(collateral)
+}
+
+fn one(claims: impl Serialize) -> Result<Vec<Value>, Error> {
+    object(claims).map(|claims| vec![claims])
 }
 
 fn object(claims: impl Serialize) -> Result<Value, Error> {

@@ -11,6 +11,7 @@
 //! resource = "default/key/*"     # '*' is any one segment, or the rest of one ("key-*")
 //! status = "warning"             # worst status that is good enough: "affirming" (if left out) or "warning"
 //! tee = "snp"                    # optional: only for this kind of cpu0
+//! device = "nvidia"              # optional: only with such a device in the evidence as well
 //!
 //! [[deny]]                       # a deny rule wins over every allow rule
 //! resource = "default/key/retired"
@@ -28,7 +29,7 @@ use crate::token::Vouched;
 const LIMIT: usize = 256 * 1024;
 
 /// Shown with every refusal of an upload.
-const FORM: &str = r#"this server takes a rule document in TOML, not Rego: default = "deny" or "affirming", then [[allow]] tables with resource = "repository/type/tag" ('*' for any segment) and optionally status = "affirming" or "warning" and tee = "snp", and [[deny]] tables with resource and optionally tee"#;
+const FORM: &str = r#"this server takes a rule document in TOML, not Rego: default = "deny" or "affirming", then [[allow]] tables with resource = "repository/type/tag" ('*' for any segment) and optionally status = "affirming" or "warning", tee = "snp" and device = "nvidia", and [[deny]] tables with resource and optionally tee"#;
 
 /// A parsed rule document.
 #[derive(Debug, Clone, Deserialize)]
@@ -65,6 +66,7 @@ struct Allow {
     #[serde(default)]
     status: Floor,
     tee: Option<String>,
+    device: Option<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -120,7 +122,14 @@ impl Policy {
         if self.deny.iter().any(|rule| meant(&rule.resource, &rule.tee)) {
             return denied("a deny rule of the resource policy names it");
         }
-        let mut rules = self.allow.iter().filter(|rule| meant(&rule.resource, &rule.tee)).peekable();
+        let equipped = |device: &Option<String>| {
+            device.as_ref().is_none_or(|device| vouched.modules.iter().any(|module| module.tee == *device))
+        };
+        let mut rules = self
+            .allow
+            .iter()
+            .filter(|rule| meant(&rule.resource, &rule.tee) && equipped(&rule.device))
+            .peekable();
         let named = rules.peek().is_some();
         let affirming = worst == Status::Affirming && !silent;
         let allowed = rules.any(|rule| match rule.status {
@@ -131,13 +140,15 @@ impl Policy {
             return Ok(());
         }
         if affirming {
-            return denied("no allow rule of the resource policy names it for this TEE");
+            return denied("no allow rule of the resource policy names it for this TEE and its devices");
         }
         let verdict = verdict(&vouched.modules);
         if named || self.default == Fallback::Affirming {
             return denied(&verdict);
         }
-        denied(&format!("no allow rule of the resource policy names it for this TEE, and {verdict}"))
+        denied(&format!(
+            "no allow rule of the resource policy names it for this TEE and its devices, and {verdict}"
+        ))
     }
 }
 
@@ -260,6 +271,9 @@ mod tests {
             [[allow]]
             resource = "default/tdx/1"
             tee = "tdx"
+            [[allow]]
+            resource = "default/model/*"
+            device = "nvidia"
             [[deny]]
             resource = "default/key/old-*"
         "#;
@@ -271,6 +285,13 @@ mod tests {
         assert!(ask(rules, "default/key/old-1", &good).contains("deny rule"));
         assert!(ask(rules, "default/tdx/1", &good).contains("no allow rule"));
         assert!(ask(rules, "other/key/1", &good).contains("no allow rule"));
+        assert!(ask(rules, "default/model/1", &good).contains("and its devices"));
+        let with_gpu =
+            |status| guest(vec![module("cpu0", "snp", Status::Affirming), module("gpu0", "nvidia", status)]);
+        assert_eq!(ask(rules, "default/model/1", &with_gpu(Status::Affirming)), "ok");
+        assert!(
+            ask(rules, "default/model/1", &with_gpu(Status::Warning)).contains("gpu0 (nvidia) is warning")
+        );
         assert!(ask("", "default/key/1", &good).contains("no allow rule"));
         let silent = snp(Status::None);
         assert!(ask(rules, "default/soft/1", &silent).contains("is none"));

@@ -91,6 +91,15 @@ const TDX_CONFIGURATION: [Rule; 2] = [
     Rule::Listed { claim: "quote.body.xfam", reference: "xfam" },
 ];
 
+const NVIDIA_HARDWARE: [Rule; 1] =
+    [Rule::Listed { claim: "config.vbios_version", reference: "allowed_vbios_versions" }];
+
+const NVIDIA_EXECUTABLES: [Rule; 1] =
+    [Rule::Listed { claim: "config.driver_version", reference: "allowed_driver_versions" }];
+
+/// Reference value with the approved measurements of GPUs: an object from number to a list of digests.
+const NVIDIA_MEASUREMENTS: &str = "nvidia_measurements";
+
 const SAMPLE_EXECUTABLES: [Rule; 1] = [Rule::Listed { claim: "launch_digest", reference: "launch_digest" }];
 
 const SAMPLE_HARDWARE: [Rule; 3] = [
@@ -163,6 +172,46 @@ impl<'a> Rules<'a> {
             configuration: if configuration { APPROVED_CONFIGURATION } else { UNKNOWN_CONFIGURATION },
             ..TrustVector::default()
         }
+    }
+
+    /// Versions, by the names of the reference values for NVIDIA's own verifier; measurements too where there are
+    /// reference values for them, which is worth more than the versions alone.
+    pub(super) fn nvidia(&mut self) -> TrustVector {
+        let hardware = self.all("hardware", &NVIDIA_HARDWARE);
+        let versions = self.all("executables", &NVIDIA_EXECUTABLES);
+        let measured = self.measured_gpu();
+        TrustVector {
+            executables: match measured {
+                Some(true) if versions => APPROVED_BOOT,
+                None if versions => APPROVED_REGISTERS,
+                _ => UNRECOGNIZED_CODE,
+            },
+            hardware: if hardware { GENUINE } else { UNRECOGNIZED_HARDWARE },
+            ..TrustVector::default()
+        }
+    }
+
+    /// Whether the measurements are approved; nothing when there are no reference values for them. A reference value of
+    /// another form approves nothing.
+    fn measured_gpu(&mut self) -> Option<bool> {
+        let expected = self.references.0.get(NVIDIA_MEASUREMENTS)?;
+        let Some(expected) = expected.as_object().filter(|expected| !expected.is_empty()) else {
+            self.reasons
+                .push(format!("executables: reference value {NVIDIA_MEASUREMENTS} is no object of lists"));
+            return Some(false);
+        };
+        let before = self.reasons.len();
+        for (number, approved) in expected {
+            let found = self.claims.get("measurements").and_then(|all| all.get(number));
+            let listed = found.zip(approved.as_array()).is_some_and(|(found, list)| list.contains(found));
+            if !listed {
+                let found = found.map_or_else(|| "absent".to_owned(), show);
+                self.reasons.push(format!(
+                    "executables: measurement {number} {found} is not in reference value {NVIDIA_MEASUREMENTS}"
+                ));
+            }
+        }
+        Some(self.reasons.len() == before)
     }
 
     /// The defaults for a TEE that has no rules here.

@@ -242,3 +242,46 @@ fn only_objects_are_reference_values() {
     assert!(references.extend(&json!({ "a": 3 })));
     assert_eq!(references.0, [("a".to_owned(), json!(3)), ("b".to_owned(), json!(2))].into());
 }
+
+#[test]
+fn gpus_are_rated_by_their_versions_and_by_measurements_where_those_are_known() {
+    let claims = json!({
+        "arch": "Hopper", "uuid": "GPU-1", "measurements": { "1": "00", "2": "8048" },
+        "config": { "driver_version": "550.90.07", "vbios_version": "96.00.9f.00.01" },
+    });
+    let versions = json!({
+        "allowed_driver_versions": ["550.90.07"], "allowed_vbios_versions": ["96.00.9f.00.01"],
+    });
+    let with = |more: Value| {
+        let mut references = references(&versions);
+        references.extend(&more);
+        appraise(Tee::Nvidia, &claims, &references)
+    };
+    let plain = with(json!({}));
+    assert_eq!((numbers(&plain), plain.status()), ((4, 2, 0), Status::Affirming), "{:?}", plain.reasons);
+    let measured = with(json!({ "nvidia_measurements": { "2": ["ffff", "8048"] } }));
+    assert_eq!((numbers(&measured), measured.reasons), ((3, 2, 0), vec![]));
+    for (more, expected, why) in [
+        (
+            json!({ "allowed_driver_versions": ["580"] }),
+            (33, 2, 0),
+            "config.driver_version 550.90.07 is not in",
+        ),
+        (
+            json!({ "allowed_vbios_versions": [] }),
+            (4, 97, 0),
+            "config.vbios_version 96.00.9f.00.01 is not in",
+        ),
+        (json!({ "nvidia_measurements": { "2": ["ffff"] } }), (33, 2, 0), "measurement 2 8048 is not in"),
+        (json!({ "nvidia_measurements": { "9": ["ffff"] } }), (33, 2, 0), "measurement 9 absent is not in"),
+        (json!({ "nvidia_measurements": { "2": "8048" } }), (33, 2, 0), "measurement 2 8048 is not in"),
+        (json!({ "nvidia_measurements": {} }), (33, 2, 0), "no object of lists"),
+        (json!({ "nvidia_measurements": ["8048"] }), (33, 2, 0), "no object of lists"),
+    ] {
+        let appraisal = with(more.clone());
+        assert_eq!(numbers(&appraisal), expected, "{more}");
+        assert!(appraisal.reasons[0].contains(why), "{more}: {:?}", appraisal.reasons);
+    }
+    let unknown = appraise(Tee::Nvidia, &claims, &ReferenceValues::default());
+    assert_eq!(numbers(&unknown), (33, 97, 0));
+}

@@ -8,7 +8,7 @@ use std::fmt;
 
 use super::pck::PckInfo;
 use crate::certificate::{Cert, read_pem};
-use crate::roots::{INTEL_ROOT_NAME, IntelRoot};
+use crate::roots::{INTEL_ROOT_NAME, Vouching};
 use crate::{Rejection, TrustRoots};
 
 /// Longest chain that is read, in bytes of PEM.
@@ -95,7 +95,7 @@ pub(super) fn check(pem: &[u8], roots: &TrustRoots, now: u64) -> Result<ChainRep
             return Err(Rejection::Validity { check: "tdx.pck_validity", name, not_before, not_after, now });
         }
     }
-    Ok(ChainReport { leaf, authority, root, pck, public_key, test_root: kind == IntelRoot::Test })
+    Ok(ChainReport { leaf, authority, root, pck, public_key, test_root: kind == Vouching::Test })
 }
 
 /// Checks that the certificate has one of `names`. The error is a sentence.

@@ -182,11 +182,15 @@ async fn additional_evidence_is_hashed_as_text() {
 }
 
 #[tokio::test]
-async fn devices_without_a_verifier_are_refused() {
+async fn devices_without_a_verifier_and_evidence_that_is_none_are_refused() {
     let broker = Broker::start(rules());
-    for (additional, why) in
-        [("{\"nvidia\":{}}", "no verifier for nvidia"), ("{\"x\":{}}", "x"), ("[]", "not a JSON object")]
-    {
+    for (additional, why) in [
+        ("{\"hygondcu\":{}}", "no verifier for hygondcu"),
+        ("{\"nvidia\":{}}", "NVIDIA evidence is not valid JSON of its format"),
+        ("{\"nvidia\":{\"device_evidence_list\":[]}}", "evidence of no device proves nothing"),
+        ("{\"x\":{}}", "x"),
+        ("[]", "not a JSON object"),
+    ] {
         let guest = Guest::arrive(&broker, "sample").await;
         let primary =
             binding::primary_report_data(&guest.nonce, &guest.key.public_jwk(), additional, guest.hash)
