@@ -1,17 +1,21 @@
-//! The agent itself: one primary TEE, the devices beside it, and the init-data the machine was started with.
+//! The agent itself: one primary TEE, the devices beside it, the init-data the machine was started with, and the log of
+//! what was measured since.
 //!
 //! Reading a TEE blocks for milliseconds to seconds, so every read runs on the blocking pool, and one device
-//! answers one request at a time. Not here: the wire ([`crate::service`]) and who may ask ([`crate::access`]).
+//! answers one request at a time. Events are measured in the same turn, so that a quote and the log beside it agree. Not here: the wire ([`crate::service`]) and who may ask ([`crate::access`]).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use cc_daemon::peer::Caller;
 use cc_evidence::ReportData;
+use cc_evidence::aael::Event;
 use cc_platform::{Detected, InitDataBinding, Platform};
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock, Semaphore, oneshot};
 
 use crate::error::AgentError;
 use crate::init_data::BoundInitData;
+use crate::measurement::{self, EventLog, Measuring};
 
 /// One TEE or device with its queue.
 #[derive(Debug)]
@@ -28,9 +32,9 @@ impl Device {
 
     /// Runs a blocking call on the device in its turn. The turn belongs to the call, not to the caller: a caller
     /// who goes away frees nothing while the device works, and one who goes away before costs no work at all.
-    async fn run<T: Send + 'static>(
+    async fn run<T: Send + 'static, E: Into<AgentError> + Send + 'static>(
         &self,
-        call: impl FnOnce(&dyn Platform) -> Result<T, cc_platform::Error> + Send + 'static,
+        call: impl FnOnce(&dyn Platform) -> Result<T, E> + Send + 'static,
     ) -> Result<T, AgentError> {
         let turn = Arc::clone(&self.turn).acquire_owned().await.map_err(|_| AgentError::EvidenceThread)?;
         let platform = Arc::clone(&self.platform);
@@ -42,7 +46,7 @@ impl Device {
                 let _ = sender.send(call(platform.as_ref()));
             }
         });
-        answer.await.map_err(|_| AgentError::EvidenceThread)?.map_err(AgentError::Platform)
+        answer.await.map_err(|_| AgentError::EvidenceThread)?.map_err(Into::into)
     }
 }
 
@@ -53,6 +57,7 @@ pub struct Agent {
     devices: Vec<Device>,
     probes: Vec<String>,
     init_data: Arc<RwLock<Option<BoundInitData>>>,
+    measuring: Measuring,
     collected: AtomicU64,
 }
 
@@ -65,8 +70,43 @@ impl Agent {
             devices: detected.devices.into_iter().map(Device::new).collect(),
             probes,
             init_data: Arc::default(),
+            measuring: Measuring::Off,
             collected: AtomicU64::new(0),
         }
+    }
+
+    /// Switches the measurement of events on, if `settings` say so and the platform can.
+    ///
+    /// # Errors
+    /// As [`Measuring::open`].
+    pub async fn open_event_log(&mut self, settings: measurement::Settings) -> Result<(), AgentError> {
+        self.measuring = self.primary.run(move |p| Measuring::open(&settings, p)).await?;
+        Ok(())
+    }
+
+    /// Whether events are measured.
+    pub fn measuring(&self) -> &Measuring {
+        &self.measuring
+    }
+
+    /// Measures an event of `caller` into `log`, which is this agent's, and into the register `pcr`.
+    ///
+    /// # Errors
+    /// As [`EventLog::measure`].
+    pub async fn measure(
+        &self,
+        log: &Arc<EventLog>,
+        event: Event,
+        pcr: u32,
+        caller: Caller,
+    ) -> Result<(), AgentError> {
+        let log = Arc::clone(log);
+        self.primary
+            .run(move |p| {
+                let none = || cc_platform::Error::RegistersUnsupported { why: "it has none".to_owned() };
+                log.measure(p.registers().ok_or_else(none)?, &event, pcr, &caller)
+            })
+            .await
     }
 
     /// Wire name of the primary TEE.
@@ -96,7 +136,20 @@ impl Agent {
     pub async fn evidence(&self, report_data: &[u8]) -> Result<String, AgentError> {
         let data = parse_report_data(report_data)?;
         tracing::debug!(tee = self.tee(), bytes = report_data.len(), "collecting evidence");
-        let evidence = self.primary.run(move |p| p.evidence(&data)).await?;
+        let log = match &self.measuring {
+            Measuring::On(log) => Some(Arc::clone(log)),
+            _ => None,
+        };
+        let evidence = self
+            .primary
+            .run(move |p| {
+                // An event that was interrupted is in the registers or is not; the log has to agree before it is read.
+                if let (Some(log), Some(registers)) = (log, p.registers()) {
+                    log.settle(registers)?;
+                }
+                p.evidence(&data).map_err(AgentError::from)
+            })
+            .await?;
         self.collected.fetch_add(1, Ordering::Relaxed);
         Ok(evidence)
     }
@@ -155,9 +208,11 @@ fn parse_report_data(bytes: &[u8]) -> Result<ReportData, AgentError> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+    use std::sync::Mutex;
     use std::time::Duration;
 
-    use cc_platform::Tee;
+    use cc_platform::{HashAlgorithm, Registers, Tee};
 
     use super::*;
 
@@ -201,6 +256,88 @@ mod tests {
         let possible = start.elapsed().as_millis() / 50 + 1;
         assert!(quotes <= possible, "the device was never asked twice at a time: {quotes} of {possible}");
         assert!(quotes < 50, "most of those who went away cost nothing: {quotes}");
+    }
+
+    /// A TEE whose quote takes its time between the look at the log and the look at the register.
+    #[derive(Debug)]
+    struct Measured {
+        log: PathBuf,
+        register: Mutex<Vec<u8>>,
+    }
+
+    impl Platform for Measured {
+        fn tee(&self) -> Tee {
+            Tee::Tdx
+        }
+
+        #[allow(clippy::disallowed_methods, reason = "a device takes its time")]
+        fn evidence(&self, _data: &ReportData) -> Result<String, cc_platform::Error> {
+            let log = std::fs::read(&self.log).unwrap_or_default();
+            std::thread::sleep(Duration::from_millis(20));
+            let log = cc_evidence::ccel::assemble(None, Some(&log)).unwrap().unwrap();
+            let replayed = cc_evidence::ccel::replay(&log, HashAlgorithm::Sha384).unwrap();
+            let agrees = replayed.run_time().nth(3) == Some(self.register.lock().unwrap().as_slice());
+            Ok(agrees.to_string())
+        }
+
+        fn bind_init_data(&self, _digest: &[u8]) -> Result<InitDataBinding, cc_platform::Error> {
+            Ok(InitDataBinding::Unsupported)
+        }
+
+        fn registers(&self) -> Option<&dyn Registers> {
+            Some(self)
+        }
+    }
+
+    impl Registers for Measured {
+        fn hash(&self) -> HashAlgorithm {
+            HashAlgorithm::Sha384
+        }
+
+        fn enabled(&self) -> Result<(), cc_platform::Error> {
+            Ok(())
+        }
+
+        fn register_of(&self, _pcr: u32) -> Result<u32, cc_platform::Error> {
+            Ok(4)
+        }
+
+        fn read(&self, _pcr: u32) -> Result<Vec<u8>, cc_platform::Error> {
+            Ok(self.register.lock().unwrap().clone())
+        }
+
+        fn extend(&self, _pcr: u32, digest: &[u8]) -> Result<(), cc_platform::Error> {
+            let mut register = self.register.lock().unwrap();
+            *register = HashAlgorithm::Sha384.digest(&[register.as_slice(), digest].concat());
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn no_event_comes_between_a_log_and_its_quote() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("aa/eventlog");
+        let primary = Arc::new(Measured { log: log.clone(), register: Mutex::new(vec![0; 48]) });
+        let mut agent = Agent::new(Detected { primary, devices: Vec::new(), tried: Vec::new() });
+        agent.open_event_log(measurement::Settings { enabled: true, pcr: 17, log }).await.unwrap();
+        let Measuring::On(log) = agent.measuring().clone() else { panic!("it has registers") };
+        let agent = Arc::new(agent);
+        let quotes = tokio::spawn({
+            let agent = Arc::clone(&agent);
+            async move {
+                for _ in 0..10 {
+                    assert_eq!(agent.evidence(&[7; 48]).await.unwrap(), "true", "log and register agree");
+                }
+            }
+        });
+        let mut events = 0;
+        while !quotes.is_finished() {
+            let event = Event::new("example.org", "test", &events.to_string()).unwrap();
+            agent.measure(&log, event, 17, Caller::UNKNOWN).await.unwrap();
+            events += 1;
+        }
+        quotes.await.unwrap();
+        assert!(events >= 5, "events came in between: {events}");
     }
 
     #[tokio::test]

@@ -12,12 +12,15 @@ use cc_daemon::address::Address;
 use cc_daemon::config::{LogSection, SocketSection, Source};
 use cc_daemon::listen::SocketOptions;
 use cc_daemon::start::{self, Settings, StartFault};
+use cc_evidence::aael::DEFAULT_PCR;
 use cc_kbs::params::{CC_KBC, KbcParams};
 use cc_kbs::{CertificateMode, KbsConfig};
+use cc_platform::SysRoot;
 use clap::Parser;
 use serde::Deserialize;
 
 use crate::access::Access;
+use crate::measurement;
 
 /// Where kata-agent and the data hub look for the agent.
 pub const DEFAULT_SOCKET: &str =
@@ -55,6 +58,8 @@ pub struct Cli {
 pub struct Surroundings {
     /// `AA_KBC_PARAMS`.
     pub aa_kbc_params: Option<String>,
+    /// `AAEL_PATH`: another place for the event log.
+    pub aael_path: Option<String>,
     /// Text of `/proc/cmdline`.
     pub kernel_command_line: String,
 }
@@ -67,6 +72,7 @@ impl Surroundings {
     pub fn of_process() -> Result<Self, StartFault> {
         Ok(Self {
             aa_kbc_params: start::environment("AA_KBC_PARAMS")?,
+            aael_path: start::environment("AAEL_PATH")?,
             kernel_command_line: start::kernel_command_line(),
         })
     }
@@ -94,8 +100,8 @@ pub struct Config {
     pub kbs: Option<KbsConfig>,
     /// Attestation service for `GetToken("coco_as")`.
     pub coco_as: Option<KbsConfig>,
-    /// Whether runtime measurement is switched on.
-    pub enable_eventlog: bool,
+    /// Runtime measurement.
+    pub event_log: measurement::Settings,
     /// Init-data given at start.
     pub init_data: InitDataSource,
     /// Who may have evidence and tokens.
@@ -157,13 +163,17 @@ fn yes() -> bool {
     true
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(default)]
 struct EventlogConfig {
-    /// Read so that an existing file loads without a warning; used once a platform has registers to extend.
-    #[serde(rename = "init_pcr")]
-    _init_pcr: Option<u64>,
+    init_pcr: u32,
     enable_eventlog: bool,
+}
+
+impl Default for EventlogConfig {
+    fn default() -> Self {
+        Self { init_pcr: DEFAULT_PCR, enable_eventlog: false }
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -233,7 +243,14 @@ impl Config {
             socket,
             kbs: file.token_configs.kbs.map(kbs_config),
             coco_as: file.token_configs.coco_as.and_then(attestation_service),
-            enable_eventlog: file.eventlog_config.enable_eventlog,
+            event_log: measurement::Settings {
+                enabled: file.eventlog_config.enable_eventlog,
+                pcr: file.eventlog_config.init_pcr,
+                log: match &surroundings.aael_path {
+                    Some(path) => path.into(),
+                    None => SysRoot::new(file.platform.sys_root.clone()).path(cc_platform::AGENT_EVENT_LOG),
+                },
+            },
             init_data,
             access: Access {
                 strict: file.access.strict,
@@ -319,8 +336,8 @@ mod tests {
     #[test]
     fn kernel_command_line_names_the_key_broker_only_without_a_file() {
         let surroundings = Surroundings {
-            aa_kbc_params: None,
             kernel_command_line: "quiet agent.aa_kbc_params=cc_kbc::https://kbs:8080".to_owned(),
+            ..Surroundings::default()
         };
         assert_eq!(build(&[], &surroundings).unwrap().kbs.unwrap().url, "https://kbs:8080");
         let dir = tempfile::tempdir().unwrap();
@@ -343,7 +360,7 @@ mod tests {
             let c = with_file(name, text, &[]).unwrap_or_else(|e| panic!("{name}: {e}"));
             assert_eq!(c.kbs.as_ref().unwrap().url, "https://k", "{name}");
             assert_eq!(c.kbs.unwrap().key_algorithm, KeyAlgorithm::RsaOaep256);
-            assert!(c.enable_eventlog && c.settings.log_level == "debug");
+            assert!(c.event_log.enabled && c.settings.log_level == "debug");
             assert!(c.settings.source.unknown_keys.is_empty(), "{:?}", c.settings.source.unknown_keys);
         }
     }

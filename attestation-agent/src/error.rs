@@ -3,6 +3,8 @@
 //! Not here: the errors of the hardware rim ([`cc_platform::Error`]) and of the key broker client
 //! ([`cc_kbs::Error`]); both are carried through with their own code and hint.
 
+use std::path::PathBuf;
+
 use cc_daemon::fault::Fault;
 use cc_evidence::blame::Blame;
 
@@ -49,6 +51,42 @@ pub enum AgentError {
         /// What is wrong with it.
         why: String,
     },
+    /// A text that cannot be measured.
+    #[error("the event cannot be measured: {0}")]
+    Event(cc_evidence::Error),
+    /// The caller may not extend this register.
+    #[error("extending register {pcr} was refused to {caller}: {why}")]
+    Register {
+        /// The register, as PCR number.
+        pcr: u64,
+        /// Who asked.
+        caller: String,
+        /// The rule that refused it.
+        why: &'static str,
+    },
+    /// There is no room left in the log. Nothing was measured.
+    #[error("the event log has {len} bytes and the event needs {record} more, {limit} is the limit here")]
+    EventLogFull {
+        /// Its length, bytes.
+        len: u64,
+        /// Length of the record that does not fit, bytes.
+        record: usize,
+        /// The limit for this caller, bytes.
+        limit: u64,
+    },
+    /// A file of the event log.
+    #[error("{step} {} for the event log failed: {source}", .path.display())]
+    EventLogFile {
+        /// What was being done.
+        step: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The agent was interrupted while it measured an event, and cannot find out how far it got.
+    #[error("an event was interrupted and cannot be finished: {0}")]
+    EventInterrupted(String),
     /// The thread that talked to the hardware died.
     #[error("the evidence thread ended without an answer")]
     EvidenceThread,
@@ -62,7 +100,11 @@ impl AgentError {
             Self::Kbs(e) => e.blame(),
             Self::ReportData(_) | Self::TokenType(_) | Self::InitData(_) => Blame::Misused,
             Self::TokenNotConfigured(_) | Self::InitDataDocument { .. } => Blame::Misused,
-            Self::Refused { .. } => Blame::Denied,
+            Self::Event(_) => Blame::Misused,
+            Self::Refused { .. } | Self::Register { .. } => Blame::Denied,
+            Self::EventLogFull { .. } | Self::EventLogFile { .. } | Self::EventInterrupted(_) => {
+                Blame::Platform
+            }
             Self::EvidenceThread => Blame::Platform,
         }
     }
@@ -78,6 +120,11 @@ impl AgentError {
             Self::Refused { .. } => "AA_CALLER_REFUSED",
             Self::InitData(_) => "INIT_DATA_REFUSED",
             Self::InitDataDocument { .. } => "INIT_DATA_UNREADABLE",
+            Self::Event(_) => "EVENT_INVALID",
+            Self::Register { .. } => "REGISTER_REFUSED",
+            Self::EventLogFull { .. } => "EVENT_LOG_FULL",
+            Self::EventLogFile { .. } => "EVENT_LOG_FILE",
+            Self::EventInterrupted(_) => "EVENT_INTERRUPTED",
             Self::EvidenceThread => "EVIDENCE_THREAD_DIED",
         }
     }
@@ -99,6 +146,26 @@ impl AgentError {
             }
             Self::InitData(_) => "give init-data to the agent when it starts (--initdata-toml)".to_owned(),
             Self::InitDataDocument { .. } => "give the document that the machine was started with".to_owned(),
+            Self::Event(_) => {
+                "give a domain and an operation without white space, and a content of one line; measure the digest of \
+                 longer content"
+                    .to_owned()
+            }
+            Self::Register { .. } => "name no register: the configured one (init_pcr) is for events".to_owned(),
+            Self::EventLogFull { .. } => {
+                "find out which workload measures so much; the log begins anew only when the machine starts anew"
+                    .to_owned()
+            }
+            Self::EventLogFile { .. } => {
+                "the log's directory must be the agent's alone (0700, on /run or another file system with room), and one \
+                 agent must run"
+                    .to_owned()
+            }
+            Self::EventInterrupted(_) => {
+                "the log does not explain the registers any more, so key brokers refuse this machine: start the machine \
+                 anew, and find out what else extends its registers"
+                    .to_owned()
+            }
             Self::EvidenceThread => "see the agent's log for the cause and restart it".to_owned(),
         }
     }

@@ -40,6 +40,7 @@ fn fault(exit: u8) -> impl Fn(AgentError) -> StartFault {
 pub fn check(config: &Config) -> Result<(), StartFault> {
     Tokens::check(config).map_err(fault(EXIT_CONFIG))?;
     init_data::load(&config.init_data).map_err(fault(EXIT_CONFIG))?;
+    config.event_log.check().map_err(fault(EXIT_CONFIG))?;
     Ok(())
 }
 
@@ -49,8 +50,10 @@ pub fn check(config: &Config) -> Result<(), StartFault> {
 /// No TEE, init-data the hardware does not hold, an address that cannot be bound, or a failure while serving.
 pub async fn serve(config: Config, inherited: Vec<Listener>, shutdown: Shutdown) -> Result<(), StartFault> {
     check(&config)?;
-    let agent = Arc::new(Agent::new(detect(&config).await?));
+    let mut agent = Agent::new(detect(&config).await?);
     tracing::info!(tee = agent.tee(), devices = ?agent.additional_tees(), "found the TEE");
+    agent.open_event_log(config.event_log.clone()).await.map_err(fault(EXIT_UNAVAILABLE))?;
+    let agent = Arc::new(agent);
     let tokens = Arc::new(Tokens::new(&agent, &config).map_err(fault(EXIT_CONFIG))?);
     let mut binding = spawn_binding(&agent, &config).await?;
     if let Ok(done) = tokio::time::timeout(INIT_DATA_PATIENCE, &mut binding).await {
@@ -59,12 +62,7 @@ pub async fn serve(config: Config, inherited: Vec<Listener>, shutdown: Shutdown)
 
     let mut listeners =
         if inherited.is_empty() { vec![Listener::bind(&config.address, &config.socket)?] } else { inherited };
-    let service = AgentService {
-        agent: Arc::clone(&agent),
-        tokens,
-        access: config.access.clone(),
-        enable_eventlog: config.enable_eventlog,
-    };
+    let service = AgentService { agent: Arc::clone(&agent), tokens, access: config.access.clone() };
     let info = AgentInfo { agent, source: config.settings.source, access: config.access };
     let routes = Routes::new(AttestationAgentServiceServer::new(service))
         .add_service(AgentInfoServiceServer::new(info));
@@ -100,6 +98,7 @@ async fn detect(config: &Config) -> Result<cc_platform::Detected, StartFault> {
         sys_root: SysRoot::new(config.sys_root.clone()),
         sample: config.sample,
         quote_time_limit: config.quote_time_limit,
+        event_log: Some(config.event_log.log.clone()),
     };
     tokio::task::spawn_blocking(move || cc_platform::detect(&options))
         .await

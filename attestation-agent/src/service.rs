@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use cc_daemon::deadline::Deadline;
 use cc_daemon::peer::Caller;
+use cc_evidence::aael::Event;
 use cc_protos::attestation_agent::attestation_agent_service_server::AttestationAgentService;
 use cc_protos::attestation_agent::{
     BindInitDataRequest, BindInitDataResponse, ExtendRuntimeMeasurementRequest,
@@ -19,6 +20,7 @@ use crate::access::{self, Access};
 use crate::agent::Agent;
 use crate::error::AgentError;
 use crate::init_data::BoundInitData;
+use crate::measurement::Measuring;
 use crate::token::Tokens;
 
 /// The method that only gRPC serves: over ttrpc any container could use up the one chance to bind.
@@ -33,8 +35,6 @@ pub struct AgentService {
     pub tokens: Arc<Tokens>,
     /// Who may have either.
     pub access: Access,
-    /// Whether runtime measurement is switched on.
-    pub enable_eventlog: bool,
 }
 
 #[tonic::async_trait]
@@ -74,14 +74,27 @@ impl AttestationAgentService for AgentService {
 
     async fn extend_runtime_measurement(
         &self,
-        _request: Request<ExtendRuntimeMeasurementRequest>,
+        request: Request<ExtendRuntimeMeasurementRequest>,
     ) -> Result<Response<ExtendRuntimeMeasurementResponse>, Status> {
-        // None of the platforms of this version has a register that software may extend, so the answer is one of
-        // the two ordinary ones, and comes before a look at the event.
-        let result = if self.enable_eventlog {
-            RuntimeMeasurementResult::NotSupported
-        } else {
-            RuntimeMeasurementResult::NotEnabled
+        let caller = Caller::of(&request);
+        let result = match self.agent.measuring() {
+            Measuring::Off => RuntimeMeasurementResult::NotEnabled,
+            Measuring::Unsupported => RuntimeMeasurementResult::NotSupported,
+            Measuring::On(log) => {
+                self.access.check(&caller, "measuring an event")?;
+                let asked = request.into_inner();
+                let pcr = log.register(asked.register_index, &caller)?;
+                let event =
+                    Event::new(&asked.domain, &asked.operation, &asked.content).map_err(AgentError::Event)?;
+                tracing::info!(
+                    caller = access::describe(&caller),
+                    pcr,
+                    bytes = event.text().len(),
+                    "measuring an event"
+                );
+                self.agent.measure(log, event, pcr, caller).await?;
+                RuntimeMeasurementResult::Ok
+            }
         };
         Ok(Response::new(ExtendRuntimeMeasurementResponse { result: result.into() }))
     }

@@ -142,7 +142,7 @@ fn ask_tsm(options: &Options, tried: &mut Vec<Probe>) -> Answer {
         Ok(name) if name == tdx::PROVIDER => (
             Some(Tee::Tdx),
             format!("provider {name}"),
-            Answer::Served(Arc::new(Tdx::new(client, options.sys_root.clone())) as Arc<dyn Platform>),
+            Answer::Served(Arc::new(Tdx::new(client, options)) as Arc<dyn Platform>),
         ),
         Ok(name) if name == cca::PROVIDER => (
             Some(Tee::Cca),
@@ -180,10 +180,9 @@ fn ask_device(candidate: &Candidate, options: &Options, before: Answer, tried: &
 }
 
 fn ask_tdx(options: &Options) -> Found {
-    let root = options.sys_root.clone();
-    let service = tdx::service::Service::new(root.clone(), options.quote_time_limit);
+    let service = tdx::service::Service::new(options.sys_root.clone(), options.quote_time_limit);
     service.probe()?;
-    Ok(Arc::new(Tdx::with_service(service, root)))
+    Ok(Arc::new(Tdx::with_service(service, options)))
 }
 
 fn ask_snp(options: &Options) -> Found {
@@ -205,7 +204,12 @@ mod tests {
     use crate::SysRoot;
 
     fn options(root: &std::path::Path, sample: bool) -> Options {
-        Options { sys_root: SysRoot::new(root.to_owned()), sample, quote_time_limit: Duration::from_secs(20) }
+        Options {
+            sys_root: SysRoot::new(root.to_owned()),
+            sample,
+            quote_time_limit: Duration::from_secs(20),
+            ..Options::default()
+        }
     }
 
     /// Puts an empty file at `below`.
@@ -251,7 +255,7 @@ mod tests {
         for (chosen, other) in [(Tee::Tdx, Tee::Snp), (Tee::Snp, Tee::Tdx), (Tee::Cca, Tee::Tdx)] {
             let client = || tsm::Client::new(&options.sys_root, options.quote_time_limit);
             let platform: Arc<dyn Platform> = match chosen {
-                Tee::Tdx => Arc::new(Tdx::new(client(), options.sys_root.clone())),
+                Tee::Tdx => Arc::new(Tdx::new(client(), &options)),
                 Tee::Snp => Arc::new(Snp::new(client())),
                 _ => Arc::new(Cca::new(client())),
             };

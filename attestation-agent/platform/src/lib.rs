@@ -33,6 +33,9 @@ pub use error::PlatformError as Error;
 /// and the kernel driver itself gives up on a throttled request after 60 seconds.
 pub const DEFAULT_QUOTE_TIME_LIMIT: Duration = Duration::from_secs(60);
 
+/// Where the agent's event log is, below the root of the machine.
+pub const AGENT_EVENT_LOG: &str = "run/attestation-agent/eventlog";
+
 /// The directory that stands for `/` when kernel interfaces are opened.
 ///
 /// `/` in production. Anything else means that evidence may come from an emulator, so the caller that sets it
@@ -73,11 +76,19 @@ pub struct Options {
     pub sample: bool,
     /// How long one evidence request may take, the time in the queue included.
     pub quote_time_limit: Duration,
+    /// The agent's event log, which goes with the evidence of platforms whose evidence has logs; none for
+    /// [`AGENT_EVENT_LOG`].
+    pub event_log: Option<PathBuf>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { sys_root: SysRoot::default(), sample: false, quote_time_limit: DEFAULT_QUOTE_TIME_LIMIT }
+        Self {
+            sys_root: SysRoot::default(),
+            sample: false,
+            quote_time_limit: DEFAULT_QUOTE_TIME_LIMIT,
+            event_log: None,
+        }
     }
 }
 

@@ -8,12 +8,13 @@
 //! What the machine was launched with is asked of the TDX module where the driver lets us, because no host takes part in
 //! that; else it is read from a quote, which nobody has verified at that point.
 
+use std::path::PathBuf;
 use std::sync::Once;
 
 use cc_evidence::tdx::{Quote, TdAttributes, TdxEvidence};
 use cc_evidence::{ReportData, Tee, initdata};
 
-use crate::{Error, InitDataBinding, Platform, Registers, SysRoot, tsm};
+use crate::{AGENT_EVENT_LOG, Error, InitDataBinding, Options, Platform, Registers, SysRoot, tsm};
 
 mod eventlog;
 mod module;
@@ -33,6 +34,8 @@ pub(crate) const DEVICE: &str = "dev/tdx_guest";
 pub(crate) struct Tdx {
     source: Source,
     root: SysRoot,
+    /// The agent's log.
+    event_log: PathBuf,
     registers: rtmr::Rtmr,
     looked_at: Once,
 }
@@ -45,18 +48,20 @@ enum Source {
 }
 
 impl Tdx {
-    /// A trust domain whose TSM interface is `tsm`; its device and logs are below `root`.
-    pub(crate) fn new(tsm: tsm::Client, root: SysRoot) -> Self {
-        Self::of(Source::Tsm(tsm), root)
+    /// A trust domain whose TSM interface is `tsm`; its device and logs are where `options` say.
+    pub(crate) fn new(tsm: tsm::Client, options: &Options) -> Self {
+        Self::of(Source::Tsm(tsm), options)
     }
 
-    /// A trust domain without a TSM interface: its device is below `root`, quotes come from `service`.
-    pub(crate) fn with_service(service: Service, root: SysRoot) -> Self {
-        Self::of(Source::Service(service), root)
+    /// A trust domain without a TSM interface: its device and logs are where `options` say, quotes come from `service`.
+    pub(crate) fn with_service(service: Service, options: &Options) -> Self {
+        Self::of(Source::Service(service), options)
     }
 
-    fn of(source: Source, root: SysRoot) -> Self {
-        Self { source, registers: rtmr::Rtmr::new(root.clone()), root, looked_at: Once::new() }
+    fn of(source: Source, options: &Options) -> Self {
+        let root = options.sys_root.clone();
+        let event_log = options.event_log.clone().unwrap_or_else(|| root.path(AGENT_EVENT_LOG));
+        Self { source, event_log, registers: rtmr::Rtmr::new(root.clone()), root, looked_at: Once::new() }
     }
 
     /// A quote over `data`, checked to contain it, with its bytes.
@@ -94,8 +99,11 @@ impl Platform for Tdx {
 
     fn evidence(&self, data: &ReportData) -> Result<String, Error> {
         // First, so that a log that cannot be used costs no quote.
-        let cc_eventlog = eventlog::collect(&self.root)?;
-        let (quote, _) = self.quote(&data.padded())?;
+        let cc_eventlog = eventlog::collect(&self.root, &self.event_log)?;
+        let (quote, parsed) = self.quote(&data.padded())?;
+        if let Some(log) = &cc_eventlog {
+            eventlog::warn_unless_explained(log, &parsed.body.rtmr);
+        }
         TdxEvidence { quote, cc_eventlog }
             .to_json()
             .map_err(|source| Error::BadEvidence { what: "TDX evidence", source })

@@ -12,9 +12,6 @@ use crate::{Error, HashAlgorithm};
 /// The register that a note without a number is about, unless the configuration names another.
 pub const DEFAULT_PCR: u32 = 17;
 
-/// Longest note that is read, in bytes; agents of the existing stack bound the text by their message size alone.
-const MAX_LEN: usize = 4 * 1024 * 1024;
-
 /// One event that is about to be measured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WriteAhead {
@@ -29,6 +26,9 @@ pub struct WriteAhead {
 }
 
 impl WriteAhead {
+    /// Longest note that is read, in bytes; agents of the existing stack bound the text by their message size alone.
+    pub const MAX_LEN: usize = 4 * 1024 * 1024;
+
     /// The bytes of the note.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -47,11 +47,11 @@ impl WriteAhead {
     /// # Errors
     /// [`Error::Truncated`], [`Error::TooLarge`]; [`Error::Invalid`] for a text that is not UTF-8.
     pub fn parse(bytes: &[u8], hash: HashAlgorithm) -> Result<Self, Error> {
-        if bytes.len() > MAX_LEN {
+        if bytes.len() > Self::MAX_LEN {
             return Err(Error::TooLarge {
                 what: "a note before an event",
                 size: bytes.len(),
-                limit: MAX_LEN,
+                limit: Self::MAX_LEN,
             });
         }
         let mut r = Reader::new(bytes);
@@ -109,7 +109,7 @@ mod tests {
             WriteAhead::parse(&foreign, HashAlgorithm::Sha384).unwrap_err().code(),
             "EVIDENCE_FIELD_INVALID"
         );
-        let long = vec![b'x'; MAX_LEN + 1];
+        let long = vec![b'x'; WriteAhead::MAX_LEN + 1];
         assert_eq!(WriteAhead::parse(&long, HashAlgorithm::Sha384).unwrap_err().code(), "EVIDENCE_TOO_LARGE");
         for text in ["a b\x00", "a b\x00017", "a b\x00+7", "a b\x00x", "a b\x0099999999999"] {
             let bytes = [&bytes[..56], text.as_bytes()].concat();

@@ -9,20 +9,40 @@ use std::path::Path;
 
 use cc_evidence::ccel;
 
-use crate::{Error, SysRoot};
+use crate::{Error, HashAlgorithm, SysRoot};
 
 /// The log area of the ACPI table CCEL, as Linux shows it.
 const FIRMWARE_LOG: &str = "sys/firmware/acpi/tables/data/CCEL";
 
-/// What the agent measured itself.
-const AGENT_LOG: &str = "run/attestation-agent/eventlog";
-
-/// The joined log below `root`; none if this machine has none.
-pub(super) fn collect(root: &SysRoot) -> Result<Option<Vec<u8>>, Error> {
-    let read = |below| read(&root.path(below));
-    let (firmware, agent) = (read(FIRMWARE_LOG)?, read(AGENT_LOG)?);
+/// The firmware's log below `root` joined with the `agent`'s; none if this machine has neither.
+pub(super) fn collect(root: &SysRoot, agent: &Path) -> Result<Option<Vec<u8>>, Error> {
+    let (firmware, agent) = (read(&root.path(FIRMWARE_LOG))?, read(agent)?);
     ccel::assemble(firmware.as_deref(), agent.as_deref())
         .map_err(|source| Error::BadEvidence { what: "event log", source })
+}
+
+/// Warns if the records of `log` lead to other values than the registers `rtmr` of the quote that it goes with. The
+/// verdict is the relying party's, but here is where the reason can be found.
+pub(super) fn warn_unless_explained(log: &[u8], rtmr: &[[u8; 48]; 4]) {
+    let hint = "a relying party will refuse it: something extends the registers without a record in the logs, or the agent's \
+                log was lost while the machine went on";
+    match ccel::replay(log, HashAlgorithm::Sha384) {
+        Ok(replayed) => {
+            for (number, (replayed, quoted)) in replayed.run_time().zip(rtmr).enumerate() {
+                if replayed != quoted {
+                    let (replayed, quoted) = (hex::encode(replayed), hex::encode(quoted));
+                    tracing::warn!(
+                        number,
+                        replayed,
+                        quoted,
+                        hint,
+                        "the event log does not explain an RTMR of the quote"
+                    );
+                }
+            }
+        }
+        Err(error) => tracing::warn!(%error, hint, "the event log cannot be replayed"),
+    }
 }
 
 /// A whole file, none if it does not exist.
@@ -50,6 +70,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::AGENT_EVENT_LOG;
 
     /// A record of register 1 with one SHA-384 digest and four bytes of data.
     fn record(tag: u8) -> Vec<u8> {
@@ -83,14 +104,20 @@ mod tests {
     fn both_logs_are_joined_without_the_padding_and_ended() {
         let directory = tempfile::tempdir().unwrap();
         let root = SysRoot::new(directory.path().to_owned());
-        assert_eq!(collect(&root).unwrap(), None, "no log is no error");
+        assert_eq!(collect(&root, &root.path(AGENT_EVENT_LOG)).unwrap(), None, "no log is no error");
         let firmware = [first(), record(1)].concat();
         put(&root, FIRMWARE_LOG, &[firmware.clone(), vec![0xFF; 4096]].concat());
-        assert_eq!(collect(&root).unwrap(), Some([firmware.clone(), vec![0xFF; 8]].concat()));
-        put(&root, AGENT_LOG, &record(2));
-        assert_eq!(collect(&root).unwrap(), Some([firmware, record(2), vec![0xFF; 8]].concat()));
+        assert_eq!(
+            collect(&root, &root.path(AGENT_EVENT_LOG)).unwrap(),
+            Some([firmware.clone(), vec![0xFF; 8]].concat())
+        );
+        put(&root, AGENT_EVENT_LOG, &record(2));
+        assert_eq!(
+            collect(&root, &root.path(AGENT_EVENT_LOG)).unwrap(),
+            Some([firmware, record(2), vec![0xFF; 8]].concat())
+        );
         fs::remove_file(root.path(FIRMWARE_LOG)).unwrap();
-        let alone = collect(&root).unwrap().unwrap();
+        let alone = collect(&root, &root.path(AGENT_EVENT_LOG)).unwrap().unwrap();
         assert_eq!(&alone[69..], [record(2), vec![0xFF; 8]].concat(), "after the 69 bytes that announce it");
     }
 
@@ -99,11 +126,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let root = SysRoot::new(directory.path().to_owned());
         put(&root, FIRMWARE_LOG, &[first(), record(1)[..20].to_vec()].concat());
-        assert_eq!(collect(&root).unwrap_err().code(), "EVIDENCE_MALFORMED");
+        assert_eq!(collect(&root, &root.path(AGENT_EVENT_LOG)).unwrap_err().code(), "EVIDENCE_MALFORMED");
         put(&root, FIRMWARE_LOG, &vec![0; ccel::MAX_LOG_LEN + 1]);
-        assert_eq!(collect(&root).unwrap_err().code(), "EVENT_LOG_UNREADABLE");
+        assert_eq!(collect(&root, &root.path(AGENT_EVENT_LOG)).unwrap_err().code(), "EVENT_LOG_UNREADABLE");
         fs::remove_file(root.path(FIRMWARE_LOG)).unwrap();
         fs::create_dir(root.path(FIRMWARE_LOG)).unwrap();
-        assert_eq!(collect(&root).unwrap_err().code(), "EVENT_LOG_UNREADABLE");
+        assert_eq!(collect(&root, &root.path(AGENT_EVENT_LOG)).unwrap_err().code(), "EVENT_LOG_UNREADABLE");
     }
 }

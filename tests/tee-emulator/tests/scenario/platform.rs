@@ -17,7 +17,7 @@ use crate::room::{Room, list};
 pub(crate) const LONG: Duration = Duration::from_secs(30);
 
 pub(crate) fn options(root: &Path, limit: Duration) -> Options {
-    Options { sys_root: SysRoot::new(root.to_owned()), sample: false, quote_time_limit: limit }
+    Options { sys_root: SysRoot::new(root.to_owned()), quote_time_limit: limit, ..Options::default() }
 }
 
 pub(crate) fn detected(room: &Room, limit: Duration) -> Detected {
