@@ -22,6 +22,10 @@ use serde::Deserialize;
 use crate::access::Access;
 use crate::measurement;
 
+mod tpm;
+
+pub use tpm::TpmEnvironment;
+
 /// Where kata-agent and the data hub look for the agent.
 pub const DEFAULT_SOCKET: &str =
     "unix:///run/confidential-containers/attestation-agent/attestation-agent.sock";
@@ -62,6 +66,8 @@ pub struct Surroundings {
     pub aael_path: Option<String>,
     /// Text of `/proc/cmdline`.
     pub kernel_command_line: String,
+    /// `AA_TPM_DEVICE` and `AA_TPM_AK_HANDLE`.
+    pub tpm: TpmEnvironment,
 }
 
 impl Surroundings {
@@ -74,6 +80,7 @@ impl Surroundings {
             aa_kbc_params: start::environment("AA_KBC_PARAMS")?,
             aael_path: start::environment("AAEL_PATH")?,
             kernel_command_line: start::kernel_command_line(),
+            tpm: TpmEnvironment::of_process()?,
         })
     }
 }
@@ -112,6 +119,8 @@ pub struct Config {
     pub sys_root: PathBuf,
     /// How long one quote may take.
     pub quote_time_limit: Duration,
+    /// Which TPM to use where there is no TEE.
+    pub tpm: cc_platform::tpm::TpmOptions,
     /// Log, threads, and where all this came from.
     pub settings: Settings,
     /// Only check the configuration.
@@ -126,6 +135,7 @@ struct FileConfig {
     log: LogSection,
     access: AccessConfig,
     platform: PlatformConfig,
+    tpm: tpm::TpmConfig,
     socket: SocketSection,
 }
 
@@ -260,6 +270,7 @@ impl Config {
             sample: file.platform.sample,
             sys_root: file.platform.sys_root,
             quote_time_limit: Duration::from_secs(limit),
+            tpm: file.tpm.options(&surroundings.tpm)?,
             settings: Settings { log_level: file.log.level, source, unused: Vec::new(), threads: 1 },
             check_only: cli.check_config,
         })

@@ -99,6 +99,7 @@ async fn detect(config: &Config) -> Result<cc_platform::Detected, StartFault> {
         sample: config.sample,
         quote_time_limit: config.quote_time_limit,
         event_log: Some(config.event_log.log.clone()),
+        tpm: config.tpm.clone(),
     };
     tokio::task::spawn_blocking(move || cc_platform::detect(&options))
         .await

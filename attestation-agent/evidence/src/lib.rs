@@ -27,6 +27,7 @@ pub mod snp;
 pub mod summary;
 pub mod tdx;
 pub mod token;
+pub mod tpm;
 
 mod error;
 mod hash;

@@ -85,6 +85,30 @@ impl<'a> Reader<'a> {
         self.array(field).map(|bytes| u64::from_le_bytes(*bytes))
     }
 
+    /// Takes two bytes as a big-endian number.
+    ///
+    /// # Errors
+    /// [`Error::Truncated`] when fewer are left.
+    pub fn u16_be(&mut self, field: &'static str) -> Result<u16, Error> {
+        self.array(field).map(|bytes| u16::from_be_bytes(*bytes))
+    }
+
+    /// Takes four bytes as a big-endian number.
+    ///
+    /// # Errors
+    /// [`Error::Truncated`] when fewer are left.
+    pub fn u32_be(&mut self, field: &'static str) -> Result<u32, Error> {
+        self.array(field).map(|bytes| u32::from_be_bytes(*bytes))
+    }
+
+    /// Takes eight bytes as a big-endian number.
+    ///
+    /// # Errors
+    /// [`Error::Truncated`] when fewer are left.
+    pub fn u64_be(&mut self, field: &'static str) -> Result<u64, Error> {
+        self.array(field).map(|bytes| u64::from_be_bytes(*bytes))
+    }
+
     /// Ends the reading: surplus bytes are an error, always.
     ///
     /// # Errors
@@ -114,6 +138,15 @@ mod tests {
         assert_eq!(r.u16_le("b"), Ok(2));
         assert_eq!(r.u32_le("c"), Ok(3));
         assert_eq!(r.u64_le("d"), Ok(0x8000_0000_0000_0004));
+        assert_eq!(r.finish("demo"), Ok(()));
+    }
+
+    #[test]
+    fn tpm_integers_are_big_endian() {
+        let mut r = Reader::new(&[0, 2, 0, 0, 0, 3, 0x80, 0, 0, 0, 0, 0, 0, 4]);
+        assert_eq!(r.u16_be("b"), Ok(2));
+        assert_eq!(r.u32_be("c"), Ok(3));
+        assert_eq!(r.u64_be("d"), Ok(0x8000_0000_0000_0004));
         assert_eq!(r.finish("demo"), Ok(()));
     }
 

@@ -15,7 +15,7 @@ use crate::cca::{self, Cca};
 use crate::sample::Sample;
 use crate::snp::{self, Snp};
 use crate::tdx::{self, Tdx};
-use crate::{Error, Options, Platform, tsm};
+use crate::{Error, Options, Platform, tpm, tsm};
 
 /// What the driver behind a device gives: the platform, or why there is none.
 type Found = Result<Arc<dyn Platform>, Error>;
@@ -30,13 +30,12 @@ struct Candidate {
 }
 
 /// The device nodes in the order in which they are asked, when the TSM interface has not found the platform.
-const CANDIDATES: [Candidate; 6] = [
+const CANDIDATES: [Candidate; 5] = [
     Candidate { tee: Tee::Tdx, below: tdx::DEVICE, ask: Some(ask_tdx) },
     Candidate { tee: Tee::Snp, below: snp::device::DEVICE, ask: Some(ask_snp) },
     Candidate { tee: Tee::Csv, below: "dev/csv-guest", ask: None },
     Candidate { tee: Tee::Sgx, below: "dev/attestation/attestation_type", ask: None },
     Candidate { tee: Tee::Se, below: "sys/firmware/uv/prot_virt_guest", ask: None },
-    Candidate { tee: Tee::Tpm, below: "dev/tpm0", ask: None },
 ];
 
 /// What was found.
@@ -70,7 +69,7 @@ impl fmt::Display for Probe {
     }
 }
 
-/// What the TSM interface said.
+/// What an interface said.
 enum Answer {
     /// A platform that this version serves.
     Served(Arc<dyn Platform>),
@@ -104,6 +103,7 @@ pub fn detect(options: &Options) -> Result<Detected, Error> {
     for candidate in &CANDIDATES {
         answer = ask_device(candidate, options, answer, &mut tried);
     }
+    let answer = ask_tpm(options, answer, &mut tried);
     let primary = match (answer, options.sample) {
         (Answer::Served(platform), named) => {
             if named {
@@ -191,6 +191,34 @@ fn ask_snp(options: &Options) -> Found {
     Ok(Arc::new(Snp::with_device(device)))
 }
 
+/// Looks for a TPM with an attestation key after `before` was found: what a machine without any TEE has at best. A TPM
+/// without such a key is nothing, unless the configuration names it.
+fn ask_tpm(options: &Options, before: Answer, tried: &mut Vec<Probe>) -> Answer {
+    let probe = |(what, outcome)| Probe { tee: Some(Tee::Tpm), what, outcome };
+    if !matches!(before, Answer::Nothing) {
+        let outcome = before.platform().map_or_else(
+            || "not used: there is a TEE or its interface fails".to_owned(),
+            |chosen| format!("not used: {chosen} was found first"),
+        );
+        let there = tpm::candidates(&options.tpm, &options.sys_root);
+        tried.extend(there.into_iter().map(|path| probe((path.display().to_string(), outcome.clone()))));
+        return before;
+    }
+    let search = tpm::search(&options.tpm, &options.sys_root, options.quote_time_limit);
+    tried.extend(search.looked_at.into_iter().map(probe));
+    match search.found {
+        Some(found) => {
+            tracing::warn!(
+                "the platform is a TPM alone: on a virtual machine it belongs to the host unless a TEE endorses it. Secrets \
+                 are as safe as the reason why the relying party trusts this TPM's attestation key"
+            );
+            Answer::Served(Arc::new(found))
+        }
+        None if options.tpm.device.is_some() => Answer::Unusable,
+        None => Answer::Nothing,
+    }
+}
+
 fn sample_probe(outcome: &str) -> Probe {
     Probe { tee: Some(Tee::Sample), what: "sample platform".to_owned(), outcome: outcome.to_owned() }
 }
@@ -248,10 +276,11 @@ mod tests {
     #[test]
     fn devices_beside_the_platform_found_are_noted_and_not_asked() {
         let root = tempfile::tempdir().unwrap();
-        for device in [tdx::DEVICE, snp::device::DEVICE, "dev/tpm0"] {
+        for device in [tdx::DEVICE, snp::device::DEVICE] {
             put(root.path(), device);
         }
-        let options = options(root.path(), false);
+        let mut options = options(root.path(), false);
+        options.tpm.device = Some("/dev/null".into());
         for (chosen, other) in [(Tee::Tdx, Tee::Snp), (Tee::Snp, Tee::Tdx), (Tee::Cca, Tee::Tdx)] {
             let client = || tsm::Client::new(&options.sys_root, options.quote_time_limit);
             let platform: Arc<dyn Platform> = match chosen {
@@ -263,14 +292,14 @@ mod tests {
             for candidate in &CANDIDATES {
                 answer = ask_device(candidate, &options, answer, &mut tried);
             }
+            let answer = ask_tpm(&options, answer, &mut tried);
             assert_eq!(answer.platform(), Some(chosen));
             let outcome = |tee| &tried.iter().find(|probe| probe.tee == Some(tee)).unwrap().outcome;
             if chosen != Tee::Cca {
                 assert_eq!(outcome(chosen), "exists, of the platform found");
             }
-            for unused in [other, Tee::Tpm] {
-                assert_eq!(outcome(unused), &format!("exists, not used: {chosen} was found first"));
-            }
+            assert_eq!(outcome(other), &format!("exists, not used: {chosen} was found first"));
+            assert_eq!(outcome(Tee::Tpm), &format!("not used: {chosen} was found first"));
             assert_eq!(outcome(Tee::Csv), "absent");
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use cc_evidence::blame::Blame;
 
 use crate::detect::Probe;
+use crate::tpm::TpmError;
 
 /// Why there is no evidence.
 #[derive(Debug, thiserror::Error)]
@@ -208,6 +209,9 @@ pub enum PlatformError {
         /// What was given, bytes.
         found: usize,
     },
+    /// A TPM.
+    #[error(transparent)]
+    Tpm(#[from] TpmError),
     /// The operating system refused a thread or random bytes.
     #[error("{step} failed: {source}")]
     System {
@@ -223,6 +227,7 @@ impl PlatformError {
     pub fn blame(&self) -> Blame {
         match self {
             Self::EmptyDigest | Self::NoSuchRegister { .. } | Self::DigestLength { .. } => Blame::Misused,
+            Self::Tpm(error) => error.blame(),
             _ => Blame::Platform,
         }
     }
@@ -256,6 +261,7 @@ impl PlatformError {
             Self::RegistersUnsupported { .. } => "REGISTERS_UNSUPPORTED",
             Self::NoSuchRegister { .. } => "REGISTER_UNKNOWN",
             Self::DigestLength { .. } => "REGISTER_DIGEST_LENGTH",
+            Self::Tpm(error) => error.code(),
             Self::System { .. } => "SYSTEM_RESOURCE",
         }
     }
@@ -353,6 +359,7 @@ impl PlatformError {
             }
             Self::NoSuchRegister { .. } => "name a PCR number from 0 to 23, or none for the configured one",
             Self::DigestLength { .. } => "give a digest of the algorithm that the platform's registers have",
+            Self::Tpm(error) => error.hint(),
             Self::System { .. } => "check the limits on processes and memory of the agent's unit",
         }
         .to_owned()

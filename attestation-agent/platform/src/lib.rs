@@ -24,6 +24,7 @@ mod sample;
 mod snp;
 mod sys;
 mod tdx;
+pub mod tpm;
 pub mod tsm;
 
 pub use detect::{Detected, Probe, detect};
@@ -79,6 +80,8 @@ pub struct Options {
     /// The agent's event log, which goes with the evidence of platforms whose evidence has logs; none for
     /// [`AGENT_EVENT_LOG`].
     pub event_log: Option<PathBuf>,
+    /// Which TPM to use where no TEE was found.
+    pub tpm: tpm::TpmOptions,
 }
 
 impl Default for Options {
@@ -88,6 +91,7 @@ impl Default for Options {
             sample: false,
             quote_time_limit: DEFAULT_QUOTE_TIME_LIMIT,
             event_log: None,
+            tpm: tpm::TpmOptions::default(),
         }
     }
 }

@@ -1,0 +1,162 @@
+//! The platform `tpm`: a quote over all PCRs by an attestation key that an administrator made.
+//!
+//! It stands alone: nothing ties the TPM to a TEE. On a virtual machine it belongs to the host, which can make it say
+//! anything, unless a TEE endorses it; the relying party has to know the key from elsewhere. Shape of the evidence: the
+//! `tpm` attester of the guest components.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use cc_evidence::tpm::{ALG_RSASSA, KeyKind, PCRS, Public, TpmEvidence};
+use cc_evidence::{HashAlgorithm, ReportData, Tee};
+
+use super::{Device, TpmError, key, pcr};
+use crate::{Error, InitDataBinding, Platform, Registers};
+
+/// The bank that is quoted.
+const BANK: HashAlgorithm = HashAlgorithm::Sha256;
+
+/// Bytes of report data in a quote.
+const NONCE_LEN: usize = 32;
+
+/// The PCR that stands for the init-data.
+const INIT_DATA_PCR: u32 = 8;
+
+/// Persistent handles (TPM_HT_PERSISTENT): a key elsewhere does not outlive the program that loaded it.
+const PERSISTENT: std::ops::RangeInclusive<u32> = 0x8100_0000..=0x81FF_FFFF;
+
+/// Fewest bits of an attestation key.
+const MIN_BITS: u16 = 2048;
+
+/// A TPM with an attestation key.
+#[derive(Debug)]
+pub(crate) struct Tpm {
+    device: Device,
+    ak: u32,
+    /// The key's password is not the empty one: each further attempt would count towards a lockout of the TPM.
+    locked: AtomicBool,
+}
+
+impl Tpm {
+    /// The TPM `device`, whose key at the handle `ak` is looked at.
+    pub(super) fn new(device: Device, ak: u32) -> Result<Self, Error> {
+        if !PERSISTENT.contains(&ak) {
+            let why = "it is not a persistent handle (0x81000000 to 0x81ffffff)".to_owned();
+            return Err(TpmError::KeyUnfit { handle: ak, why }.into());
+        }
+        device.run(|link| check_key(ak, &key::public(link, ak)?.public))?;
+        Ok(Self { device, ak, locked: AtomicBool::new(false) })
+    }
+}
+
+impl Platform for Tpm {
+    fn tee(&self) -> Tee {
+        Tee::Tpm
+    }
+
+    fn evidence(&self, data: &ReportData) -> Result<String, Error> {
+        if self.locked.load(Ordering::Relaxed) {
+            return Err(TpmError::NotAgain { handle: self.ak }.into());
+        }
+        let nonce = *data.padded().first_chunk::<NONCE_LEN>().unwrap_or(&[0; NONCE_LEN]);
+        let evidence = self.device.run(|link| {
+            let named = key::public(link, self.ak)?;
+            check_key(self.ak, &named.public)?;
+            let all: Vec<u32> = (0..PCRS).collect();
+            let quote = key::quote(link, self.ak, &nonce, BANK, &all).inspect_err(|error| {
+                let refused = matches!(error, TpmError::Authorization { .. });
+                self.locked.fetch_or(refused, Ordering::Relaxed);
+            })?;
+            quote.check_signer(&named)?;
+            let unfit = || TpmError::KeyUnfit { handle: self.ak, why: "it is no RSA key".to_owned() };
+            Ok(TpmEvidence {
+                signature: quote.signature,
+                message: quote.attest,
+                pcrs: quote.pcrs.iter().filter_map(|value| value.as_slice().try_into().ok()).collect(),
+                ak_public: named.public.rsa_spki_der().ok_or_else(unfit)?,
+            })
+        })?;
+        evidence.to_json().map_err(|source| Error::BadEvidence { what: "TPM evidence", source })
+    }
+
+    /// PCR 8 is the one place for it: zero is extended, the value that gives is accepted, anything else was put there by
+    /// somebody else.
+    fn bind_init_data(&self, digest: &[u8]) -> Result<InitDataBinding, Error> {
+        if digest.is_empty() {
+            return Err(Error::EmptyDigest);
+        }
+        if digest.len() != BANK.digest_len() {
+            return Err(TpmError::InitDataDigest { len: digest.len() }.into());
+        }
+        let zero = vec![0; BANK.digest_len()];
+        let expected = BANK.digest(&[zero.as_slice(), digest].concat());
+        self.device.run(|link| {
+            let mut held = pcr::values(link, BANK, &[INIT_DATA_PCR])?.concat();
+            if held == zero {
+                pcr::extend(link, INIT_DATA_PCR, BANK, digest)?;
+                tracing::info!("extended PCR 8 with the digest of the init-data");
+                held = pcr::values(link, BANK, &[INIT_DATA_PCR])?.concat();
+            }
+            if held == expected {
+                return Ok(InitDataBinding::Bound);
+            }
+            Err(TpmError::InitDataPcr { expected: hex::encode(&expected), found: hex::encode(held) })
+        })
+    }
+
+    fn registers(&self) -> Option<&dyn Registers> {
+        Some(self)
+    }
+}
+
+impl Registers for Tpm {
+    fn hash(&self) -> HashAlgorithm {
+        BANK
+    }
+
+    /// Software may extend any PCR of a TPM that it may talk to, if the bank is there.
+    fn enabled(&self) -> Result<(), Error> {
+        match self.device.pcr_values(BANK, &[0]) {
+            Err(Error::Tpm(error @ TpmError::NoBank { .. })) => {
+                Err(Error::RegistersUnsupported { why: error.to_string() })
+            }
+            other => other.map(drop),
+        }
+    }
+
+    fn register_of(&self, pcr: u32) -> Result<u32, Error> {
+        if pcr < PCRS { Ok(pcr) } else { Err(Error::NoSuchRegister { pcr }) }
+    }
+
+    fn read(&self, pcr: u32) -> Result<Vec<u8>, Error> {
+        self.device.pcr_values(BANK, &[self.register_of(pcr)?]).map(|values| values.concat())
+    }
+
+    fn extend(&self, pcr: u32, digest: &[u8]) -> Result<(), Error> {
+        let pcr = self.register_of(pcr)?;
+        if digest.len() != BANK.digest_len() {
+            return Err(Error::DigestLength { expected: BANK.digest_len(), found: digest.len() });
+        }
+        self.device.pcr_extend(pcr, BANK, digest)
+    }
+}
+
+/// That quotes by this key mean something, and that relying parties can check them.
+fn check_key(handle: u32, public: &Public) -> Result<(), TpmError> {
+    let unfit = |why: String| Err(TpmError::KeyUnfit { handle, why });
+    let KeyKind::Rsa(rsa) = &public.key else {
+        return unfit("it is an elliptic curve key, evidence of this kind is signed by RSA".to_owned());
+    };
+    if rsa.bits < MIN_BITS {
+        return unfit(format!("it has {} bits, fewer than {MIN_BITS}", rsa.bits));
+    }
+    if !public.is_restricted_signer() {
+        return unfit(
+            "it is not a restricted signing key: it would sign anything, not only what its TPM made"
+                .to_owned(),
+        );
+    }
+    if rsa.scheme.is_some_and(|scheme| scheme != (ALG_RSASSA, Some(BANK.tcg_id()))) {
+        return unfit("its scheme is not RSASSA with SHA-256".to_owned());
+    }
+    Ok(())
+}
