@@ -16,6 +16,9 @@ pub(super) const TRIES: usize = 8;
 /// Most values in one response (TPML_DIGEST).
 const MAX_DIGESTS: u32 = 8;
 
+/// Number and value of one PCR.
+type Value = (u32, Vec<u8>);
+
 /// The values of `pcrs`, in that order. A TPM gives eight at most in one response, so that several belong together
 /// only while the update counter stays.
 pub(super) fn values(link: &mut Link, hash: HashAlgorithm, pcrs: &[u32]) -> Result<Vec<Vec<u8>>, TpmError> {
@@ -31,12 +34,7 @@ pub(super) fn values(link: &mut Link, hash: HashAlgorithm, pcrs: &[u32]) -> Resu
 }
 
 /// All of `pcrs` once, with their numbers; none if the update counter moved meanwhile.
-#[allow(clippy::type_complexity, reason = "the pairs live for one screen")]
-fn read_all(
-    link: &mut Link,
-    hash: HashAlgorithm,
-    pcrs: &[u32],
-) -> Result<Option<Vec<(u32, Vec<u8>)>>, TpmError> {
+fn read_all(link: &mut Link, hash: HashAlgorithm, pcrs: &[u32]) -> Result<Option<Vec<Value>>, TpmError> {
     let mut wanted: Vec<u32> = pcrs.to_vec();
     wanted.sort_unstable();
     wanted.dedup();
@@ -54,11 +52,7 @@ fn read_all(
 }
 
 /// One read: the update counter and as many of `wanted` (rising) as the TPM gives, one at least.
-fn read_some(
-    link: &mut Link,
-    hash: HashAlgorithm,
-    wanted: &[u32],
-) -> Result<(u32, Vec<(u32, Vec<u8>)>), TpmError> {
+fn read_some(link: &mut Link, hash: HashAlgorithm, wanted: &[u32]) -> Result<(u32, Vec<Value>), TpmError> {
     let step = "reading PCRs";
     let malformed = |why: String| TpmError::Malformed { step: step.to_owned(), why };
     let selection =
@@ -82,6 +76,7 @@ fn read_some(
     Ok((counter, given.into_iter().zip(values).collect()))
 }
 
+/// Update counter, selection and values.
 type ReadResponse = (u32, Vec<PcrSelection>, Vec<Vec<u8>>);
 
 fn read_response(bytes: &[u8]) -> Result<ReadResponse, cc_evidence::Error> {
