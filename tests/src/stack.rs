@@ -13,8 +13,12 @@ use crate::process::{Process, own_binary};
 
 /// Where the emulated TSM interface lies below the system root that the agent is given.
 const TSM_REPORT: &str = "sys/kernel/config/tsm/report";
+/// Where the registers of a TDX machine lie below it, in kernels from 6.16.
+const MEASUREMENTS: &str = "sys/devices/virtual/misc/tdx_guest/measurements";
 /// Where the firmware's event log lies below it.
 const FIRMWARE_LOG: &str = "sys/firmware/acpi/tables/data/CCEL";
+/// Where the agent's own event log lies below it.
+const AGENT_LOG: &str = "run/attestation-agent/eventlog";
 
 /// Which TEE the agent finds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -48,6 +52,8 @@ pub struct Options {
     pub machine: Machine,
     /// What the machine's firmware left as its event log; no log if absent.
     pub firmware_log: Option<Vec<u8>>,
+    /// The kernel of a TDX machine is older than 6.16: software cannot extend its registers.
+    pub old_kernel: bool,
     /// Do not give the key broker the collateral of the emulated TDX platform.
     pub no_collateral: bool,
     /// Further arguments of the key broker.
@@ -202,6 +208,9 @@ impl Stack {
             .arg(self.folder.join("stats.json"));
         if self.options.machine.tee == Kind::Tdx {
             command.arg("--collateral-out").arg(self.collateral());
+            if !self.options.old_kernel {
+                command.arg("--measurements").arg(self.measurements());
+            }
         }
         let (emulator, _) = Process::start_announced("tee-emulator", command, &self.folder)?;
         self.emulator = Some(emulator);
@@ -423,6 +432,16 @@ impl Stack {
     /// Mount point of the emulated TSM report interface.
     pub fn tsm_report(&self) -> PathBuf {
         self.folder.join("root").join(TSM_REPORT)
+    }
+
+    /// Mount point of the emulated registers of a TDX machine.
+    pub fn measurements(&self) -> PathBuf {
+        self.folder.join("root").join(MEASUREMENTS)
+    }
+
+    /// The log of the events that the agent measured.
+    pub fn agent_log(&self) -> PathBuf {
+        self.folder.join("root").join(AGENT_LOG)
     }
 
     /// The emulator's root certificates.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA384, digest};
 use cc_evidence::snp::{CertEntry, CertKind, cert_table};
 use fuser::Errno;
 
@@ -29,6 +30,8 @@ pub(crate) struct Device {
     report_id: [u8; 32],
     /// One report at a time, as in the kernel; what is kept from the last one.
     last: Mutex<Last>,
+    /// What software has extended the run-time registers 0 to 3 with since the start.
+    extensions: Mutex<[Vec<[u8; 48]>; 4]>,
     stopped: AtomicBool,
     pub(crate) stats: Stats,
 }
@@ -55,6 +58,7 @@ impl Device {
             generation_time,
             report_id,
             last: Mutex::default(),
+            extensions: Mutex::default(),
             stopped: AtomicBool::new(false),
             stats,
         })
@@ -65,10 +69,30 @@ impl Device {
         self.maker.tee()
     }
 
-    /// The machine if it has a TEE driver, ENXIO if not.
+    /// The machine, with its registers as they are now, if it has a TEE driver; ENXIO if not.
     pub(crate) fn machine(&self) -> Result<Machine, Errno> {
-        let machine = self.machine.load().map_err(|error| log(&error))?;
-        if machine.provider().is_some() { Ok(machine) } else { Err(Errno::ENXIO) }
+        let mut machine = self.machine.load().map_err(|error| log(&error))?;
+        if machine.provider().is_none() {
+            return Err(Errno::ENXIO);
+        }
+        let td = &mut machine.td;
+        let registers = [&mut td.rtmr0, &mut td.rtmr1, &mut td.rtmr2, &mut td.rtmr3];
+        let extensions = self.extensions.lock().unwrap_or_else(PoisonError::into_inner);
+        for (register, extension) in registers.into_iter().zip(extensions.iter()) {
+            for value in extension {
+                let new = digest(&SHA384, &[register.0, *value].concat());
+                register.0.iter_mut().zip(new.as_ref()).for_each(|(to, from)| *to = *from);
+            }
+        }
+        Ok(machine)
+    }
+
+    /// Extends the run-time register `number`.
+    pub(crate) fn extend(&self, number: usize, value: [u8; 48]) -> Result<(), Errno> {
+        self.machine()?;
+        let mut extensions = self.extensions.lock().unwrap_or_else(PoisonError::into_inner);
+        extensions.get_mut(number).ok_or(Errno::ENOENT)?.push(value);
+        Ok(())
     }
 
     /// Makes a report. Blocks for as long as the machine wants.

@@ -5,7 +5,9 @@
 //! its keys live in memory, are never stored, and nothing but a relying party that was given the roots on purpose
 //! accepts its reports. It is not a model of the hardware beyond what the interface shows.
 //!
-//! Implements the Linux ABI document `configfs-tsm-report`, AMD publication 56860 (report) and 57230 (certificates),
+//! A TDX machine also has its registers in the form of the driver's sysfs attributes, where software extends them.
+//!
+//! Implements the Linux ABI documents `configfs-tsm-report` and `sysfs-devices-virtual-misc-tdx_guest`, AMD publication 56860 (report) and 57230 (certificates),
 //! and of Intel's the TDX DCAP quoting library API (quote), the SGX PCK certificate profile and the answers of the
 //! provisioning certification service, version 4 (collateral).
 
@@ -20,6 +22,7 @@ mod error;
 mod filesystem;
 pub mod machine;
 mod manufacturer;
+mod measurements;
 mod mount;
 mod pem;
 pub mod report;

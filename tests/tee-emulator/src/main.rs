@@ -32,6 +32,9 @@ struct Arguments {
     /// Directory to mount on; made if it does not exist.
     #[arg(long, value_name = "DIR", required_unless_present = "print_machine")]
     mount: Option<PathBuf>,
+    /// TDX: directory to mount the registers on, as a kernel from 6.16 shows them; made if it does not exist.
+    #[arg(long, value_name = "DIR")]
+    measurements: Option<PathBuf>,
     /// Machine file, read anew for every report. Without it: the default machine.
     #[arg(long, value_name = "FILE.toml")]
     machine: Option<PathBuf>,
@@ -91,6 +94,11 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         "--collateral-out: collateral is about TDX, the machine has {}",
         described.tee.name()
     );
+    anyhow::ensure!(
+        arguments.measurements.is_none() || described.tee == Tee::Tdx,
+        "--measurements: registers are TDX's, the machine has {}",
+        described.tee.name()
+    );
     let maker = Arc::new(Manufacturer::of(&described)?);
     if let Some(path) = &arguments.roots_out {
         fs::write(path, maker.roots_pem()?)
@@ -101,6 +109,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
     let setup = Setup {
         mount_point: mount_point.clone(),
+        measurements: arguments.measurements,
         machine: source,
         stats: arguments.stats,
         generation_time: Duration::from_millis(arguments.generation_time_ms),

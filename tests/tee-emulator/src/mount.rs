@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fuser::{BackgroundSession, Config, MountOption, SessionACL};
+use fuser::{BackgroundSession, Config, Filesystem, MountOption, SessionACL};
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 
 use crate::device::Device;
 use crate::filesystem::Report;
 use crate::machine::MachineSource;
+use crate::measurements::Measurements;
 use crate::stats::Stats;
 use crate::{Error, Manufacturer};
 
@@ -25,6 +26,8 @@ const STEP: Duration = Duration::from_millis(10);
 pub struct Setup {
     /// Where to mount; made if it does not exist.
     pub mount_point: PathBuf,
+    /// Where to mount the registers of a TDX machine; made if it does not exist. None for a kernel before 6.16.
+    pub measurements: Option<PathBuf>,
     /// The emulated machine.
     pub machine: MachineSource,
     /// A file for the counters, JSON.
@@ -36,9 +39,15 @@ pub struct Setup {
 /// A mounted emulator. Dropping it unmounts.
 #[derive(Debug)]
 pub struct Emulator {
-    session: Option<BackgroundSession>,
-    mount_point: PathBuf,
+    mounts: Vec<Mount>,
     device: Arc<Device>,
+}
+
+/// One mounted file system with the thread that serves it. Dropping it unmounts.
+#[derive(Debug)]
+struct Mount {
+    session: BackgroundSession,
+    path: PathBuf,
 }
 
 impl Emulator {
@@ -49,10 +58,6 @@ impl Emulator {
     /// [`Error::TeeChanged`] and [`Error::ProductChanged`] if `maker` made another kind of machine.
     pub fn mount(setup: Setup, maker: Arc<Manufacturer>) -> Result<Self, Error> {
         maker.check(&setup.machine.load()?)?;
-        let failed = |source| Error::Mount { path: setup.mount_point.clone(), source };
-        remove_dead_mount(&setup.mount_point).map_err(failed)?;
-        fs::create_dir_all(&setup.mount_point).map_err(failed)?;
-        let mount_point = setup.mount_point.canonicalize().map_err(failed)?;
         let device = Device::new(
             maker,
             setup.machine.clone(),
@@ -60,17 +65,11 @@ impl Emulator {
             Stats::new(setup.stats.clone()),
         )?;
         let device = Arc::new(device);
-        let mut config = Config::default();
-        // By the system call: AutoUnmount would need the fusermount program.
-        config.mount_options = vec![
-            MountOption::FSName("tee-emulator".to_owned()),
-            MountOption::DefaultPermissions,
-            MountOption::NoExec,
-        ];
-        config.acl = SessionACL::All;
-        let session =
-            fuser::spawn_mount(Report::new(Arc::clone(&device)), &mount_point, &config).map_err(failed)?;
-        Ok(Self { session: Some(session), mount_point, device })
+        let mut mounts = vec![Mount::make(&setup.mount_point, Report::new(Arc::clone(&device)))?];
+        if let Some(path) = &setup.measurements {
+            mounts.push(Mount::make(path, Measurements::new(Arc::clone(&device)))?);
+        }
+        Ok(Self { mounts, device })
     }
 
     /// Reports made so far, cached ones not counted.
@@ -85,41 +84,60 @@ impl Emulator {
 
     /// True if somebody else has unmounted it.
     pub fn is_finished(&self) -> bool {
-        self.session.as_ref().is_none_or(|session| session.guard.is_finished())
+        self.mounts.iter().any(|mount| mount.session.guard.is_finished())
     }
+}
 
-    fn take_away(&mut self) {
-        let Some(session) = self.session.take() else { return };
+impl Drop for Emulator {
+    fn drop(&mut self) {
         // Hanging requests end now, so that their clients can close.
         self.device.stop();
+    }
+}
+
+impl Mount {
+    fn make(path: &Path, filesystem: impl Filesystem + 'static) -> Result<Self, Error> {
+        let failed = |source| Error::Mount { path: path.to_owned(), source };
+        remove_dead_mount(path).map_err(failed)?;
+        fs::create_dir_all(path).map_err(failed)?;
+        let path = path.canonicalize().map_err(failed)?;
+        let mut config = Config::default();
+        // By the system call: AutoUnmount would need the fusermount program.
+        config.mount_options = vec![
+            MountOption::FSName("tee-emulator".to_owned()),
+            MountOption::DefaultPermissions,
+            MountOption::NoExec,
+        ];
+        config.acl = SessionACL::All;
+        let session = fuser::spawn_mount(filesystem, &path, &config).map_err(failed)?;
+        Ok(Self { session, path })
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
         let give_up = Instant::now() + PATIENCE;
         loop {
-            match unmount(&self.mount_point, UnmountFlags::empty()) {
+            match unmount(&self.path, UnmountFlags::empty()) {
                 Err(Errno::BUSY) if Instant::now() < give_up => pause(),
                 Err(Errno::BUSY) => {
-                    tracing::warn!(path = %self.mount_point.display(), "still in use, unmounting lazily");
-                    if let Err(error) = unmount(&self.mount_point, UnmountFlags::DETACH) {
-                        tracing::error!(path = %self.mount_point.display(), %error, "cannot unmount");
+                    tracing::warn!(path = %self.path.display(), "still in use, unmounting lazily");
+                    if let Err(error) = unmount(&self.path, UnmountFlags::DETACH) {
+                        tracing::error!(path = %self.path.display(), %error, "cannot unmount");
                     }
                     break;
                 }
-                Err(error) if !session.guard.is_finished() => {
-                    tracing::error!(path = %self.mount_point.display(), %error, "cannot unmount");
+                Err(error) if !self.session.guard.is_finished() => {
+                    tracing::error!(path = %self.path.display(), %error, "cannot unmount");
                     break;
                 }
                 // Unmounted, or somebody else has done it.
                 Ok(()) | Err(_) => break,
             }
         }
-        while !session.guard.is_finished() && Instant::now() < give_up {
+        while !self.session.guard.is_finished() && Instant::now() < give_up {
             pause();
         }
-    }
-}
-
-impl Drop for Emulator {
-    fn drop(&mut self) {
-        self.take_away();
     }
 }
 

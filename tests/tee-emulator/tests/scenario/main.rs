@@ -6,6 +6,7 @@
 #![allow(clippy::print_stderr, clippy::disallowed_methods)]
 
 mod interface;
+mod measurements;
 mod platform;
 mod program;
 mod room;

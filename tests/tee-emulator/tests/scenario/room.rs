@@ -10,6 +10,9 @@ use tee_emulator::{Emulator, Machine, MachineSource, Manufacturer, Setup};
 /// Where the interface is below a root.
 pub(crate) const REPORT: &str = "sys/kernel/config/tsm/report";
 
+/// Where the registers of a TDX machine are below a root.
+pub(crate) const MEASUREMENTS: &str = "sys/devices/virtual/misc/tdx_guest/measurements";
+
 /// An emulator in this process. The fields are dropped in order: the mount goes before its directory.
 pub(crate) struct Room {
     pub(crate) emulator: Emulator,
@@ -20,6 +23,15 @@ pub(crate) struct Room {
 impl Room {
     /// A machine, or none if this process cannot mount.
     pub(crate) fn new(machine: Machine) -> Option<Self> {
+        Self::make(machine, false)
+    }
+
+    /// A TDX machine whose kernel shows its registers.
+    pub(crate) fn with_registers(machine: Machine) -> Option<Self> {
+        Self::make(machine, true)
+    }
+
+    fn make(machine: Machine, registers: bool) -> Option<Self> {
         if !can_mount() {
             return None;
         }
@@ -28,6 +40,7 @@ impl Room {
         let machine = Arc::new(Mutex::new(machine));
         let setup = Setup {
             mount_point: root.path().join(REPORT),
+            measurements: registers.then(|| root.path().join(MEASUREMENTS)),
             machine: MachineSource::Shared(Arc::clone(&machine)),
             stats: None,
             generation_time: Duration::ZERO,

@@ -11,11 +11,11 @@ use tee_emulator::machine::{self, Fault, Hex, Td};
 use crate::platform::{LONG, data, detected};
 use crate::room::Room;
 
-fn machine() -> Machine {
+pub(crate) fn machine() -> Machine {
     Machine { tee: machine::Tee::Tdx, ..Machine::default() }
 }
 
-fn quote(platform: &dyn Platform, tag: u8) -> Quote {
+pub(crate) fn quote(platform: &dyn Platform, tag: u8) -> Quote {
     let evidence = TdxEvidence::from_json(&platform.evidence(&data(tag)).unwrap()).unwrap();
     Quote::parse(&evidence.quote).unwrap()
 }
