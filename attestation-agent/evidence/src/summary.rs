@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::azure::{AzureEvidence, Hardware, HclReport};
 use crate::nvidia::{self, NvidiaEvidence};
+use crate::cca::{CcaEvidence, Token};
 use crate::snp::{Report, SnpEvidence};
 use crate::tdx::{Quote, TdxEvidence};
 use crate::{Tee, sample};
@@ -15,7 +16,8 @@ use crate::{Tee, sample};
 ///
 /// For `snp` the launch measurement, TCB, policy, host data and so on; for `tdx` the measurements,
 /// registers and attributes; for `az-snp-vtpm` and `az-tdx-vtpm` the same of the machine around the TPM and the TPM's
-/// registers that are not zero; for `nvidia` architecture, versions and firmware of every device; for `sample` and `sampledevice` the version number. One line with the reason when the evidence cannot be read, none for other TEEs.
+/// registers that are not zero; for `nvidia` architecture, versions and firmware of every device; for
+/// `cca` the measurements of realm and platform; for `sample` and `sampledevice` the version number. One line with the reason when the evidence cannot be read, none for other TEEs.
 #[must_use]
 pub fn summarize(tee: &str, evidence_json: &str) -> Vec<(String, String)> {
     let lines = match tee {
@@ -24,6 +26,7 @@ pub fn summarize(tee: &str, evidence_json: &str) -> Vec<(String, String)> {
         "az-snp-vtpm" => azure(Tee::AzSnpVtpm, evidence_json),
         "az-tdx-vtpm" => azure(Tee::AzTdxVtpm, evidence_json),
         "nvidia" => NvidiaEvidence::from_json(evidence_json).map(|evidence| gpus(&evidence)),
+        "cca" => CcaEvidence::from_json(evidence_json).and_then(|evidence| cca(&evidence)),
         "sample" | "sampledevice" => sample::parse(evidence_json)
             .map(|evidence| vec![("svn", evidence.svn), ("report data", hex::encode(evidence.report_data))]),
         _ => return Vec::new(),
@@ -173,6 +176,35 @@ const PCR_NAMES: [&str; 24] = [
     "pcr22", "pcr23",
 ];
 
+fn cca(evidence: &CcaEvidence) -> Result<Vec<(&'static str, String)>, crate::Error> {
+    let token = Token::parse(&evidence.token)?;
+    let (platform, realm) = (&token.platform.claims, &token.realm.claims);
+    let [rem0, rem1, rem2, rem3] = realm.extensible_measurements.each_ref().map(hex::encode);
+    let state = if platform.is_secured() { "secured" } else { "not secured" };
+    let mut lines = vec![
+        ("realm initial measurement", hex::encode(&realm.initial_measurement)),
+        ("realm extensible measurement 0", rem0),
+        ("realm extensible measurement 1", rem1),
+        ("realm extensible measurement 2", rem2),
+        ("realm extensible measurement 3", rem3),
+        ("report data", hex::encode(realm.challenge)),
+        ("personalization value", hex::encode(realm.personalization)),
+        ("platform profile", platform.profile.clone()),
+        ("platform implementation", hex::encode(platform.implementation_id)),
+        ("platform instance", hex::encode(platform.instance_id)),
+        ("platform lifecycle", format!("{:#x} ({state})", platform.lifecycle)),
+        ("platform configuration", hex::encode(&platform.config)),
+    ];
+    for component in &platform.software_components {
+        let name = component.kind.as_deref().unwrap_or("without name");
+        lines.push(("platform component", format!("{name} {}", hex::encode(&component.measurement))));
+    }
+    if !platform.is_secured() {
+        lines.push(("warning", "the platform can be debugged or is not in service".to_owned()));
+    }
+    Ok(lines)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -192,7 +224,7 @@ mod tests {
             assert_eq!(lines.len(), 1);
             assert_eq!(lines[0].0, "unreadable");
         }
-        assert_eq!(summarize("cca", "{}"), []);
+        assert_eq!(summarize("csv", "{}"), []);
     }
 
     #[test]
@@ -210,7 +242,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn random_text_never_panics(tee in "snp|tdx|az-snp-vtpm|nvidia|sample|[a-z]*", text: String) {
+        fn random_text_never_panics(tee in "snp|tdx|cca|az-snp-vtpm|nvidia|sample|[a-z]*", text: String) {
             let _ = summarize(&tee, &text);
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! Pure: no files, no network, no clock. Certificates, roots and the time of verification are passed
 //! in, so a verdict can be repeated. [`snp::verify`] turns AMD SEV-SNP evidence into claims,
-//! [`tdx::verify`] Intel TDX evidence, [`nvidia::verify`] that of NVIDIA GPUs, [`sample::verify`] does so for evidence without hardware, [`appraisal`] compares claims with
+//! [`tdx::verify`] Intel TDX evidence, [`nvidia::verify`] that of NVIDIA GPUs, [`cca::verify`] Arm CCA evidence,
+//! [`sample::verify`] does so for evidence without hardware, [`appraisal`] compares claims with
 //! reference values.
 //!
 //! It is NOT linked by any daemon of the guest: what a guest thinks of its own evidence is worth
@@ -11,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 pub mod appraisal;
+pub mod cca;
 pub mod nvidia;
 pub mod sample;
 pub mod snp;

@@ -231,6 +231,28 @@ pub enum Rejection {
         /// What differs.
         why: String,
     },
+    /// No platform key that the relying party was given signed the platform's token.
+    #[error(
+        "the platform token of instance {instance_id} is not signed by a platform key (CPAK) that is trusted here"
+    )]
+    CcaPlatform {
+        /// Instance in the token, hex.
+        instance_id: String,
+    },
+    /// The platform does not vouch for the realm's key.
+    #[error("the platform token's challenge is not the hash of the realm's attestation key")]
+    CcaRealmKey,
+    /// The realm's token is not signed by the realm's key.
+    #[error("the realm token was not signed by the realm's attestation key over these bytes")]
+    CcaRealm,
+    /// The realm was launched with another personalization value than the init-data digest.
+    #[error("the realm personalization value is {found}: the init-data that was sent has digest {expected}")]
+    CcaPersonalization {
+        /// Digest that was expected, hex.
+        expected: String,
+        /// Value in the token, hex.
+        found: String,
+    },
     /// Security versions below every level that Intel rates.
     #[error("no TCB level of the {what} fits: its security versions are too low")]
     TcbUnsupported {
@@ -281,6 +303,7 @@ impl Rejection {
             Rejection::NothingExpected { .. } => "expectation.missing",
             Rejection::ReportData { tee: Tee::Sample, .. } => "sample.report_data",
             Rejection::ReportData { tee: Tee::Tdx, .. } => "tdx.report_data",
+            Rejection::ReportData { tee: Tee::Cca, .. } => "cca.report_data",
             Rejection::ReportData { tee: Tee::SampleDevice, .. } => "sampledevice.report_data",
             Rejection::ReportData { .. } => "snp.report_data",
             Rejection::InitData { .. } => "snp.init_data",
@@ -295,6 +318,10 @@ impl Rejection {
             Rejection::Collateral { .. } => "tdx.collateral",
             Rejection::QeIdentity { .. } => "tdx.qe_identity",
             Rejection::TdxModule { .. } => "tdx.module",
+            Rejection::CcaPlatform { .. } => "cca.platform_key",
+            Rejection::CcaRealmKey => "cca.realm_key",
+            Rejection::CcaRealm => "cca.realm_signature",
+            Rejection::CcaPersonalization { .. } => "cca.init_data",
             Rejection::TcbUnsupported { .. } => "tdx.tcb_unsupported",
             Rejection::TcbRevoked { .. } => "tdx.tcb_revoked",
             Rejection::Gpu { check, .. } => check,
@@ -391,6 +418,18 @@ impl Rejection {
                  platform's certificate (PCK)"
             }
             Rejection::Gpu { check, .. } => gpu_hint(check),
+            Rejection::CcaPlatform { .. } => {
+                "give the relying party the public attestation key (CPAK) of this platform, as its maker publishes it, if \
+                 the platform is to be trusted; for an emulator pass its key by name"
+            }
+            Rejection::CcaRealmKey | Rejection::CcaRealm => {
+                "the two halves of the token do not belong together: it was changed on its way or put together; collect \
+                 new evidence, and check the host if it happens again"
+            }
+            Rejection::CcaPersonalization { .. } => {
+                "launch the realm with the SHA-512 digest of the init-data that it uses as its personalization value, or \
+                 correct the init-data document"
+            }
             Rejection::InitData { .. } | Rejection::MrConfigId { .. } => {
                 "launch the machine with the digest of the init-data that it uses, or correct the init-data \
                  document"

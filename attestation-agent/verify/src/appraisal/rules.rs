@@ -31,6 +31,11 @@ enum Rule {
     Off { claim: &'static str },
     /// The claim is this text, whatever the reference values say.
     Is { claim: &'static str, text: &'static str },
+    /// The claim is a whole number from `least` to `most`.
+    Within { claim: &'static str, least: u64, most: u64 },
+    /// The claim is a list with at least one element, and this member of each is a member of the list that the reference
+    /// value is.
+    EachListed { claim: &'static str, member: &'static str, reference: &'static str },
     /// The event log has a record of this type whose details name this thing and whose SHA-384 digest
     /// equals the reference value. The name in a record is nobody's proof; the digest is what counts.
     Measured { type_name: &'static str, detail: &'static str, name: &'static str, reference: &'static str },
@@ -100,6 +105,30 @@ const NVIDIA_EXECUTABLES: [Rule; 1] =
 /// Reference value with the approved measurements of GPUs: an object from number to a list of digests.
 const NVIDIA_MEASUREMENTS: &str = "nvidia_measurements";
 
+const CCA_EXECUTABLES: [Rule; 1] = [Rule::Listed {
+    claim: "realm.cca-realm-initial-measurement",
+    reference: "cca_realm_initial_measurement",
+}];
+
+const CCA_HARDWARE: [Rule; 2] = [
+    Rule::Listed {
+        claim: "platform.cca-platform-implementation-id",
+        reference: "cca_platform_implementation_id",
+    },
+    Rule::EachListed {
+        claim: "platform.cca-platform-sw-components",
+        member: "measurement-value",
+        reference: "cca_platform_sw_components",
+    },
+];
+
+/// The lifecycle states of a secured platform, DEN0137: none of development, debug or the end of its life.
+const CCA_SECURED: [Rule; 1] =
+    [Rule::Within { claim: "platform.cca-platform-lifecycle", least: 0x3000, most: 0x30FF }];
+
+const CCA_CONFIGURATION: [Rule; 1] =
+    [Rule::Listed { claim: "platform.cca-platform-config", reference: "cca_platform_config" }];
+
 const SAMPLE_EXECUTABLES: [Rule; 1] = [Rule::Listed { claim: "launch_digest", reference: "launch_digest" }];
 
 const SAMPLE_HARDWARE: [Rule; 3] = [
@@ -158,6 +187,23 @@ impl<'a> Rules<'a> {
             },
             hardware: if hardware { GENUINE } else { UNRECOGNIZED_HARDWARE },
             configuration: if configuration { APPROVED_CONFIGURATION } else { UNKNOWN_CONFIGURATION },
+            ..TrustVector::default()
+        }
+    }
+
+    pub(super) fn cca(&mut self) -> TrustVector {
+        let executables = self.all("executables", &CCA_EXECUTABLES);
+        let hardware = self.all("hardware", &CCA_HARDWARE);
+        TrustVector {
+            executables: if executables { APPROVED_BOOT } else { UNRECOGNIZED_CODE },
+            hardware: if hardware { GENUINE } else { UNRECOGNIZED_HARDWARE },
+            configuration: if !self.all("configuration", &CCA_SECURED) {
+                UNKNOWN_CONFIGURATION
+            } else if self.all("configuration", &CCA_CONFIGURATION) {
+                APPROVED_CONFIGURATION
+            } else {
+                NO_KNOWN_WEAKNESS
+            },
             ..TrustVector::default()
         }
     }
@@ -245,6 +291,29 @@ impl<'a> Rules<'a> {
             Rule::Is { claim, text } => {
                 let found = self.claim(claim)?;
                 ensure(found == text, || format!("{claim} is {}, it must be {text}", show(found)))
+            }
+            Rule::Within { claim, least, most } => {
+                let found = self.claim(claim)?;
+                let within = found.as_u64().is_some_and(|found| (least..=most).contains(&found));
+                ensure(within, || {
+                    format!("{claim} is {}, it must be from {least:#x} to {most:#x}", show(found))
+                })
+            }
+            Rule::EachListed { claim, member, reference } => {
+                let (found, expected) = self.pair(claim, reference)?;
+                let (parts, list) = (found.as_array(), expected.as_array());
+                let (Some(parts), Some(list)) = (parts.filter(|parts| !parts.is_empty()), list) else {
+                    return Err(format!("{claim} is no list, or reference value {reference} is none"));
+                };
+                let stranger = parts.iter().find(|part| {
+                    !part.get(member).is_some_and(|value| list.iter().any(|one| equal(one, value)))
+                });
+                match stranger {
+                    None => Ok(()),
+                    Some(part) => {
+                        Err(format!("{claim}: {} is not in reference value {reference}", show(part)))
+                    }
+                }
             }
             Rule::Measured { type_name, detail, name, reference } => {
                 let expected = self.references.0.get(reference).ok_or_else(|| {
