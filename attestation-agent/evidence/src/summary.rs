@@ -6,8 +6,8 @@
 use serde_json::value::RawValue;
 
 use crate::azure::{AzureEvidence, Hardware, HclReport};
-use crate::nvidia::{self, NvidiaEvidence};
 use crate::cca::{CcaEvidence, Token};
+use crate::nvidia::{self, NvidiaEvidence};
 use crate::snp::{Report, SnpEvidence};
 use crate::tdx::{Quote, TdxEvidence};
 use crate::{Tee, sample};

@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 
 use cc_crypto::PublicJwk;
+use cc_evidence::cca::CcaEvidence;
 use cc_evidence::initdata::InitData;
 use cc_evidence::nvidia::NvidiaEvidence;
 use cc_evidence::snp::SnpEvidence;
@@ -204,6 +205,10 @@ fn document(member: InitDataMember) -> Result<InitData, Error> {
 fn supported(tee: Tee, rules: &Rules) -> Result<(), String> {
     match tee {
         Tee::Snp | Tee::Tdx | Tee::Nvidia => Ok(()),
+        Tee::Cca if rules.cca_keys.is_empty() => Err(format!(
+            "{tee} evidence proves something only under a known platform key, and this server was given none (--cca-keys)"
+        )),
+        Tee::Cca => Ok(()),
         Tee::Sample | Tee::SampleDevice if rules.allow_sample => Ok(()),
         Tee::Sample | Tee::SampleDevice => Err(format!(
             "{tee} evidence proves nothing and is refused: this server runs without --allow-sample"
@@ -254,6 +259,14 @@ fn verify(tee: Tee, evidence: &str, expected: &Expected<'_>, rules: &Rules) -> R
                 cc_verify::nvidia::Expectation { report_data: expected.report_data, now: expected.now };
             cc_verify::nvidia::verify(&evidence, &rules.roots, &expectation)
                 .map(|devices| devices.into_iter().map(object).collect())
+        }
+        Tee::Cca => {
+            let evidence = CcaEvidence::from_json(evidence).map_err(|error| failed("cca", &error))?;
+            let expectation = cc_verify::cca::Expectation {
+                report_data: expected.report_data,
+                init_data_digest: digest.as_deref(),
+            };
+            cc_verify::cca::verify(&evidence, &rules.cca_keys, &expectation).map(one)
         }
         _ => cc_verify::sample::verify(tee, evidence, expected.report_data, digest.as_deref()).map(one),
     }
@@ -309,6 +322,7 @@ mod tests {
         Rules {
             roots: TrustRoots::vendor(),
             collateral: crate::collateral::CollateralStore::default(),
+            cca_keys: cc_verify::cca::PlatformKeys::default(),
             allow_sample: false,
             hash_algorithm: None,
             token_lifetime: Duration::ZERO,

@@ -2,19 +2,20 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use cc_evidence::HashAlgorithm;
 use cc_verify::TrustRoots;
+use cc_verify::cca::PlatformKeys;
 use clap::{Args, Parser, Subcommand};
 
 use crate::Error;
 use crate::collateral::CollateralStore;
 use crate::server::Rules;
 
-/// Largest file of test roots that is read, in bytes.
+/// Largest file of certificates or keys that is read, in bytes.
 const ROOTS_LIMIT: u64 = 1 << 20;
 
 /// The program's arguments.
@@ -69,6 +70,10 @@ pub struct Serve {
     /// service gives them, or directories with such sets. Without it no TDX machine counts as up to date.
     #[arg(long, value_name = "DIR")]
     pub collateral: Option<PathBuf>,
+    /// The Arm CCA platforms that are trusted: their public attestation keys (CPAK) as PEM, JWK, or a list of {pkey,
+    /// implementation-id, instance-id}. Without it CCA evidence is refused: there is no manufacturer's root.
+    #[arg(long, value_name = "FILE")]
+    pub cca_keys: Option<PathBuf>,
     /// Accept the sample TEE, whose evidence anyone can write.
     #[arg(long)]
     pub allow_sample: bool,
@@ -113,17 +118,7 @@ impl Serve {
                     self.listen.ip()
                 )));
             }
-            let read = || {
-                if fs::metadata(path)?.len() > ROOTS_LIMIT {
-                    return Err(std::io::ErrorKind::FileTooLarge.into());
-                }
-                fs::read_to_string(path)
-            };
-            let pem = read().map_err(|source| Error::State {
-                doing: "read the test roots",
-                path: path.clone(),
-                source,
-            })?;
+            let pem = read(path, "read the test roots")?;
             roots = roots
                 .with_test_roots(&pem)
                 .map_err(|error| Error::Options(format!("--test-roots {}: {error}", path.display())))?;
@@ -136,6 +131,7 @@ impl Serve {
                 .map(CollateralStore::read)
                 .transpose()?
                 .unwrap_or_default(),
+            cca_keys: self.cca_keys()?,
             allow_sample: self.allow_sample,
             hash_algorithm: self.hash_algorithm,
             token_lifetime: Duration::from_secs(self.token_lifetime),
@@ -144,6 +140,24 @@ impl Serve {
             tls: !self.insecure_http,
         })
     }
+
+    /// The platforms that `--cca-keys` names, none without it.
+    fn cca_keys(&self) -> Result<PlatformKeys, Error> {
+        let Some(path) = &self.cca_keys else { return Ok(PlatformKeys::default()) };
+        PlatformKeys::parse(&read(path, "read the keys of CCA platforms")?)
+            .map_err(|error| Error::Options(format!("--cca-keys {}: {error}", path.display())))
+    }
+}
+
+/// Reads a file of certificates or keys.
+fn read(path: &Path, doing: &'static str) -> Result<String, Error> {
+    let bounded = || {
+        if fs::metadata(path)?.len() > ROOTS_LIMIT {
+            return Err(std::io::ErrorKind::FileTooLarge.into());
+        }
+        fs::read_to_string(path)
+    };
+    bounded().map_err(|source| Error::State { doing, path: path.to_owned(), source })
 }
 
 #[cfg(test)]

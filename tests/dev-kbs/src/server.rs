@@ -19,6 +19,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cc_evidence::HashAlgorithm;
 use cc_verify::TrustRoots;
 use cc_verify::appraisal::ReferenceValues;
+use cc_verify::cca::PlatformKeys;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -51,6 +52,8 @@ pub struct Rules {
     pub roots: TrustRoots,
     /// What says whether a TDX platform is up to date.
     pub collateral: CollateralStore,
+    /// The CCA platforms that are known.
+    pub cca_keys: PlatformKeys,
     /// Whether the sample TEE counts.
     pub allow_sample: bool,
     /// The hash to select in challenges, if any.

@@ -25,6 +25,7 @@ pub(crate) fn rules() -> Rules {
     Rules {
         roots: TrustRoots::vendor(),
         collateral: CollateralStore::default(),
+        cca_keys: cc_verify::cca::PlatformKeys::default(),
         allow_sample: true,
         hash_algorithm: None,
         token_lifetime: Duration::from_secs(300),
