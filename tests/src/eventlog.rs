@@ -33,6 +33,11 @@ impl EventLog {
         log
     }
 
+    /// The records alone, without the unused rest of the memory.
+    pub fn records(&self) -> Vec<u8> {
+        self.records.clone()
+    }
+
     /// The whole memory area.
     pub fn area(&self) -> Vec<u8> {
         let mut area = self.records.clone();

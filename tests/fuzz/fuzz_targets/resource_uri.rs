@@ -11,7 +11,9 @@ fuzz_target!(|text: &str| {
         assert_eq!(again, uri);
         assert_eq!(again.to_string(), printed);
         assert!(!uri.segments().is_empty());
-        assert!(uri.segments().iter().all(|s| !matches!(s.as_str(), "" | "." | "..") && !s.contains(['/', '\\'])));
+        assert!(
+            uri.segments().iter().all(|s| !matches!(s.as_str(), "" | "." | "..") && !s.contains(['/', '\\']))
+        );
         assert!(uri.http_path().starts_with("/kbs/v0/"));
     }
 });

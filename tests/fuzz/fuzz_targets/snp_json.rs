@@ -2,11 +2,13 @@
 #![no_main]
 
 use cc_evidence::snp::SnpEvidence;
+use cc_evidence::summary::summarize;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
-    let _ = cc_evidence::summary::summarize("snp", text);
-    let Ok(evidence) = SnpEvidence::from_json(text) else { return };
+    let read = SnpEvidence::from_json(text);
+    assert_eq!(summarize("snp", text).iter().any(|(name, _)| name == "unreadable"), read.is_err());
+    let Ok(evidence) = read else { return };
     // The bytes form may carry reserved bytes that the field form refuses to write.
     let Ok(written) = evidence.to_json() else { return };
     assert_eq!(SnpEvidence::from_json(&written).as_ref(), Ok(&evidence));

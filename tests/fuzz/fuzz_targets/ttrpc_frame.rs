@@ -2,7 +2,7 @@
 #![no_main]
 
 use bytes::BytesMut;
-use cc_daemon::ttrpc::envelope::Request;
+use cc_daemon::ttrpc::envelope::{Request, Response};
 use cc_daemon::ttrpc::frame::{self, Decoder, Event};
 use libfuzzer_sys::fuzz_target;
 
@@ -36,6 +36,7 @@ fuzz_target!(|data: &[u8]| {
         let mut out = BytesMut::new();
         frame::encode(&frame, &mut out).expect("a frame that was read can be written");
         assert_eq!(Decoder::default().next(&mut out), Ok(Some(Event::Frame(frame.clone()))));
+        let _ = Response::from_wire(frame.payload.clone());
         if let Ok(request) = Request::decode(frame.payload) {
             assert_eq!(Request::decode(request.encode().into()), Ok(request));
         }
