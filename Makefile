@@ -33,11 +33,12 @@ KBS_URL ?=
 KBS_CERT ?=
 TEE ?= snp
 
-# What `make fuzz` runs, and for how many seconds.
+# What `make fuzz` runs, and for how many seconds; and the seconds of `make fuzz-smoke` for each target.
 TARGET_NAME ?= snp_report
 TIME ?= 60
+TIME_EACH ?= 3
 
-.PHONY: FORCE help setup build install demo up test lint unit deny advisories fuzz bench clean
+.PHONY: FORCE help setup build install demo up test lint unit deny advisories fuzz fuzz-smoke bench clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -68,10 +69,11 @@ up: setup ## The same stack in the foreground. KBS_URL=, KBS_CERT=, TEE=snp|tdx|
 	cargo build --locked --workspace --bins
 	target/debug/stack up $(if $(KBS_URL),--kbs-url $(KBS_URL)) $(if $(KBS_CERT),--kbs-cert $(KBS_CERT)) --tee $(TEE)
 
-test: setup lint deny unit ## Everything CI checks
+test: setup lint deny unit fuzz-smoke ## Everything CI checks
 
 lint: ## Formatting, clippy and rustdoc without a warning
 	cargo fmt --all --check
+	cargo fmt --manifest-path tests/fuzz/Cargo.toml --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --lib --quiet
 
@@ -92,8 +94,10 @@ advisories: ## Known vulnerabilities of all dependencies (needs the advisory dat
 	cargo deny check advisories
 
 fuzz: ## Run one fuzz target: TARGET_NAME=snp_report TIME=60 (seconds)
-	command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
-	cd tests/fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir . $(TARGET_NAME) -- -max_total_time=$(TIME)
+	tests/fuzz/fuzz run $(TARGET_NAME) $(TIME)
+
+fuzz-smoke: ## Run every fuzz target for TIME_EACH=3 seconds from its seeds
+	tests/fuzz/fuzz smoke $(TIME_EACH)
 
 bench: setup ## Side-by-side measurements; table on the terminal, target/bench/summary.json
 	cargo build --release --locked --workspace --bins
@@ -101,3 +105,4 @@ bench: setup ## Side-by-side measurements; table on the terminal, target/bench/s
 
 clean: ## Remove everything that was built
 	cargo clean
+	cargo clean --manifest-path tests/fuzz/Cargo.toml
