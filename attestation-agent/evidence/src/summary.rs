@@ -5,11 +5,13 @@
 
 use serde_json::value::RawValue;
 
+use crate::HashAlgorithm;
 use crate::azure::{AzureEvidence, Hardware, HclReport};
 use crate::cca::{CcaEvidence, Token};
 use crate::nvidia::{self, NvidiaEvidence};
 use crate::snp::{Report, SnpEvidence};
 use crate::tdx::{Quote, TdxEvidence};
+use crate::tpm::{Attest, TpmEvidence};
 use crate::{Tee, sample};
 
 /// Name and value pairs that describe `evidence_json` of the TEE with the wire name `tee`.
@@ -23,6 +25,7 @@ pub fn summarize(tee: &str, evidence_json: &str) -> Vec<(String, String)> {
     let lines = match tee {
         "snp" => SnpEvidence::from_json(evidence_json).map(|evidence| snp(&evidence)),
         "tdx" => TdxEvidence::from_json(evidence_json).and_then(|evidence| tdx(&evidence)),
+        "tpm" => TpmEvidence::from_json(evidence_json).and_then(|evidence| tpm(&evidence)),
         "az-snp-vtpm" => azure(Tee::AzSnpVtpm, evidence_json),
         "az-tdx-vtpm" => azure(Tee::AzTdxVtpm, evidence_json),
         "nvidia" => NvidiaEvidence::from_json(evidence_json).map(|evidence| gpus(&evidence)),
@@ -39,7 +42,7 @@ pub fn summarize(tee: &str, evidence_json: &str) -> Vec<(String, String)> {
 }
 
 /// Lines that [`essentials`] leaves out: they identify the chip or the request, or repeat another line.
-const DETAILS: [&str; 10] = [
+const DETAILS: [&str; 13] = [
     "report version",
     "report data",
     "guest svn",
@@ -50,6 +53,9 @@ const DETAILS: [&str; 10] = [
     "certificates",
     "user data",
     "gpu nonce",
+    "tpm firmware",
+    "resets",
+    "clock",
 ];
 
 /// The lines of [`summarize`] that a policy decides by: what stands beside a denial.
@@ -202,6 +208,22 @@ fn cca(evidence: &CcaEvidence) -> Result<Vec<(&'static str, String)>, crate::Err
     if !platform.is_secured() {
         lines.push(("warning", "the platform can be debugged or is not in service".to_owned()));
     }
+    Ok(lines)
+}
+
+/// PCRs that were never extended are left out: a quote has 24, and most of them are zero.
+fn tpm(evidence: &TpmEvidence) -> Result<Vec<(&'static str, String)>, crate::Error> {
+    let attest = Attest::parse(&evidence.message)?;
+    let clock = attest.clock;
+    let mut lines = vec![
+        ("ak sha256", hex::encode(HashAlgorithm::Sha256.digest(&evidence.ak_public))),
+        ("report data", hex::encode(&attest.extra_data)),
+        ("tpm firmware", format!("{:016x}", attest.firmware_version)),
+        ("resets", format!("{}, restarts {}", clock.reset_count, clock.restart_count)),
+        ("clock", format!("{} ms{}", clock.clock, if clock.safe { "" } else { ", not safe" })),
+    ];
+    let extended = PCR_NAMES.into_iter().zip(&evidence.pcrs).filter(|(_, value)| **value != [0; 32]);
+    lines.extend(extended.map(|(name, value)| (name, hex::encode(value))));
     Ok(lines)
 }
 

@@ -12,7 +12,7 @@ mod public;
 mod signature;
 
 pub use attest::{Attest, ClockInfo, GENERATED, QUOTE};
-pub use json::{MAX_JSON_LEN, TpmEvidence};
+pub use json::{MAX_JSON_LEN, PCR_COUNT, TpmEvidence};
 pub use pcr::{PCRS, PcrSelection, digest_of_values, read_selections, write_selections};
 pub use public::{
     ATTRIBUTE_RESTRICTED, ATTRIBUTE_SIGN, EccKey, KeyKind, Public, RSA_DEFAULT_EXPONENT, RsaKey,
@@ -80,3 +80,6 @@ pub fn algorithm_name(id: u16) -> String {
     };
     name.to_owned()
 }
+
+#[cfg(test)]
+mod tests;

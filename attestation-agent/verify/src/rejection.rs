@@ -265,6 +265,15 @@ pub enum Rejection {
         /// Identifiers of Intel's advisories, or `no advisory`.
         advisories: String,
     },
+    /// A TPM's quote, or what goes with it, fails a check.
+    #[error("the TPM quote is refused: {why}")]
+    Tpm {
+        /// Name of the check: `tpm.ak`, `tpm.ak_unregistered`, `tpm.sig_algo`, `tpm.signature`, `tpm.quote`,
+        /// `tpm.report_data`, `tpm.pcr_selection`, `tpm.pcr_digest` or `tpm.init_data`.
+        check: &'static str,
+        /// What is wrong.
+        why: String,
+    },
     /// The evidence of a GPU fails a check.
     #[error("the evidence of {gpu} is refused: {why}")]
     Gpu {
@@ -324,7 +333,7 @@ impl Rejection {
             Rejection::CcaPersonalization { .. } => "cca.init_data",
             Rejection::TcbUnsupported { .. } => "tdx.tcb_unsupported",
             Rejection::TcbRevoked { .. } => "tdx.tcb_revoked",
-            Rejection::Gpu { check, .. } => check,
+            Rejection::Tpm { check, .. } | Rejection::Gpu { check, .. } => check,
         }
     }
 
@@ -417,6 +426,7 @@ impl Rejection {
                 "let the host's administrator update BIOS, microcode and TDX module, and renew the \
                  platform's certificate (PCK)"
             }
+            Rejection::Tpm { check, .. } => tpm_hint(check),
             Rejection::Gpu { check, .. } => gpu_hint(check),
             Rejection::CcaPlatform { .. } => {
                 "give the relying party the public attestation key (CPAK) of this platform, as its maker publishes it, if \
@@ -436,6 +446,27 @@ impl Rejection {
             }
         }
         .to_owned()
+    }
+}
+
+/// What to do about a TPM quote that failed `check`.
+fn tpm_hint(check: &str) -> &'static str {
+    match check {
+        "tpm.ak_unregistered" => {
+            "make sure that the key is a restricted key of the TPM you mean (docs/tpm.md), then add this SHA-256, or the key \
+             as PEM, to the reference value trusted_aks"
+        }
+        "tpm.ak" | "tpm.sig_algo" => {
+            "make an attestation key as docs/tpm.md says: RSA of 2048 bits or more, RSASSA, SHA-256"
+        }
+        "tpm.report_data" => {
+            "the evidence belongs to another session (replayed or mixed up), or guest and server hash different data"
+        }
+        "tpm.pcr_selection" => "check that the guest's agent quotes PCR 0 to 23 of the SHA-256 bank",
+        "tpm.init_data" => {
+            "boot the machine with this init-data (algorithm sha256) and with no other program that extends PCR 8"
+        }
+        _ => "the quote was changed on its way or is by another key; collect new evidence",
     }
 }
 

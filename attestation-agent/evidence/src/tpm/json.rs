@@ -8,11 +8,13 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 
-use super::PCRS;
 use crate::Error;
 
 /// Longest text that [`TpmEvidence::from_json`] reads, in bytes; a quote with a key of 4096 bits needs 4 KiB.
 pub const MAX_JSON_LEN: usize = 16 * 1024;
+
+/// Number of values in evidence: PCR 0 to 23.
+pub const PCR_COUNT: usize = 24;
 
 /// Bytes of a PCR of the SHA-256 bank.
 const PCR_LEN: usize = 32;
@@ -26,8 +28,8 @@ pub struct TpmEvidence {
     pub signature: Vec<u8>,
     /// TPMS_ATTEST, see [`super::Attest`].
     pub message: Vec<u8>,
-    /// PCR 0 to 23 of the SHA-256 bank, 32 bytes each.
-    pub pcrs: Vec<[u8; 32]>,
+    /// PCR 0 to 23 of the SHA-256 bank.
+    pub pcrs: [[u8; 32]; PCR_COUNT],
     /// The attestation key, DER of a SubjectPublicKeyInfo.
     pub ak_public: Vec<u8>,
 }
@@ -36,9 +38,8 @@ impl TpmEvidence {
     /// Compact JSON.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for another number of PCRs than 24, [`Error::TooLarge`] for a text that nobody would read.
+    /// [`Error::TooLarge`] for a text that nobody would read.
     pub fn to_json(&self) -> Result<String, Error> {
-        check_count(self.pcrs.len())?;
         let wire = EvidenceJson {
             tpm_quote: QuoteJson {
                 signature: BASE64_STANDARD.encode(&self.signature),
@@ -65,15 +66,18 @@ impl TpmEvidence {
         let decode = |member: &str, text: &str| {
             BASE64_STANDARD.decode(text).map_err(|e| json_error(format!("{member} is not base64: {e}")))
         };
-        check_count(wire.tpm_quote.pcrs.len())?;
-        let pcrs = wire.tpm_quote.pcrs.iter().enumerate().map(|(pcr, text)| {
-            let mut value = [0; PCR_LEN];
-            hex::decode_to_slice(text, &mut value)
+        let found = &wire.tpm_quote.pcrs;
+        if found.len() != PCR_COUNT {
+            let why = format!("{} values, {PCR_COUNT} are expected", found.len());
+            return Err(Error::Invalid { field: "tpm_quote.pcrs", why });
+        }
+        let mut pcrs = [[0; PCR_LEN]; PCR_COUNT];
+        for (pcr, (value, text)) in pcrs.iter_mut().zip(found).enumerate() {
+            hex::decode_to_slice(text, value)
                 .map_err(|e| json_error(format!("PCR {pcr} is not {PCR_LEN} bytes in hex: {e}")))?;
-            Ok(value)
-        });
+        }
         Ok(Self {
-            pcrs: pcrs.collect::<Result<_, Error>>()?,
+            pcrs,
             signature: decode("signature", &wire.tpm_quote.signature)?,
             message: decode("message", &wire.tpm_quote.message)?,
             ak_public: decode("ak_public", &wire.ak_public)?,
@@ -88,24 +92,16 @@ fn check_len(text: &str) -> Result<(), Error> {
     Ok(())
 }
 
-fn check_count(found: usize) -> Result<(), Error> {
-    if u32::try_from(found) != Ok(PCRS) {
-        return Err(Error::Invalid {
-            field: "tpm_quote.pcrs",
-            why: format!("{found} values, {PCRS} are expected"),
-        });
-    }
-    Ok(())
-}
-
 /// Members in the order of the wire form.
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct EvidenceJson {
     tpm_quote: QuoteJson,
     ak_public: String,
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct QuoteJson {
     signature: String,
     message: String,

@@ -67,12 +67,14 @@ impl Platform for Tpm {
                 self.locked.fetch_or(refused, Ordering::Relaxed);
             })?;
             quote.check_signer(&named)?;
-            let unfit = || TpmError::KeyUnfit { handle: self.ak, why: "it is no RSA key".to_owned() };
+            let unfit = |why: &str| TpmError::KeyUnfit { handle: self.ak, why: why.to_owned() };
+            let pcrs: Vec<[u8; 32]> =
+                quote.pcrs.iter().filter_map(|value| value.as_slice().try_into().ok()).collect();
             Ok(TpmEvidence {
                 signature: quote.signature,
                 message: quote.attest,
-                pcrs: quote.pcrs.iter().filter_map(|value| value.as_slice().try_into().ok()).collect(),
-                ak_public: named.public.rsa_spki_der().ok_or_else(unfit)?,
+                pcrs: pcrs.try_into().map_err(|_| TpmError::NoBank { hash: BANK })?,
+                ak_public: named.public.rsa_spki_der().ok_or_else(|| unfit("it is no RSA key"))?,
             })
         })?;
         evidence.to_json().map_err(|source| Error::BadEvidence { what: "TPM evidence", source })

@@ -220,6 +220,37 @@ impl<'a> Rules<'a> {
         }
     }
 
+    /// Every reference value `tpm_pcr00` to `tpm_pcr23` that there is has to list the PCR, and one there must be. That the
+    /// key is registered was a condition of the verification, and all that is known of the hardware; nothing says
+    /// anything about the configuration.
+    pub(super) fn tpm(&mut self) -> TrustVector {
+        let before = self.reasons.len();
+        let mut compared = 0;
+        for pcr in 0..24 {
+            let reference = format!("tpm_pcr{pcr:02}");
+            let Some(expected) = self.references.0.get(&reference) else { continue };
+            compared += 1;
+            let found = self.claims.get(format!("pcr{pcr:02}"));
+            let listed = found.zip(expected.as_array()).is_some_and(|(found, list)| list.contains(found));
+            if !listed {
+                let found = found.map_or_else(|| "absent".to_owned(), show);
+                self.reasons
+                    .push(format!("executables: PCR {pcr} {found} is not in reference value {reference}"));
+            }
+        }
+        if compared == 0 {
+            self.reasons.push(
+                "executables: there is no reference value for a PCR (tpm_pcr00 to tpm_pcr23)".to_owned(),
+            );
+        }
+        let approved = self.reasons.len() == before;
+        TrustVector {
+            executables: if approved { APPROVED_BOOT } else { UNRECOGNIZED_CODE },
+            hardware: GENUINE,
+            ..TrustVector::default()
+        }
+    }
+
     /// Versions, by the names of the reference values for NVIDIA's own verifier; measurements too where there are
     /// reference values for them, which is worth more than the versions alone.
     pub(super) fn nvidia(&mut self) -> TrustVector {
