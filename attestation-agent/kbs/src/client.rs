@@ -23,6 +23,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::KbsConfig;
 use crate::error::KbsError;
+use crate::silence::Silence;
 use crate::{foreign, trust};
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -46,6 +47,7 @@ pub(crate) struct Client {
     base: String,
     http: HyperClient<HttpsConnector<HttpConnector>, Full<Bytes>>,
     in_flight: Semaphore,
+    silence: Silence,
 }
 
 impl Client {
@@ -73,12 +75,17 @@ impl Client {
             .http1_max_headers(MAX_HEADERS)
             .http1_max_buf_size(MAX_HEADER_BYTES)
             .build(connector);
-        Ok(Self { base, http, in_flight: Semaphore::new(MAX_IN_FLIGHT) })
+        Ok(Self { base, http, in_flight: Semaphore::new(MAX_IN_FLIGHT), silence: Silence::default() })
     }
 
     /// The base URL.
     pub(crate) fn base(&self) -> &str {
         &self.base
+    }
+
+    /// How long the server has owed an answer; zero if it owes none.
+    pub(crate) fn silence(&self) -> Duration {
+        self.silence.lasts()
     }
 
     /// Sends `request`, whose URI is a path below the base URL, and reads the answer: a success of at most
@@ -100,8 +107,11 @@ impl Client {
         let exchange = async {
             // Never closed; if it were, the request would just not be counted.
             let _place = self.in_flight.acquire().await;
+            let question = self.silence.ask();
             let answer = self.http.request(request.map(Full::new)).await.map_err(|e| self.failure(&e))?;
-            self.read(doing, answer, limit).await
+            let answer = self.read(doing, answer, limit).await?;
+            question.answered(answer.status());
+            Ok(answer)
         };
         timeout_at(deadline, exchange)
             .await

@@ -1,6 +1,7 @@
 //! Key broker client: from a resource URI to a secret.
 //!
-//! [`Session`] attests to a KBS once and fetches many resources with the token it got; the handshake itself
+//! [`Session`] attests to a KBS once and fetches many resources with the token it got, and a [`Group`] of them asks the next
+//! KBS when the first keeps silent; the handshake itself
 //! is a state machine without I/O ([`handshake`]), as is the reading of resource answers ([`resource`]).
 //! Evidence comes through [`EvidenceSource`], so this crate knows no TEE, no hardware and no protobuf; it
 //! knows neither sealed secrets nor what a resource is used for.
@@ -15,12 +16,14 @@ mod client;
 mod config;
 mod error;
 mod foreign;
+mod group;
 pub mod handshake;
 pub mod offline;
 pub mod params;
 mod problem;
 pub mod resource;
 mod session;
+mod silence;
 mod source;
 mod trust;
 mod uri;
@@ -29,6 +32,7 @@ pub use cc_crypto::{KeyAlgorithm, Secret, TeeKeyPair};
 pub use cc_evidence::blame::Blame;
 pub use config::{CertificateMode, DEFAULT_DENIAL_PAUSE, KbsConfig};
 pub use error::{KbsError as Error, Reason, Refusal};
+pub use group::{DEFAULT_HEAD_START, Group, MAX_MEMBERS};
 pub use session::{Attested, Denial, Session, SessionStatus};
 pub use source::{BorrowedToken, BoxFuture, EvidenceSource, SourceFault};
 pub use uri::ResourceUri;

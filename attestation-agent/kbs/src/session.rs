@@ -147,6 +147,16 @@ impl Session {
         }
     }
 
+    /// Base URL of the KBS.
+    pub(crate) fn url(&self) -> &str {
+        self.core.client.base()
+    }
+
+    /// How long the KBS has owed an answer; zero if it owes none.
+    pub(crate) fn silence(&self) -> Duration {
+        self.core.client.silence()
+    }
+
     /// Whether a KBS of our protocol version answers: one request to `healthz`, one `auth`. No evidence is
     /// made, no token fetched, nothing retried.
     ///

@@ -3,6 +3,7 @@
 
 mod attestation_service;
 mod evidence;
+mod group;
 mod hostile;
 mod log;
 mod outage;

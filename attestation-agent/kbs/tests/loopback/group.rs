@@ -1,0 +1,137 @@
+//! Several KBS of one trust group.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cc_kbs::{Blame, EvidenceSource, Group, KbsConfig};
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+
+use crate::evidence::Machine;
+use crate::server::{Kbs, Reply, Step, secret};
+use crate::{soon, uri};
+
+const PATH: &str = "/kbs/v0/resource/default/key/1";
+const HEAD_START: Duration = Duration::from_millis(200);
+
+fn group(urls: &[String]) -> (Group, Arc<Machine>) {
+    let machine = Arc::new(Machine::default());
+    let source: Arc<dyn EvidenceSource> = Arc::clone(&machine) as _;
+    let configs = urls.iter().map(KbsConfig::new).collect();
+    (Group::new(configs, HEAD_START, &source).unwrap(), machine)
+}
+
+/// The URL of a server that is not there.
+async fn nobody() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    format!("http://{}", listener.local_addr().unwrap())
+}
+
+#[tokio::test]
+async fn a_dead_first_kbs_costs_the_head_start_once() {
+    let second = Kbs::start().await;
+    let (group, machine) = group(&[nobody().await, second.url()]);
+    let began = Instant::now();
+    assert_eq!(group.fetch(&uri(), soon()).await.unwrap().expose(), secret(PATH));
+    let took = began.elapsed();
+    assert!((HEAD_START..HEAD_START + Duration::from_millis(600)).contains(&took), "{took:?}");
+    assert_eq!(machine.quotes(), 1);
+    let began = Instant::now();
+    group.fetch(&uri(), soon()).await.unwrap();
+    assert!(began.elapsed() < HEAD_START, "the second is asked first now: {:?}", began.elapsed());
+    assert_eq!(machine.quotes(), 1, "over its warm session");
+}
+
+#[tokio::test]
+async fn a_silent_first_kbs_is_not_waited_for() {
+    let (first, second) = (Kbs::start().await, Kbs::start().await);
+    for step in [Step::Auth, Step::Attest, Step::Resource] {
+        first.behave();
+        first.always(step, Reply::Hang);
+        let (group, _) = group(&[first.url(), second.url()]);
+        let began = Instant::now();
+        assert_eq!(group.fetch(&uri(), soon()).await.unwrap().expose(), secret(PATH), "{step:?}");
+        assert!(began.elapsed() < Duration::from_secs(2), "{step:?}");
+        let states = group.status();
+        assert!(states[1].attested, "{step:?}");
+    }
+}
+
+#[tokio::test]
+async fn slow_evidence_is_not_the_kbs_being_slow() {
+    let (first, second) = (Kbs::start().await, Kbs::start().await);
+    let (group, machine) = group(&[first.url(), second.url()]);
+    *machine.delay.lock().unwrap() = HEAD_START * 4;
+    group.fetch(&uri(), soon()).await.unwrap();
+    assert_eq!((machine.quotes(), second.count(Step::Auth)), (1, 0), "the second was not asked");
+}
+
+#[tokio::test]
+async fn a_denial_is_final_for_the_group() {
+    let (first, second) = (Kbs::start().await, Kbs::start().await);
+    for step in [Step::Attest, Step::Resource] {
+        first.behave();
+        first.always(
+            step,
+            Reply::problem(if step == Step::Attest { 401 } else { 403 }, "PolicyDeny", "not you"),
+        );
+        let (group, _) = group(&[first.url(), second.url()]);
+        let e = group.fetch(&uri(), soon()).await.unwrap_err();
+        assert_eq!(e.blame(), Blame::Denied, "{step:?}: {e}");
+    }
+    first.behave();
+    first.always(Step::Resource, Reply::problem(404, "ResourceNotFound", "none"));
+    let (group, _) = group(&[first.url(), second.url()]);
+    assert_eq!(group.fetch(&uri(), soon()).await.unwrap_err().blame(), Blame::Absent);
+    assert_eq!(second.count(Step::Auth), 0, "the second was never asked");
+}
+
+#[tokio::test]
+async fn a_busy_or_broken_first_kbs_is_passed_over() {
+    let (first, second) = (Kbs::start().await, Kbs::start().await);
+    for reply in [
+        Reply::status(503, "busy"),
+        Reply::status(307, "elsewhere"),
+        Reply::Raw(b"nonsense\r\n\r\n".to_vec()),
+    ] {
+        first.behave();
+        first.always(Step::Auth, reply.clone());
+        let (group, _) = group(&[first.url(), second.url()]);
+        assert_eq!(group.fetch(&uri(), soon()).await.unwrap().expose(), secret(PATH), "{reply:?}");
+    }
+}
+
+#[tokio::test]
+async fn with_nobody_there_the_first_ones_error_is_told() {
+    let (a, b) = (nobody().await, nobody().await);
+    let (group, machine) = group(&[a.clone(), b]);
+    let e = group.fetch(&uri(), Instant::now() + Duration::from_secs(1)).await.unwrap_err();
+    assert_eq!((e.code(), e.blame()), ("KBS_UNREACHABLE", Blame::Unavailable));
+    assert!(e.to_string().contains(&a), "{e}");
+    assert_eq!(machine.quotes(), 0);
+}
+
+#[tokio::test]
+async fn a_first_kbs_that_comes_back_is_asked_first_again() {
+    let second = Kbs::start().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let (group, _) = group(&[format!("http://{address}"), second.url()]);
+    group.fetch(&uri(), soon()).await.unwrap();
+    let first = Kbs::on(TcpListener::bind(address).await.unwrap(), None);
+    group.fetch(&uri(), soon()).await.unwrap();
+    assert_eq!(first.count(Step::Auth), 0, "it rests");
+    crate::evidence::jump_ahead(Duration::from_secs(31)).await;
+    group.fetch(&uri(), soon()).await.unwrap();
+    assert_eq!(first.count(Step::Auth), 1);
+}
+
+#[test]
+fn none_and_too_many_are_refused() {
+    let source: Arc<dyn EvidenceSource> = Arc::new(Machine::default());
+    for count in [0, 9] {
+        let configs = vec![KbsConfig::new("http://127.0.0.1:1"); count];
+        assert_eq!(Group::new(configs, HEAD_START, &source).unwrap_err().code(), "KBS_CONFIG");
+    }
+}
