@@ -87,8 +87,10 @@ pub struct Config {
     pub socket: SocketOptions,
     /// Which client: a key broker or the offline store.
     pub kbc_name: String,
-    /// The key broker, if that is the client.
-    pub kbs: KbsConfig,
+    /// The key brokers, if they are the client: the one to ask first, then those that stand in for it.
+    pub kbs: Vec<KbsConfig>,
+    /// How long a key broker may owe an answer before the next is asked as well.
+    pub head_start: Duration,
     /// The attestation agent.
     pub aa_address: Address,
     /// Files to fill from the key broker.
@@ -137,6 +139,20 @@ struct KbcConfig {
     #[serde(default)]
     tee_key_algorithm: KeyAlgorithm,
     denial_pause_seconds: Option<u64>,
+    #[serde(default)]
+    alternates: Vec<AlternateConfig>,
+    alternate_after_milliseconds: Option<u64>,
+}
+
+/// A key broker that stands in for the first.
+#[derive(Debug, Deserialize)]
+struct AlternateConfig {
+    url: String,
+    kbs_cert: Option<String>,
+    #[serde(default)]
+    kbs_cert_mode: CertificateMode,
+    #[serde(default)]
+    allow_plain_http: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -193,6 +209,31 @@ impl Config {
                 return Err(StartFault::config(message, "give 0 to 300 seconds"));
             }
         };
+        let head_start = match file.kbc.alternate_after_milliseconds {
+            None => cc_kbs::DEFAULT_HEAD_START,
+            Some(milliseconds @ 0..=10_000) => Duration::from_millis(milliseconds),
+            Some(milliseconds) => {
+                let message = format!("kbc.alternate_after_milliseconds is {milliseconds}");
+                return Err(StartFault::config(message, "give 0 to 10000 milliseconds"));
+            }
+        };
+        let key_algorithm = file.kbc.tee_key_algorithm;
+        let first = KbsConfig {
+            url: file.kbc.url,
+            root_certificate: file.kbc.kbs_cert.or_else(|| surroundings.kbs_cert.clone()),
+            certificate_mode: file.kbc.kbs_cert_mode,
+            allow_plain_http: file.kbc.allow_plain_http,
+            key_algorithm,
+            denial_pause,
+        };
+        let alternates = file.kbc.alternates.into_iter().map(|alternate| KbsConfig {
+            url: alternate.url,
+            root_certificate: alternate.kbs_cert,
+            certificate_mode: alternate.kbs_cert_mode,
+            allow_plain_http: alternate.allow_plain_http,
+            key_algorithm,
+            denial_pause,
+        });
         let socket = file.socket_options.options().map_err(|mode| {
             StartFault::config(
                 format!("socket_options.mode is {mode:?}"),
@@ -203,14 +244,8 @@ impl Config {
             address: address(file.socket.as_deref().unwrap_or(DEFAULT_SOCKET), "socket")?,
             socket,
             aa_address: address(aa_socket, "aa.aa_socket")?,
-            kbs: KbsConfig {
-                url: file.kbc.url,
-                root_certificate: file.kbc.kbs_cert.or_else(|| surroundings.kbs_cert.clone()),
-                certificate_mode: file.kbc.kbs_cert_mode,
-                allow_plain_http: file.kbc.allow_plain_http,
-                key_algorithm: file.kbc.tee_key_algorithm,
-                denial_pause,
-            },
+            kbs: std::iter::once(first).chain(alternates).collect(),
+            head_start,
             kbc_name: file.kbc.name,
             credentials: file.credentials,
             signing_keys,
@@ -255,6 +290,8 @@ fn defaults(kernel_command_line: &str) -> Result<FileConfig, StartFault> {
             allow_plain_http: false,
             tee_key_algorithm: KeyAlgorithm::default(),
             denial_pause_seconds: None,
+            alternates: Vec::new(),
+            alternate_after_milliseconds: None,
         },
         aa: AaConfig::default(),
         credentials: Vec::new(),
@@ -326,12 +363,31 @@ mod tests {
     #[test]
     fn upstream_file_loads_unchanged() {
         let c = with_file(UPSTREAM, &Surroundings::default(), &["--check-config"]).unwrap();
-        assert_eq!((c.kbc_name.as_str(), c.kbs.url.as_str()), ("cc_kbc", "https://kbs.example:8080"));
-        assert_eq!(c.kbs.root_certificate.as_deref(), Some("PEM"));
+        assert_eq!((c.kbc_name.as_str(), c.kbs[0].url.as_str()), ("cc_kbc", "https://kbs.example:8080"));
+        assert_eq!(c.kbs[0].root_certificate.as_deref(), Some("PEM"));
         assert_eq!(c.aa_address.to_string(), "unix:///run/aa.sock");
         assert_eq!(c.credentials.len(), 1);
         assert_eq!(c.settings.log_level, "warn");
         assert_eq!(c.settings.unused, ["image"]);
+    }
+
+    #[test]
+    fn alternates_come_after_the_first_with_a_pin_each() {
+        let text = r#"
+            [kbc]
+            name = "cc_kbc"
+            url = "https://a"
+            kbs_cert = "A"
+            alternate_after_milliseconds = 250
+            [[kbc.alternates]]
+            url = "https://b"
+            kbs_cert = "B"
+        "#;
+        let c = with_file(text, &Surroundings::default(), &["--check-config"]).unwrap();
+        let listed: Vec<_> = c.kbs.iter().map(|k| (k.url.as_str(), k.root_certificate.as_deref())).collect();
+        assert_eq!(listed, [("https://a", Some("A")), ("https://b", Some("B"))]);
+        assert_eq!(c.head_start, Duration::from_millis(250));
+        assert!(with_file(&text.replace("250", "60000"), &Surroundings::default(), &[]).is_err());
     }
 
     #[test]
@@ -343,9 +399,9 @@ mod tests {
             ..Surroundings::default()
         };
         let c = with_file(UPSTREAM, &surroundings, &[]).unwrap();
-        assert_eq!((c.kbc_name.as_str(), c.kbs.url.as_str()), ("offline_fs_kbc", "null"));
+        assert_eq!((c.kbc_name.as_str(), c.kbs[0].url.as_str()), ("offline_fs_kbc", "null"));
         assert_eq!(c.aa_address.to_string(), "unix:///run/other.sock");
-        assert_eq!(c.kbs.root_certificate.as_deref(), Some("PEM"), "the file's certificate stays");
+        assert_eq!(c.kbs[0].root_certificate.as_deref(), Some("PEM"), "the file's certificate stays");
     }
 
     #[test]
@@ -357,10 +413,10 @@ mod tests {
             ..Surroundings::default()
         };
         let c = build(&[], &surroundings).unwrap();
-        assert_eq!(c.kbs.url, "https://k");
+        assert_eq!(c.kbs[0].url, "https://k");
         assert_eq!(c.credentials.len(), 2);
         let c = with_file(UPSTREAM, &surroundings, &[]).unwrap();
-        assert_eq!(c.kbs.url, "https://kbs.example:8080", "a file beats the kernel command line");
+        assert_eq!(c.kbs[0].url, "https://kbs.example:8080", "a file beats the kernel command line");
         assert_eq!(c.credentials.len(), 3, "resources of the kernel command line are appended always");
     }
 

@@ -1,7 +1,7 @@
 //! The hub itself: from a resource reference to a secret.
 //!
-//! One backend per process, chosen by `kbc.name`: the key broker with its one warm session, or the offline
-//! store of the image. Not here: the wire ([`crate::service`]) and files to fill ([`crate::credential`]).
+//! One backend per process, chosen by `kbc.name`: the key broker with its one warm session (or several that stand in for
+//! each other), or the offline store of the image. Not here: the wire ([`crate::service`]) and files to fill ([`crate::credential`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use cc_crypto::Secret;
 use cc_kbs::offline::OfflineStore;
 use cc_kbs::params::{CC_KBC, OFFLINE_FS_KBC};
-use cc_kbs::{ResourceUri, Session, SessionStatus};
+use cc_kbs::{EvidenceSource, Group, ResourceUri, SessionStatus};
 use tokio::time::Instant;
 
 use crate::agent::AgentEvidence;
@@ -22,7 +22,7 @@ pub const FETCH_TIME_LIMIT: Duration = Duration::from_secs(45);
 /// Where secrets come from.
 #[derive(Debug)]
 enum Backend {
-    Broker(Box<Session>),
+    Broker(Box<Group>),
     Offline(OfflineStore),
 }
 
@@ -40,8 +40,8 @@ impl Hub {
     pub fn new(config: &Config) -> Result<Self, HubError> {
         let backend = match config.kbc_name.as_str() {
             CC_KBC => {
-                let agent = Arc::new(AgentEvidence::new(config.aa_address.clone()));
-                Backend::Broker(Box::new(Session::new(config.kbs.clone(), agent)?))
+                let agent: Arc<dyn EvidenceSource> = Arc::new(AgentEvidence::new(config.aa_address.clone()));
+                Backend::Broker(Box::new(Group::new(config.kbs.clone(), config.head_start, &agent)?))
             }
             OFFLINE_FS_KBC => Backend::Offline(OfflineStore::load(&config.offline_files)?),
             other => return Err(HubError::UnknownKbc(other.to_owned())),
@@ -59,29 +59,25 @@ impl Hub {
         let uri: ResourceUri = reference.parse()?;
         tracing::debug!(%uri, "fetching a resource");
         match &self.backend {
-            Backend::Broker(session) => Ok(session.fetch(&uri, deadline).await?),
+            Backend::Broker(group) => Ok(group.fetch(&uri, deadline).await?),
             Backend::Offline(store) => Ok(store.fetch(&uri)?),
         }
     }
 
-    /// State of the key broker session; absent with the offline store.
-    pub fn session(&self) -> Option<SessionStatus> {
+    /// State of the session with each key broker, in the order in which they are asked; none with the offline store.
+    pub fn sessions(&self) -> Vec<SessionStatus> {
         match &self.backend {
-            Backend::Broker(session) => Some(session.status()),
-            Backend::Offline(_) => None,
+            Backend::Broker(group) => group.status(),
+            Backend::Offline(_) => Vec::new(),
         }
     }
 
-    /// Asks the key broker whether it is there and speaks our protocol version. `None` with the offline store.
-    ///
-    /// # Errors
-    /// As [`Session::probe`].
-    pub async fn probe(&self, time_limit: Duration) -> Option<Result<(), HubError>> {
+    /// Asks each key broker whether it is there and speaks our protocol version: its URL and why not. None are asked with the
+    /// offline store.
+    pub async fn probe(&self, time_limit: Duration) -> Vec<(String, Result<(), cc_kbs::Error>)> {
         match &self.backend {
-            Backend::Broker(session) => {
-                Some(session.probe(Instant::now() + time_limit).await.map_err(HubError::Kbs))
-            }
-            Backend::Offline(_) => None,
+            Backend::Broker(group) => group.probe(Instant::now() + time_limit).await,
+            Backend::Offline(_) => Vec::new(),
         }
     }
 }

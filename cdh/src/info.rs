@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
+use cc_kbs::SessionStatus;
 use cc_protos::guest_services::hub_info_service_server::HubInfoService;
 use cc_protos::guest_services::{
-    ConfigSource, Denial, HubStatus, HubStatusRequest, ProbeKbsRequest, ProbeKbsResponse,
+    BrokerProbe, BrokerState, ConfigSource, Denial, HubStatus, HubStatusRequest, ProbeKbsRequest,
+    ProbeKbsResponse,
 };
 use tonic::{Request, Response, Status};
 
@@ -32,19 +34,20 @@ pub struct HubInfo {
 #[tonic::async_trait]
 impl HubInfoService for HubInfo {
     async fn get_status(&self, _request: Request<HubStatusRequest>) -> Result<Response<HubStatus>, Status> {
-        let session = self.hub.session();
-        let last_denial = session.as_ref().and_then(|s| s.last_denial.clone()).map(|d| Denial {
-            code: d.code.to_string(),
-            message: d.message,
-            unix_seconds: d.at.duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs()),
-        });
+        let sessions = self.hub.sessions();
+        let last_denial =
+            sessions.iter().filter_map(|s| s.last_denial.clone()).max_by_key(|d| d.at).map(|d| Denial {
+                code: d.code.to_string(),
+                message: d.message,
+                unix_seconds: d.at.duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs()),
+            });
         Ok(Response::new(HubStatus {
             version: crate::VERSION.to_owned(),
             kbc: self.kbc.clone(),
-            kbs_url: session.as_ref().map(|s| s.url.clone()).unwrap_or_default(),
-            attested: session.as_ref().is_some_and(|s| s.attested),
-            token_seconds_left: session.as_ref().map_or(0, |s| s.seconds_left),
-            handshakes: session.as_ref().map_or(0, |s| s.handshakes),
+            kbs_url: sessions.first().map(|s| s.url.clone()).unwrap_or_default(),
+            attested: sessions.iter().any(|s| s.attested),
+            token_seconds_left: sessions.iter().map(|s| s.seconds_left).max().unwrap_or(0),
+            handshakes: sessions.iter().map(|s| s.handshakes).sum(),
             last_denial,
             config: Some(ConfigSource {
                 path: self.source.path.clone(),
@@ -52,6 +55,7 @@ impl HubInfoService for HubInfo {
                 unknown_keys: self.source.unknown_keys.clone(),
             }),
             credentials: self.credentials.states(),
+            brokers: sessions.into_iter().map(broker_state).collect(),
         }))
     }
 
@@ -59,25 +63,47 @@ impl HubInfoService for HubInfo {
         &self,
         _request: Request<ProbeKbsRequest>,
     ) -> Result<Response<ProbeKbsResponse>, Status> {
-        let answer = match self.hub.probe(PROBE_TIME_LIMIT).await {
+        let brokers: Vec<_> = self.hub.probe(PROBE_TIME_LIMIT).await.into_iter().map(broker_probe).collect();
+        let reachable = brokers.iter().any(|broker| broker.reachable);
+        let answer = match brokers.first().cloned() {
             None => ProbeKbsResponse {
                 message: "no key broker is configured: resources come from files of the image".to_owned(),
                 code: "KBS_NOT_CONFIGURED".to_owned(),
                 hint: "set kbc.name = \"cc_kbc\" and kbc.url to use one".to_owned(),
                 ..ProbeKbsResponse::default()
             },
-            Some(Ok(())) => ProbeKbsResponse {
-                reachable: true,
+            Some(_) if reachable => ProbeKbsResponse {
+                reachable,
                 protocol_version: cc_kbs::PROTOCOL_VERSION.to_owned(),
+                brokers,
                 ..ProbeKbsResponse::default()
             },
-            Some(Err(e)) => ProbeKbsResponse {
-                code: e.code().to_owned(),
-                message: e.to_string(),
-                hint: e.hint(),
-                ..ProbeKbsResponse::default()
-            },
+            Some(BrokerProbe { code, message, hint, .. }) => {
+                ProbeKbsResponse { code, message, hint, brokers, ..ProbeKbsResponse::default() }
+            }
         };
         Ok(Response::new(answer))
+    }
+}
+
+fn broker_state(session: SessionStatus) -> BrokerState {
+    BrokerState {
+        url: session.url,
+        attested: session.attested,
+        token_seconds_left: session.seconds_left,
+        handshakes: session.handshakes,
+    }
+}
+
+fn broker_probe((url, answer): (String, Result<(), cc_kbs::Error>)) -> BrokerProbe {
+    match answer {
+        Ok(()) => BrokerProbe { url, reachable: true, ..BrokerProbe::default() },
+        Err(e) => BrokerProbe {
+            url,
+            reachable: false,
+            code: e.code().to_owned(),
+            message: e.to_string(),
+            hint: e.hint(),
+        },
     }
 }

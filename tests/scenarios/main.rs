@@ -16,6 +16,7 @@
 mod canary;
 mod credentials;
 mod denial;
+mod failover;
 mod hostile;
 mod independent;
 mod init_data;

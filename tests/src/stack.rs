@@ -20,6 +20,9 @@ const FIRMWARE_LOG: &str = "sys/firmware/acpi/tables/data/CCEL";
 /// Where the agent's own event log lies below it.
 const AGENT_LOG: &str = "run/attestation-agent/eventlog";
 
+/// A key broker that is not there: the discard port, where nobody listens.
+pub const DEAD_KBS: &str = "https://127.0.0.1:9";
+
 /// Which TEE the agent finds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Tee {
@@ -66,6 +69,8 @@ pub struct Options {
     pub hub_config: String,
     /// TOML put into the `[kbc]` table of the hub's configuration.
     pub hub_kbc_config: String,
+    /// The hub's first key broker is one that is not there; the real one stands in for it.
+    pub dead_first_kbs: bool,
     /// Further arguments of the REST server.
     pub rest_arguments: Vec<String>,
     /// REST port; a free one if absent.
@@ -285,12 +290,16 @@ impl Stack {
     /// It cannot be started.
     pub fn spawn_hub(&self) -> anyhow::Result<Process> {
         let config = self.folder.join("cdh.toml");
+        let real = format!("url = {:?}\n{}", self.kbs_url, self.certificate_line("kbs_cert"));
+        let (first, alternate) = if self.options.dead_first_kbs {
+            (format!("url = {DEAD_KBS:?}\n"), format!("[[kbc.alternates]]\n{real}"))
+        } else {
+            (real, String::new())
+        };
         let text = format!(
-            "socket = {socket:?}\n{more}\n[kbc]\nname = \"cc_kbc\"\nurl = {url:?}\n{certificate}{kbc}\n[aa]\naa_socket = {aa:?}\n",
+            "socket = {socket:?}\n{more}\n[kbc]\nname = \"cc_kbc\"\n{first}{kbc}\n{alternate}\n[aa]\naa_socket = {aa:?}\n",
             socket = address(&self.hub_socket()),
             more = self.options.hub_config,
-            url = self.kbs_url,
-            certificate = self.certificate_line("kbs_cert"),
             kbc = self.options.hub_kbc_config,
             aa = address(&self.agent_socket()),
         );

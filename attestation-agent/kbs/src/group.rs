@@ -134,9 +134,15 @@ impl Group {
 
     /// Asks every member whether it is there and speaks our protocol version: its URL and the answer.
     pub async fn probe(&self, deadline: Instant) -> Vec<(String, Result<(), KbsError>)> {
-        let mut answers = Vec::with_capacity(self.members.len());
-        for member in &self.members {
-            answers.push((member.url().to_owned(), member.session.probe(deadline).await));
+        let ask = |member: &Arc<Member>| {
+            let member = Arc::clone(member);
+            tokio::spawn(async move { member.session.probe(deadline).await })
+        };
+        let asked: Vec<_> =
+            self.members.iter().map(|member| (member.url().to_owned(), ask(member))).collect();
+        let mut answers = Vec::with_capacity(asked.len());
+        for (url, answer) in asked {
+            answers.push((url, answer.await.unwrap_or(Err(KbsError::Interrupted))));
         }
         answers
     }

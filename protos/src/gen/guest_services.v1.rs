@@ -87,10 +87,10 @@ pub struct HubStatus {
     /// Name of the configured broker client, for instance `cc_kbc`.
     #[prost(string, tag = "2")]
     pub kbc: ::prost::alloc::string::String,
-    /// URL of the key broker; empty without one.
+    /// URL of the first key broker; empty without one.
     #[prost(string, tag = "3")]
     pub kbs_url: ::prost::alloc::string::String,
-    /// Whether a session with a token that is still valid exists.
+    /// Whether a session with a token that is still valid exists with any of the key brokers.
     #[prost(bool, tag = "4")]
     pub attested: bool,
     /// Seconds until that token ends; 0 without one.
@@ -108,6 +108,25 @@ pub struct HubStatus {
     /// The configured credentials, fetched at start.
     #[prost(message, repeated, tag = "9")]
     pub credentials: ::prost::alloc::vec::Vec<CredentialState>,
+    /// The key brokers, in the order in which they are asked.
+    #[prost(message, repeated, tag = "10")]
+    pub brokers: ::prost::alloc::vec::Vec<BrokerState>,
+}
+/// The session with one key broker.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BrokerState {
+    /// Its URL.
+    #[prost(string, tag = "1")]
+    pub url: ::prost::alloc::string::String,
+    /// Whether there is a token that is still valid.
+    #[prost(bool, tag = "2")]
+    pub attested: bool,
+    /// Seconds until that token ends; 0 without one.
+    #[prost(uint64, tag = "3")]
+    pub token_seconds_left: u64,
+    /// Number of attestation handshakes made since the start.
+    #[prost(uint64, tag = "4")]
+    pub handshakes: u64,
 }
 /// One configured credential.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -126,14 +145,36 @@ pub struct CredentialState {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ProbeKbsRequest {}
 /// Response of `ProbeKbs`.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ProbeKbsResponse {
-    /// Whether the broker answered and accepted our protocol version.
+    /// Whether any broker answered and accepted our protocol version.
     #[prost(bool, tag = "1")]
     pub reachable: bool,
     /// Protocol version that was offered.
     #[prost(string, tag = "2")]
     pub protocol_version: ::prost::alloc::string::String,
+    /// Stable code of the first broker's failure; empty where reachable.
+    #[prost(string, tag = "3")]
+    pub code: ::prost::alloc::string::String,
+    /// The failure in a sentence; empty where reachable.
+    #[prost(string, tag = "4")]
+    pub message: ::prost::alloc::string::String,
+    /// Next step for the operator; empty where reachable.
+    #[prost(string, tag = "5")]
+    pub hint: ::prost::alloc::string::String,
+    /// What each broker answered, in the order in which they are asked.
+    #[prost(message, repeated, tag = "6")]
+    pub brokers: ::prost::alloc::vec::Vec<BrokerProbe>,
+}
+/// What one key broker answered.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BrokerProbe {
+    /// Its URL.
+    #[prost(string, tag = "1")]
+    pub url: ::prost::alloc::string::String,
+    /// Whether it answered and accepted our protocol version.
+    #[prost(bool, tag = "2")]
+    pub reachable: bool,
     /// Stable code of the failure; empty where reachable.
     #[prost(string, tag = "3")]
     pub code: ::prost::alloc::string::String,

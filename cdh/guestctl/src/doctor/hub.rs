@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cc_daemon::address::Address;
 use cc_protos::guest_services::{
-    CredentialState, Denial, HubStatus, HubStatusRequest, ProbeKbsRequest, ProbeKbsResponse,
+    BrokerProbe, CredentialState, Denial, HubStatus, HubStatusRequest, ProbeKbsRequest, ProbeKbsResponse,
 };
 use tonic::Code;
 
@@ -39,10 +39,11 @@ pub(super) async fn check(address: &Address) -> Vec<Finding> {
     if status.kbs_url.is_empty() {
         findings.push(Finding::ok("key broker", "none configured"));
     } else {
-        findings.push(match hub.info(BROKER_PATIENCE).probe_kbs(ProbeKbsRequest {}).await {
-            Ok(answer) => broker(&status.kbs_url, &answer.into_inner()),
-            Err(status) => Finding::from_failure("key broker", &hub.failed("asking the key broker", &status)),
-        });
+        match hub.info(BROKER_PATIENCE).probe_kbs(ProbeKbsRequest {}).await {
+            Ok(answer) => findings.extend(brokers(&status.kbs_url, &answer.into_inner())),
+            Err(status) => findings
+                .push(Finding::from_failure("key broker", &hub.failed("asking the key broker", &status))),
+        }
         findings.push(session(&status));
     }
     findings
@@ -61,6 +62,28 @@ fn credential(credential: &CredentialState) -> Finding {
         }
         _ => Finding::fail(what, detail, format!("guestctl get {resource_uri} says why")),
     }
+}
+
+/// The broker at `url`, or all of them where several stand in for each other. One that is missing among several is no
+/// failure yet.
+fn brokers(url: &str, probe: &ProbeKbsResponse) -> Vec<Finding> {
+    if probe.brokers.len() < 2 {
+        return vec![broker(url, probe)];
+    }
+    let finding = |broker: &BrokerProbe| {
+        let BrokerProbe { url, reachable, code, message, hint } = broker;
+        match (reachable, probe.reachable) {
+            (true, _) => Finding::ok(
+                "key broker",
+                format!("{url} answers, protocol version {}", probe.protocol_version),
+            ),
+            (false, true) => {
+                Finding::warn("key broker", format!("{url}: {message} [{code}]; another one stands in"), hint)
+            }
+            (false, false) => Finding::fail("key broker", format!("{url}: {message} [{code}]"), hint),
+        }
+    };
+    probe.brokers.iter().map(finding).collect()
 }
 
 fn broker(url: &str, probe: &ProbeKbsResponse) -> Finding {
