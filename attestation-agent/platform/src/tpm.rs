@@ -20,6 +20,7 @@ pub use cc_evidence::tpm::Public;
 use crate::Error;
 
 mod attester;
+mod bank;
 mod command;
 mod error;
 mod find;
@@ -30,6 +31,7 @@ mod pcr;
 mod response_code;
 
 pub(crate) use attester::Tpm;
+pub(crate) use bank::{BANK, Bank};
 pub use error::TpmError;
 pub(crate) use find::{candidates, search};
 pub use key::Quote;

@@ -7,19 +7,14 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use cc_evidence::tpm::{ALG_RSASSA, KeyKind, PCRS, Public, TpmEvidence};
-use cc_evidence::{HashAlgorithm, ReportData, Tee};
+use cc_evidence::{ReportData, Tee};
 
-use super::{Device, TpmError, key, pcr};
+use super::bank::{BANK, Bank};
+use super::{Device, TpmError, key};
 use crate::{Error, InitDataBinding, Platform, Registers};
-
-/// The bank that is quoted.
-const BANK: HashAlgorithm = HashAlgorithm::Sha256;
 
 /// Bytes of report data in a quote.
 const NONCE_LEN: usize = 32;
-
-/// The PCR that stands for the init-data.
-const INIT_DATA_PCR: u32 = 8;
 
 /// Persistent handles (TPM_HT_PERSISTENT): a key elsewhere does not outlive the program that loaded it.
 const PERSISTENT: std::ops::RangeInclusive<u32> = 0x8100_0000..=0x81FF_FFFF;
@@ -30,7 +25,7 @@ const MIN_BITS: u16 = 2048;
 /// A TPM with an attestation key.
 #[derive(Debug)]
 pub(crate) struct Tpm {
-    device: Device,
+    bank: Bank,
     ak: u32,
     /// The key's password is not the empty one: each further attempt would count towards a lockout of the TPM.
     locked: AtomicBool,
@@ -44,7 +39,7 @@ impl Tpm {
             return Err(TpmError::KeyUnfit { handle: ak, why }.into());
         }
         device.run(|link| check_key(ak, &key::public(link, ak)?.public))?;
-        Ok(Self { device, ak, locked: AtomicBool::new(false) })
+        Ok(Self { bank: Bank(device), ak, locked: AtomicBool::new(false) })
     }
 }
 
@@ -58,7 +53,7 @@ impl Platform for Tpm {
             return Err(TpmError::NotAgain { handle: self.ak }.into());
         }
         let nonce = *data.padded().first_chunk::<NONCE_LEN>().unwrap_or(&[0; NONCE_LEN]);
-        let evidence = self.device.run(|link| {
+        let evidence = self.bank.0.run(|link| {
             let named = key::public(link, self.ak)?;
             check_key(self.ak, &named.public)?;
             let all: Vec<u32> = (0..PCRS).collect();
@@ -80,65 +75,12 @@ impl Platform for Tpm {
         evidence.to_json().map_err(|source| Error::BadEvidence { what: "TPM evidence", source })
     }
 
-    /// PCR 8 is the one place for it: zero is extended, the value that gives is accepted, anything else was put there by
-    /// somebody else.
     fn bind_init_data(&self, digest: &[u8]) -> Result<InitDataBinding, Error> {
-        if digest.is_empty() {
-            return Err(Error::EmptyDigest);
-        }
-        if digest.len() != BANK.digest_len() {
-            return Err(TpmError::InitDataDigest { len: digest.len() }.into());
-        }
-        let zero = vec![0; BANK.digest_len()];
-        let expected = BANK.digest(&[zero.as_slice(), digest].concat());
-        self.device.run(|link| {
-            let mut held = pcr::values(link, BANK, &[INIT_DATA_PCR])?.concat();
-            if held == zero {
-                pcr::extend(link, INIT_DATA_PCR, BANK, digest)?;
-                tracing::info!("extended PCR 8 with the digest of the init-data");
-                held = pcr::values(link, BANK, &[INIT_DATA_PCR])?.concat();
-            }
-            if held == expected {
-                return Ok(InitDataBinding::Bound);
-            }
-            Err(TpmError::InitDataPcr { expected: hex::encode(&expected), found: hex::encode(held) })
-        })
+        self.bank.bind_init_data(digest)
     }
 
     fn registers(&self) -> Option<&dyn Registers> {
-        Some(self)
-    }
-}
-
-impl Registers for Tpm {
-    fn hash(&self) -> HashAlgorithm {
-        BANK
-    }
-
-    /// Software may extend any PCR of a TPM that it may talk to, if the bank is there.
-    fn enabled(&self) -> Result<(), Error> {
-        match self.device.pcr_values(BANK, &[0]) {
-            Err(Error::Tpm(error @ TpmError::NoBank { .. })) => {
-                Err(Error::RegistersUnsupported { why: error.to_string() })
-            }
-            other => other.map(drop),
-        }
-    }
-
-    fn register_of(&self, pcr: u32) -> Result<u32, Error> {
-        if pcr < PCRS { Ok(pcr) } else { Err(Error::NoSuchRegister { pcr }) }
-    }
-
-    fn read(&self, pcr: u32) -> Result<Vec<u8>, Error> {
-        self.device.pcr_values(BANK, &[self.register_of(pcr)?]).map(|values| values.concat())
-    }
-
-    fn extend(&self, pcr: u32, digest: &[u8]) -> Result<(), Error> {
-        let pcr = self.register_of(pcr)?;
-        if digest.len() != BANK.digest_len() {
-            return Err(Error::DigestLength { expected: BANK.digest_len(), found: digest.len() });
-        }
-        self.device.pcr_extend(pcr, BANK, digest)
+        Some(&self.bank)
     }
 }
 

@@ -1,0 +1,79 @@
+//! The SHA-256 bank of a TPM as measurement registers, and init-data in one of them.
+
+use cc_evidence::HashAlgorithm;
+use cc_evidence::tpm::PCRS;
+
+use super::{Device, TpmError, pcr};
+use crate::{Error, InitDataBinding, Registers};
+
+/// The bank that is quoted.
+pub(crate) const BANK: HashAlgorithm = HashAlgorithm::Sha256;
+
+/// The PCR that stands for the init-data.
+const INIT_DATA_PCR: u32 = 8;
+
+/// A TPM whose SHA-256 bank is measured into.
+#[derive(Debug)]
+pub(crate) struct Bank(pub(crate) Device);
+
+impl Bank {
+    /// Ties the init-data's `digest` to PCR 8, the one place for it: zero is extended, the value that gives is accepted,
+    /// anything else was put there by somebody else.
+    ///
+    /// # Errors
+    /// [`Error::EmptyDigest`], [`TpmError::InitDataDigest`], [`TpmError::InitDataPcr`], and those of the device.
+    pub(crate) fn bind_init_data(&self, digest: &[u8]) -> Result<InitDataBinding, Error> {
+        if digest.is_empty() {
+            return Err(Error::EmptyDigest);
+        }
+        if digest.len() != BANK.digest_len() {
+            return Err(TpmError::InitDataDigest { len: digest.len() }.into());
+        }
+        let zero = vec![0; BANK.digest_len()];
+        let expected = BANK.digest(&[zero.as_slice(), digest].concat());
+        self.0.run(|link| {
+            let mut held = pcr::values(link, BANK, &[INIT_DATA_PCR])?.concat();
+            if held == zero {
+                pcr::extend(link, INIT_DATA_PCR, BANK, digest)?;
+                tracing::info!("extended PCR 8 with the digest of the init-data");
+                held = pcr::values(link, BANK, &[INIT_DATA_PCR])?.concat();
+            }
+            if held == expected {
+                return Ok(InitDataBinding::Bound);
+            }
+            Err(TpmError::InitDataPcr { expected: hex::encode(&expected), found: hex::encode(held) })
+        })
+    }
+}
+
+impl Registers for Bank {
+    fn hash(&self) -> HashAlgorithm {
+        BANK
+    }
+
+    /// Software may extend any PCR of a TPM that it may talk to, if the bank is there.
+    fn enabled(&self) -> Result<(), Error> {
+        match self.0.pcr_values(BANK, &[0]) {
+            Err(Error::Tpm(error @ TpmError::NoBank { .. })) => {
+                Err(Error::RegistersUnsupported { why: error.to_string() })
+            }
+            other => other.map(drop),
+        }
+    }
+
+    fn register_of(&self, pcr: u32) -> Result<u32, Error> {
+        if pcr < PCRS { Ok(pcr) } else { Err(Error::NoSuchRegister { pcr }) }
+    }
+
+    fn read(&self, pcr: u32) -> Result<Vec<u8>, Error> {
+        self.0.pcr_values(BANK, &[self.register_of(pcr)?]).map(|values| values.concat())
+    }
+
+    fn extend(&self, pcr: u32, digest: &[u8]) -> Result<(), Error> {
+        let pcr = self.register_of(pcr)?;
+        if digest.len() != BANK.digest_len() {
+            return Err(Error::DigestLength { expected: BANK.digest_len(), found: digest.len() });
+        }
+        self.0.pcr_extend(pcr, BANK, digest)
+    }
+}
