@@ -22,6 +22,7 @@ use serde::Deserialize;
 use crate::access::Access;
 use crate::measurement;
 
+mod azure;
 mod tpm;
 
 pub use tpm::TpmEnvironment;
@@ -121,6 +122,8 @@ pub struct Config {
     pub quote_time_limit: Duration,
     /// Which TPM to use where there is no TEE.
     pub tpm: cc_platform::tpm::TpmOptions,
+    /// Surroundings of an Azure machine.
+    pub azure: cc_platform::azure::AzureOptions,
     /// Log, threads, and where all this came from.
     pub settings: Settings,
     /// Only check the configuration.
@@ -136,6 +139,7 @@ struct FileConfig {
     access: AccessConfig,
     platform: PlatformConfig,
     tpm: tpm::TpmConfig,
+    azure: azure::AzureConfig,
     socket: SocketSection,
 }
 
@@ -271,6 +275,7 @@ impl Config {
             sys_root: file.platform.sys_root,
             quote_time_limit: Duration::from_secs(limit),
             tpm: file.tpm.options(&surroundings.tpm)?,
+            azure: file.azure.options()?,
             settings: Settings { log_level: file.log.level, source, unused: Vec::new(), threads: 1 },
             check_only: cli.check_config,
         })

@@ -100,6 +100,7 @@ async fn detect(config: &Config) -> Result<cc_platform::Detected, StartFault> {
         quote_time_limit: config.quote_time_limit,
         event_log: Some(config.event_log.log.clone()),
         tpm: config.tpm.clone(),
+        azure: config.azure.clone(),
     };
     tokio::task::spawn_blocking(move || cc_platform::detect(&options))
         .await

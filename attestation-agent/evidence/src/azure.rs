@@ -10,5 +10,5 @@ mod json;
 mod runtime;
 
 pub use hcl::{Hardware, HclReport, MAX_HCL_LEN};
-pub use json::{AzureEvidence, EvidenceVersion, MAX_ENDORSEMENT_LEN, MAX_JSON_LEN, PCR_COUNT, TpmQuote};
+pub use json::{AzureEvidence, EvidenceVersion, MAX_ENDORSEMENT_LEN, MAX_JSON_LEN, TpmQuote};
 pub use runtime::{AkPublic, RuntimeData};

@@ -15,7 +15,7 @@ use crate::cca::{self, Cca};
 use crate::sample::Sample;
 use crate::snp::{self, Snp};
 use crate::tdx::{self, Tdx};
-use crate::{Error, Options, Platform, tpm, tsm};
+use crate::{Error, Options, Platform, azure, tpm, tsm};
 
 /// What the driver behind a device gives: the platform, or why there is none.
 type Found = Result<Arc<dyn Platform>, Error>;
@@ -100,7 +100,11 @@ impl Answer {
 pub fn detect(options: &Options) -> Result<Detected, Error> {
     let mut tried = Vec::new();
     let mut answer = ask_tsm(options, &mut tried);
-    for candidate in &CANDIDATES {
+    // A trust domain's own device comes before the TPM of a paravisor, all others after it.
+    let [td, others @ ..] = &CANDIDATES;
+    answer = ask_device(td, options, answer, &mut tried);
+    answer = ask_azure(options, answer, &mut tried);
+    for candidate in others {
         answer = ask_device(candidate, options, answer, &mut tried);
     }
     let answer = ask_tpm(options, answer, &mut tried);
@@ -189,6 +193,27 @@ fn ask_snp(options: &Options) -> Found {
     let device = snp::device::Device::new(&options.sys_root, options.quote_time_limit);
     device.probe()?;
     Ok(Arc::new(Snp::with_device(device)))
+}
+
+/// Looks for the HCL report of an Azure machine in the TPMs after `before` was found. A TPM that cannot be asked at all is
+/// none of such a machine's; what it says is told where TPMs are looked for.
+fn ask_azure(options: &Options, before: Answer, tried: &mut Vec<Probe>) -> Answer {
+    if !matches!(before, Answer::Nothing) {
+        return before;
+    }
+    for path in tpm::candidates(&options.tpm, &options.sys_root) {
+        let Ok(device) = tpm::Device::open(&path, options.quote_time_limit) else { continue };
+        let (tee, outcome, answer) = match azure::find(device, &options.azure, options.quote_time_limit) {
+            Ok(None) => (None, "absent".to_owned(), Answer::Nothing),
+            Ok(Some(found)) => (Some(found.tee()), "read, used".to_owned(), Answer::Served(Arc::new(found))),
+            Err(error) => (None, format!("not used: {error} [{}]", error.code()), Answer::Unusable),
+        };
+        tried.push(Probe { tee, what: format!("HCL report in {}", path.display()), outcome });
+        if !matches!(answer, Answer::Nothing) {
+            return answer;
+        }
+    }
+    before
 }
 
 /// Looks for a TPM with an attestation key after `before` was found: what a machine without any TEE has at best. A TPM

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cc_evidence::blame::Blame;
 
+use crate::azure::AzureError;
 use crate::detect::Probe;
 use crate::tpm::TpmError;
 
@@ -212,6 +213,9 @@ pub enum PlatformError {
     /// A TPM.
     #[error(transparent)]
     Tpm(#[from] TpmError),
+    /// An Azure machine: its paravisor or its metadata service.
+    #[error(transparent)]
+    Azure(#[from] AzureError),
     /// The operating system refused a thread or random bytes.
     #[error("{step} failed: {source}")]
     System {
@@ -262,6 +266,7 @@ impl PlatformError {
             Self::NoSuchRegister { .. } => "REGISTER_UNKNOWN",
             Self::DigestLength { .. } => "REGISTER_DIGEST_LENGTH",
             Self::Tpm(error) => error.code(),
+            Self::Azure(error) => error.code(),
             Self::System { .. } => "SYSTEM_RESOURCE",
         }
     }
@@ -360,6 +365,7 @@ impl PlatformError {
             Self::NoSuchRegister { .. } => "name a PCR number from 0 to 23, or none for the configured one",
             Self::DigestLength { .. } => "give a digest of the algorithm that the platform's registers have",
             Self::Tpm(error) => error.hint(),
+            Self::Azure(error) => error.hint(),
             Self::System { .. } => "check the limits on processes and memory of the agent's unit",
         }
         .to_owned()

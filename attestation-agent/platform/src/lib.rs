@@ -16,6 +16,7 @@ use std::time::Duration;
 pub use cc_evidence::blame::Blame;
 pub use cc_evidence::{HashAlgorithm, ReportData, Tee};
 
+pub mod azure;
 mod cca;
 mod detect;
 mod error;
@@ -82,6 +83,8 @@ pub struct Options {
     pub event_log: Option<PathBuf>,
     /// Which TPM to use where no TEE was found.
     pub tpm: tpm::TpmOptions,
+    /// Surroundings of an Azure machine.
+    pub azure: azure::AzureOptions,
 }
 
 impl Default for Options {
@@ -92,6 +95,7 @@ impl Default for Options {
             quote_time_limit: DEFAULT_QUOTE_TIME_LIMIT,
             event_log: None,
             tpm: tpm::TpmOptions::default(),
+            azure: azure::AzureOptions::default(),
         }
     }
 }

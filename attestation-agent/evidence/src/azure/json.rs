@@ -11,13 +11,11 @@ use serde::{Deserialize, Serialize};
 
 use super::MAX_HCL_LEN;
 use crate::dcap::MAX_QUOTE_LEN;
+use crate::tpm::PCR_COUNT;
 use crate::{Error, Tee};
 
 /// Longest text that [`AzureEvidence::from_json`] reads, in bytes: the largest quote as numbers.
 pub const MAX_JSON_LEN: usize = 1024 * 1024;
-
-/// Number of registers in evidence: PCR 0 to 23 of the SHA-256 bank.
-pub const PCR_COUNT: usize = 24;
 
 /// Longest certificate or quote that vouches for the hardware's report, in bytes.
 pub const MAX_ENDORSEMENT_LEN: usize = MAX_QUOTE_LEN;
