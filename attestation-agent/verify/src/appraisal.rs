@@ -1,7 +1,7 @@
 //! Appraisal: verified claims against reference values, as a trust vector.
 //!
 //! The rules, the names of reference values and the numbers are those of Trustee's built-in CPU policy
-//! for `snp`, `tdx`, `tpm` and `sample`, and of its GPU policy the names of the reference values for `nvidia`; those
+//! for `snp`, `tdx`, `az-snp-vtpm`, `az-tdx-vtpm`, `tpm` and `sample`, and of its GPU policy the names of the reference values for `nvidia`; those
 //! for `cca`, which Trustee leaves to the operator, are our own. The vector and its tiers are those of AR4SI (draft-ietf-rats-ar4si) and EAR. A
 //! fixed table in code, NOT a policy engine. Every shortfall comes with a sentence, so that a security
 //! officer sees which reference value failed and what was found instead.
@@ -148,6 +148,8 @@ pub fn appraise(tee: Tee, claims: &Value, references: &ReferenceValues) -> Appra
         Tee::Tdx => rules.tdx(),
         Tee::Nvidia => rules.nvidia(),
         Tee::Cca => rules.cca(),
+        Tee::AzSnpVtpm => rules.az_snp(),
+        Tee::AzTdxVtpm => rules.az_tdx(),
         Tee::Tpm => rules.tpm(),
         Tee::Sample => rules.sample(),
         other => rules.unknown(other),

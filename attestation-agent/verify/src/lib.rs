@@ -3,7 +3,7 @@
 //! Pure: no files, no network, no clock. Certificates, roots and the time of verification are passed
 //! in, so a verdict can be repeated. [`snp::verify`] turns AMD SEV-SNP evidence into claims,
 //! [`tdx::verify`] Intel TDX evidence, [`nvidia::verify`] that of NVIDIA GPUs, [`cca::verify`] Arm CCA evidence,
-//! [`tpm::verify`] that of a TPM,
+//! [`azure::verify`] that of Azure's machines, [`tpm::verify`] that of a TPM,
 //! [`sample::verify`] does so for evidence without hardware, [`appraisal`] compares claims with
 //! reference values.
 //!
@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod appraisal;
+pub mod azure;
 pub mod cca;
 pub mod nvidia;
 pub mod sample;

@@ -211,6 +211,40 @@ pub enum Rejection {
         /// What is wrong.
         why: String,
     },
+    /// The HCL report of an Azure machine cannot be read.
+    #[error("the HCL report cannot be read: {why}")]
+    HclReport {
+        /// The parser's message.
+        why: String,
+    },
+    /// Evidence of a version that lets the hardware's report be used again.
+    #[error(
+        "the evidence has version {found}: from version {oldest} on the hardware's report is of this session"
+    )]
+    EvidenceVersion {
+        /// Version of the evidence.
+        found: u8,
+        /// The oldest one that is accepted.
+        oldest: u8,
+    },
+    /// The hardware does not vouch for the runtime data.
+    #[error("the hardware's report data is {found}: the runtime data beside it has the hash {expected}")]
+    RuntimeData {
+        /// Expected field, hex.
+        expected: String,
+        /// Field in the report, hex.
+        found: String,
+    },
+    /// The hardware's report is of another session.
+    #[error(
+        "the user data in the HCL report is {found}: expected {expected} (a report of an earlier session)"
+    )]
+    UserData {
+        /// Expected bytes, hex.
+        expected: String,
+        /// Bytes in the runtime data, hex.
+        found: String,
+    },
     /// Collateral that cannot be relied on, or that is for other platforms.
     #[error("the {what} is unusable: {why}")]
     Collateral {
@@ -324,6 +358,10 @@ impl Rejection {
             Rejection::QuoteSignature => "tdx.signature",
             Rejection::MrConfigId { .. } => "tdx.init_data",
             Rejection::EventLog { .. } => "tdx.eventlog",
+            Rejection::HclReport { .. } => "azure.hcl_report",
+            Rejection::EvidenceVersion { .. } => "azure.evidence_version",
+            Rejection::RuntimeData { .. } => "azure.runtime_data",
+            Rejection::UserData { .. } => "azure.user_data",
             Rejection::Collateral { .. } => "tdx.collateral",
             Rejection::QeIdentity { .. } => "tdx.qe_identity",
             Rejection::TdxModule { .. } => "tdx.module",
@@ -359,7 +397,9 @@ impl Rejection {
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
-            Rejection::Format { .. } | Rejection::Quote { .. } => {
+            Rejection::Format { .. }
+            | Rejection::Quote { .. }
+            | Rejection::HclReport { .. } => {
                 "check that the guest's agent sends evidence of the TEE that it names"
             }
             Rejection::Version { .. } => {
@@ -409,6 +449,13 @@ impl Rejection {
             Rejection::ReportData { .. } => {
                 "the evidence belongs to another session (replayed or mixed up), or guest and server hash \
                  different data"
+            }
+            Rejection::EvidenceVersion { .. } => {
+                "update the guest's agent so that it sends version 2; on older machines create the machine anew"
+            }
+            Rejection::UserData { .. } | Rejection::RuntimeData { .. } => {
+                "the evidence was put together from several pieces: collect new evidence, and do not trust the host if it \
+                 happens again"
             }
             Rejection::EventLog { .. } => {
                 "collect new evidence; if it happens again, something measures into the registers without \

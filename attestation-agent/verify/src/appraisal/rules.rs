@@ -129,6 +129,33 @@ const CCA_SECURED: [Rule; 1] =
 const CCA_CONFIGURATION: [Rule; 1] =
     [Rule::Listed { claim: "platform.cca-platform-config", reference: "cca_platform_config" }];
 
+/// The names of the existing policy have no prefix on this platform, and all values are texts.
+const AZ_SNP_EXECUTABLES: [Rule; 2] = [
+    Rule::Listed { claim: "measurement", reference: "measurement" },
+    Rule::Listed { claim: "tpm.pcr11", reference: "snp_pcr11" },
+];
+
+const AZ_SNP_HARDWARE: [Rule; 4] = [
+    Rule::Listed { claim: "reported_tcb_bootloader", reference: "tcb_bootloader" },
+    Rule::Listed { claim: "reported_tcb_microcode", reference: "tcb_microcode" },
+    Rule::Listed { claim: "reported_tcb_snp", reference: "tcb_snp" },
+    Rule::Listed { claim: "reported_tcb_tee", reference: "tcb_tee" },
+];
+
+/// The existing policy does not ask for the first two; what the host may read is no approved configuration.
+const AZ_SNP_CONFIGURATION: [Rule; 8] = [
+    Rule::Is { claim: "policy_debug_allowed", text: "false" },
+    Rule::Is { claim: "policy_migrate_ma", text: "false" },
+    Rule::Listed { claim: "platform_smt_enabled", reference: "smt_enabled" },
+    Rule::Listed { claim: "platform_tsme_enabled", reference: "tsme_enabled" },
+    Rule::Listed { claim: "policy_abi_major", reference: "abi_major" },
+    Rule::Listed { claim: "policy_abi_minor", reference: "abi_minor" },
+    Rule::Listed { claim: "policy_single_socket", reference: "single_socket" },
+    Rule::Listed { claim: "policy_smt_allowed", reference: "smt_allowed" },
+];
+
+const AZ_TDX_EXECUTABLES: [Rule; 1] = [Rule::Listed { claim: "tpm.pcr11", reference: "tdx_pcr11" }];
+
 const SAMPLE_EXECUTABLES: [Rule; 1] = [Rule::Listed { claim: "launch_digest", reference: "launch_digest" }];
 
 const SAMPLE_HARDWARE: [Rule; 3] = [
@@ -208,10 +235,24 @@ impl<'a> Rules<'a> {
         }
     }
 
+    pub(super) fn az_snp(&mut self) -> TrustVector {
+        self.vector(&AZ_SNP_EXECUTABLES, &AZ_SNP_HARDWARE, &AZ_SNP_CONFIGURATION)
+    }
+
+    /// Hardware and configuration are those of a trust domain; what booted in it is in the TPM alone.
+    pub(super) fn az_tdx(&mut self) -> TrustVector {
+        self.vector(&AZ_TDX_EXECUTABLES, &TDX_HARDWARE, &TDX_CONFIGURATION)
+    }
+
     pub(super) fn sample(&mut self) -> TrustVector {
-        let executables = self.all("executables", &SAMPLE_EXECUTABLES);
-        let hardware = self.all("hardware", &SAMPLE_HARDWARE);
-        let configuration = self.all("configuration", &SAMPLE_CONFIGURATION);
+        self.vector(&SAMPLE_EXECUTABLES, &SAMPLE_HARDWARE, &SAMPLE_CONFIGURATION)
+    }
+
+    /// All that holds is approved, all that does not is unknown.
+    fn vector(&mut self, executables: &[Rule], hardware: &[Rule], configuration: &[Rule]) -> TrustVector {
+        let executables = self.all("executables", executables);
+        let hardware = self.all("hardware", hardware);
+        let configuration = self.all("configuration", configuration);
         TrustVector {
             executables: if executables { APPROVED_BOOT } else { UNRECOGNIZED_CODE },
             hardware: if hardware { GENUINE } else { UNRECOGNIZED_HARDWARE },

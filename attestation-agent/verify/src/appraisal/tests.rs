@@ -202,7 +202,8 @@ fn each_tdx_claim_matters() {
 
 #[test]
 fn other_tees_have_no_rules() {
-    let with_rules = [Tee::Snp, Tee::Tdx, Tee::Cca, Tee::Tpm, Tee::Nvidia, Tee::Sample];
+    let with_rules =
+        [Tee::Snp, Tee::Tdx, Tee::AzSnpVtpm, Tee::AzTdxVtpm, Tee::Cca, Tee::Tpm, Tee::Nvidia, Tee::Sample];
     for tee in Tee::ALL.into_iter().filter(|tee| !with_rules.contains(tee)) {
         let appraisal = appraise(tee, &json!({}), &ReferenceValues::default());
         assert_eq!((numbers(&appraisal), appraisal.status()), ((33, 97, 36), Status::Contraindicated));
