@@ -68,6 +68,14 @@ pub enum EmulatorError {
         /// The smallest level.
         floor: u32,
     },
+    /// The virtual TPM cannot be started or asked.
+    #[error("{step} failed: {why}")]
+    Tpm {
+        /// What was being done.
+        step: &'static str,
+        /// How it failed.
+        why: String,
+    },
     /// The emulator stops while a request hangs.
     #[error("stopped")]
     Stopped,

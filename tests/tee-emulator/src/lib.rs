@@ -6,6 +6,7 @@
 //! accepts its reports. It is not a model of the hardware beyond what the interface shows.
 //!
 //! A TDX machine also has its registers in the form of the driver's sysfs attributes, where software extends them.
+//! A machine of Azure is emulated too: the same hardware below a paravisor that gives the guest a TPM (swtpm).
 //!
 //! Implements the Linux ABI documents `configfs-tsm-report` and `sysfs-devices-virtual-misc-tdx_guest`, AMD publication 56860 (report) and 57230 (certificates),
 //! and of Intel's the TDX DCAP quoting library API (quote), the SGX PCK certificate profile and the answers of the
@@ -13,6 +14,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod azure;
 mod certificate;
 pub mod chain;
 mod clock;

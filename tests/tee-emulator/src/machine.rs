@@ -13,8 +13,10 @@ use serde::{Deserialize, Deserializer};
 
 use crate::Error;
 
+mod azure;
 mod td;
 
+pub use azure::{Azure, AzureFault};
 pub use td::Td;
 pub(crate) use td::UP_TO_DATE_SVN;
 
@@ -59,6 +61,12 @@ attributes = "0000001000000000" # bit 0 debug, bit 28 SEPT_VE_DISABLE
 xfam = "e702060000000000"
 tee_tcb_svn = "05010200000000000000000000000000" # what the collateral calls up to date
 padding = 0                # zero bytes after the quote
+
+[azure]                    # azure-emulator alone: the paravisor around the same hardware
+fault = "none"             # alter-runtime-data, other-ak, no-ak, no-user-data, index-missing, index-short, index-huge,
+                           # answer-huge, unknown-type, metadata-hang, metadata-not-found, metadata-error,
+                           # metadata-garbage, metadata-huge, metadata-redirect, metadata-other
+user_data_delay_ms = 200   # until written report data shows in the HCL report
 "#;
 
 /// The emulated machine.
@@ -97,6 +105,8 @@ pub struct Machine {
     pub delay_ms: u64,
     /// The trust domain of a machine with TDX.
     pub td: Td,
+    /// The paravisor of a machine of Azure.
+    pub azure: Azure,
 }
 
 impl Default for Machine {
@@ -126,6 +136,7 @@ impl Default for Machine {
             fault: Fault::None,
             delay_ms: 0,
             td: Td::default(),
+            azure: Azure::default(),
         }
     }
 }
