@@ -13,7 +13,7 @@ use crate::entry::{Blobs, Request};
 use crate::machine::{Certificates, Fault, Machine, MachineSource, Tee};
 use crate::stats::Stats;
 use crate::tdx::quote;
-use crate::{Error, Manufacturer, TestChain, report};
+use crate::{Error, Manufacturer, TestChain, cca, report};
 
 /// How often a hanging request looks whether it may go on.
 const HANG_STEP: Duration = Duration::from_millis(20);
@@ -145,7 +145,7 @@ impl Device {
         last.report = Some(fresh);
         let table = match &*self.maker {
             Manufacturer::Amd(chain) => table(chain, last, machine)?,
-            Manufacturer::Intel(_) => Vec::new(),
+            Manufacturer::Intel(_) | Manufacturer::Arm(_) => Vec::new(),
         };
         Ok(Blobs { outblob: in_length(given, machine.fault).into(), auxblob: table.into() })
     }
@@ -160,6 +160,7 @@ impl Device {
                 report::build(chain, machine, data, request.privlevel, &self.report_id).map(Into::into)
             }
             Manufacturer::Intel(chain) => quote::build(chain, machine, data),
+            Manufacturer::Arm(platform) => cca::token(platform, machine, data),
         }
     }
 }

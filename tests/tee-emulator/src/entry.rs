@@ -38,7 +38,7 @@ impl Attribute {
         Self::PrivlevelFloor,
     ];
 
-    /// What an entry shows with `tee`: the driver for TDX has neither privilege levels nor a second blob.
+    /// What an entry shows with `tee`: only the driver for SNP has privilege levels and a second blob.
     pub(crate) fn of(tee: Tee) -> impl Iterator<Item = Self> {
         let hidden = [Self::Auxblob, Self::Privlevel, Self::PrivlevelFloor];
         Self::ALL.into_iter().filter(move |attribute| tee == Tee::Snp || !hidden.contains(attribute))
@@ -102,6 +102,13 @@ pub(crate) struct Entry {
     blobs: Option<Blobs>,
 }
 
+impl Request {
+    /// A request that comes by another way than an entry.
+    pub(crate) fn direct(report_data: [u8; 64], privlevel: u32) -> Self {
+        Self { report_data, privlevel, generation: 0 }
+    }
+}
+
 impl Entry {
     /// Takes what was written to `inblob` between its opening and closing.
     pub(crate) fn write_inblob(&mut self, data: &[u8]) -> Result<(), Errno> {
@@ -136,7 +143,7 @@ impl Entry {
 
     /// What a new report is to be made from.
     pub(crate) fn request(&self) -> Result<Request, Errno> {
-        // The drivers take nothing but a full field.
+        // The drivers take nothing but a full field; that of CCA would take less, which no client of ours gives.
         let report_data = self.inblob.as_slice().try_into().map_err(|_| Errno::EINVAL)?;
         Ok(Request { report_data, privlevel: self.privlevel, generation: self.written })
     }

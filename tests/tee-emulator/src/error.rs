@@ -79,6 +79,14 @@ pub enum EmulatorError {
     /// The emulator stops while a request hangs.
     #[error("stopped")]
     Stopped,
+    /// The driver's device cannot be made or served.
+    #[error("making devices below {} failed: {source}; it needs root", .root.display())]
+    Devices {
+        /// The root.
+        root: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
     /// The file system cannot be mounted.
     #[error("mounting on {} failed: {source}; it needs root and /dev/fuse", .path.display())]
     Mount {

@@ -14,21 +14,24 @@ use serde::{Deserialize, Deserializer};
 use crate::Error;
 
 mod azure;
+mod realm;
 mod td;
 
 pub use azure::{Azure, AzureFault};
+pub use realm::Realm;
 pub use td::Td;
 pub(crate) use td::UP_TO_DATE_SVN;
 
 /// A machine file with every field and its default.
 pub const EXAMPLE: &str = r#"# The machine that tee-emulator shows. Every field may be left out; these are the defaults.
 # The file is read anew for every report. Replace it by renaming another file over it.
-tee = "snp"                # snp: AMD SEV-SNP, tdx: Intel TDX; fixed while the emulator runs
-provider = "auto"          # the driver's name: sev_guest or tdx_guest; "none": no TEE driver, mkdir answers ENXIO;
-                           # other names are passed on
+tee = "snp"                # snp: AMD SEV-SNP, tdx: Intel TDX, cca: Arm CCA; fixed while the emulator runs
+provider = "auto"          # the driver's name: sev_guest, tdx_guest or arm_cca_guest; "none": no TEE driver, mkdir
+                           # answers ENXIO; other names are passed on
 fault = "none"             # flip-bit, wrong-report-data, stale, short, empty, huge, hang, busy,
-                           # snp: expired-vcek, wrong-tcb-extension, wrong-chip-id,
-                           # tdx: host-timeout, expired-pck, revoked-pck, out-of-date-tcb, revoked-tcb
+                           # snp: expired-vcek, wrong-tcb-extension, wrong-chip-id, large-table, firmware-error, key-lost,
+                           # tdx: host-timeout, expired-pck, revoked-pck, out-of-date-tcb, revoked-tcb, other-domain,
+                           # cca: unknown-platform, foreign-realm
 delay_ms = 0               # added to every report
 
 # With tee = "snp":
@@ -67,6 +70,14 @@ fault = "none"             # alter-runtime-data, other-ak, no-ak, no-user-data, 
                            # answer-huge, unknown-type, metadata-hang, metadata-not-found, metadata-error,
                            # metadata-garbage, metadata-huge, metadata-redirect, metadata-other
 user_data_delay_ms = 200   # until written report data shows in the HCL report
+
+[realm]                    # with tee = "cca"; hex of the bytes as they stand in the token
+initial_measurement = "a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1"
+rem0 = "00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000"
+personalization = "00000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000"
+implementation_id = "cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc"
+lifecycle = 0x3003         # 0x3000 to 0x30FF: secured
+rmm = "b3b3b3b3b3b3b3b3b3b3b3b3b3b3b3b3b3b3b3b3b3b3b3b3b3b3b3b3b3b3b3b3" # the realm management monitor
 "#;
 
 /// The emulated machine.
@@ -107,6 +118,8 @@ pub struct Machine {
     pub td: Td,
     /// The paravisor of a machine of Azure.
     pub azure: Azure,
+    /// The realm of a machine with CCA.
+    pub realm: Realm,
 }
 
 impl Default for Machine {
@@ -137,6 +150,7 @@ impl Default for Machine {
             delay_ms: 0,
             td: Td::default(),
             azure: Azure::default(),
+            realm: Realm::default(),
         }
     }
 }
@@ -148,6 +162,7 @@ impl Machine {
             ("none", _) => None,
             ("auto", Tee::Snp) => Some("sev_guest"),
             ("auto", Tee::Tdx) => Some("tdx_guest"),
+            ("auto", Tee::Cca) => Some("arm_cca_guest"),
             (name, _) => Some(name),
         }
     }
@@ -172,6 +187,8 @@ pub enum Tee {
     Snp,
     /// Intel TDX.
     Tdx,
+    /// Arm CCA.
+    Cca,
 }
 
 impl Tee {
@@ -180,6 +197,7 @@ impl Tee {
         match self {
             Self::Snp => "snp",
             Self::Tdx => "tdx",
+            Self::Cca => "cca",
         }
     }
 }
@@ -269,6 +287,12 @@ pub enum Fault {
     WrongTcbExtension,
     /// The chip's certificate is for another chip.
     WrongChipId,
+    /// `/dev/sev-guest` alone: the certificates are longer than the driver's buffer.
+    LargeTable,
+    /// `/dev/sev-guest` alone: the firmware refuses.
+    FirmwareError,
+    /// `/dev/sev-guest` alone: the driver has given up its message key.
+    KeyLost,
     /// ETIMEDOUT at once: the driver has waited for the host in vain.
     HostTimeout,
     /// The platform's certificate ended yesterday.
@@ -279,18 +303,31 @@ pub enum Fault {
     OutOfDateTcb,
     /// The platform's certificate is for security versions that the collateral calls revoked.
     RevokedTcb,
+    /// A correctly signed quote of another trust domain, over the report data that was asked for.
+    OtherDomain,
+    /// The token is signed by another platform than the one whose key was told.
+    UnknownPlatform,
+    /// The platform's token is about another realm's key.
+    ForeignRealm,
 }
 
 impl Fault {
     /// Whether a machine with `tee` can have it.
     fn is_of(self, tee: Tee) -> bool {
         match self {
-            Self::ExpiredVcek | Self::WrongTcbExtension | Self::WrongChipId => tee == Tee::Snp,
+            Self::ExpiredVcek
+            | Self::WrongTcbExtension
+            | Self::WrongChipId
+            | Self::LargeTable
+            | Self::FirmwareError
+            | Self::KeyLost => tee == Tee::Snp,
+            Self::UnknownPlatform | Self::ForeignRealm => tee == Tee::Cca,
             Self::HostTimeout
             | Self::ExpiredPck
             | Self::RevokedPck
             | Self::OutOfDateTcb
-            | Self::RevokedTcb => tee == Tee::Tdx,
+            | Self::RevokedTcb
+            | Self::OtherDomain => tee == Tee::Tdx,
             _ => true,
         }
     }
@@ -360,7 +397,7 @@ mod tests {
 
     #[test]
     fn every_fault_of_the_example_is_known() {
-        let names = EXAMPLE.lines().skip_while(|l| !l.starts_with("fault")).take(3).collect::<String>();
+        let names = EXAMPLE.lines().skip_while(|l| !l.starts_with("fault")).take(4).collect::<String>();
         let mut count = 0;
         for name in names
             .split(['#', ',', '"', ':'])
@@ -368,12 +405,12 @@ mod tests {
             .filter(|n| n.contains(|c: char| c.is_alphabetic()))
         {
             let name = name.trim_start_matches("fault =").trim();
-            if !["", "snp", "tdx"].contains(&name) {
+            if !["", "snp", "tdx", "cca"].contains(&name) {
                 toml::from_str::<Machine>(&format!("fault = {name:?}")).unwrap();
                 count += 1;
             }
         }
-        assert_eq!(count, 17);
+        assert_eq!(count, 23);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 /// How often is checked whether somebody else has unmounted the emulator.
 const CHECK: Duration = Duration::from_millis(200);
 
-/// An emulated AMD SEV-SNP or Intel TDX machine: the kernel's configfs interface for TSM reports as a file system that
+/// An emulated AMD SEV-SNP, Intel TDX or Arm CCA machine: the kernel's configfs interface for TSM reports as a file system that
 /// answers with reports signed under roots made at start. For tests and demos. Needs root and /dev/fuse.
 #[derive(Debug, Parser)]
 #[command(
@@ -30,15 +30,19 @@ machine while it runs. SIGTERM or SIGINT ends it and unmounts."
 )]
 struct Arguments {
     /// Directory to mount on; made if it does not exist.
-    #[arg(long, value_name = "DIR", required_unless_present = "print_machine")]
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["print_machine", "devices"])]
     mount: Option<PathBuf>,
+    /// A root below which to make the driver's device (dev/sev-guest, or dev/tdx_guest and the quote service's socket), as
+    /// kernels before 6.7 have it. Programs reach it when they are started by emulated-guest.
+    #[arg(long, value_name = "ROOT")]
+    devices: Option<PathBuf>,
     /// TDX: directory to mount the registers on, as a kernel from 6.16 shows them; made if it does not exist.
     #[arg(long, value_name = "DIR")]
     measurements: Option<PathBuf>,
     /// Machine file, read anew for every report. Without it: the default machine.
     #[arg(long, value_name = "FILE.toml")]
     machine: Option<PathBuf>,
-    /// Where to write the roots (SNP: intermediate, then root; TDX: root) as PEM, for the relying party of the test.
+    /// Where to write the roots (SNP: intermediate, then root; TDX: root; CCA: the platform's public key) as PEM, for the relying party of the test.
     #[arg(long, value_name = "FILE.pem")]
     roots_out: Option<PathBuf>,
     /// TDX: where to write the collateral (tcbInfo.json, qeIdentity.json, tcb-signing-chain.pem, revocation lists);
@@ -78,7 +82,6 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     if arguments.print_machine {
         return print(machine::EXAMPLE);
     }
-    let mount_point = arguments.mount.context("--mount is missing")?;
     // Signals are taken before anything is mounted, so that none of them leaves a mount behind.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let _entered = runtime.enter();
@@ -108,7 +111,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Collateral::issue(chain)?.write(directory)?;
     }
     let setup = Setup {
-        mount_point: mount_point.clone(),
+        mount_point: arguments.mount.clone(),
+        devices: arguments.devices.clone(),
         measurements: arguments.measurements,
         machine: source,
         stats: arguments.stats,
@@ -118,7 +122,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     let ready = serde_json::json!({
         "ready": true,
         "pid": std::process::id(),
-        "mount": mount_point,
+        "mount": arguments.mount,
+        "devices": arguments.devices,
         "tee": maker.tee().name(),
         "roots": arguments.roots_out,
         "collateral": arguments.collateral_out,
@@ -135,7 +140,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
     });
     drop(emulator);
-    anyhow::ensure!(!unmounted, "{} was unmounted by somebody else", mount_point.display());
+    anyhow::ensure!(!unmounted, "unmounted by somebody else");
     Ok(())
 }
 

@@ -1,7 +1,7 @@
-//! Who made the emulated machine: the one place where AMD and Intel are told apart by their keys.
+//! Who made the emulated machine: the one place where manufacturers are told apart by their keys.
 
 use crate::machine::{Machine, Tee};
-use crate::{Error, IntelChain, TestChain};
+use crate::{ArmPlatform, Error, IntelChain, TestChain};
 
 /// The keys behind a machine, fixed while the emulator runs.
 #[derive(Debug)]
@@ -10,6 +10,8 @@ pub enum Manufacturer {
     Amd(TestChain),
     /// For TDX.
     Intel(IntelChain),
+    /// For CCA.
+    Arm(ArmPlatform),
 }
 
 impl Manufacturer {
@@ -21,6 +23,7 @@ impl Manufacturer {
         match machine.tee {
             Tee::Snp => TestChain::generate(machine.product).map(Self::Amd),
             Tee::Tdx => IntelChain::generate().map(Self::Intel),
+            Tee::Cca => ArmPlatform::generate().map(Self::Arm),
         }
     }
 
@@ -29,10 +32,12 @@ impl Manufacturer {
         match self {
             Self::Amd(_) => Tee::Snp,
             Self::Intel(_) => Tee::Tdx,
+            Self::Arm(_) => Tee::Cca,
         }
     }
 
-    /// The certificates that a relying party has to trust, PEM: of AMD intermediate and root, of Intel the root.
+    /// What a relying party has to trust, PEM: of AMD the certificates of intermediate and root, of Intel that of the root,
+    /// of Arm the platform's public key.
     ///
     /// # Errors
     /// [`Error::Encoding`].
@@ -40,6 +45,7 @@ impl Manufacturer {
         match self {
             Self::Amd(chain) => chain.roots_pem(),
             Self::Intel(chain) => chain.roots_pem(),
+            Self::Arm(platform) => platform.key_pem(),
         }
     }
 

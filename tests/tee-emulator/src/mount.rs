@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 
 use crate::device::Device;
+use crate::door;
 use crate::filesystem::Report;
 use crate::machine::MachineSource;
 use crate::measurements::Measurements;
@@ -24,8 +25,10 @@ const STEP: Duration = Duration::from_millis(10);
 /// What [`Emulator::mount`] needs to know.
 #[derive(Clone, Debug)]
 pub struct Setup {
-    /// Where to mount; made if it does not exist.
-    pub mount_point: PathBuf,
+    /// Where to mount; made if it does not exist. None for a kernel before 6.7, which has no such interface.
+    pub mount_point: Option<PathBuf>,
+    /// A root below which to make the driver's device, and what belongs to it; see [`crate::door`].
+    pub devices: Option<PathBuf>,
     /// Where to mount the registers of a TDX machine; made if it does not exist. None for a kernel before 6.16.
     pub measurements: Option<PathBuf>,
     /// The emulated machine.
@@ -65,9 +68,16 @@ impl Emulator {
             Stats::new(setup.stats.clone()),
         )?;
         let device = Arc::new(device);
-        let mut mounts = vec![Mount::make(&setup.mount_point, Report::new(Arc::clone(&device)))?];
+        let mut mounts = Vec::new();
+        if let Some(path) = &setup.mount_point {
+            mounts.push(Mount::make(path, Report::new(Arc::clone(&device)))?);
+        }
         if let Some(path) = &setup.measurements {
             mounts.push(Mount::make(path, Measurements::new(Arc::clone(&device)))?);
+        }
+        if let Some(root) = &setup.devices {
+            let failed = |source| Error::Devices { root: root.clone(), source };
+            door::open(root, &device).map_err(failed)?;
         }
         Ok(Self { mounts, device })
     }

@@ -37,6 +37,9 @@ pub fn build(chain: &IntelChain, machine: &Machine, report_data: &[u8; 64]) -> R
     }
     let mut quote = header();
     quote.extend(body(machine, &data));
+    if machine.fault == Fault::OtherDomain {
+        quote.iter_mut().skip(FLIPPED).take(1).for_each(|byte| *byte ^= 1);
+    }
     let signature = chain.sign_quote(&quote)?;
     if machine.fault == Fault::FlipBit {
         quote.iter_mut().skip(FLIPPED).take(1).for_each(|byte| *byte ^= 1);

@@ -5,6 +5,8 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::print_stderr, clippy::disallowed_methods)]
 
+mod cca;
+mod devices;
 mod interface;
 mod measurements;
 mod platform;

@@ -82,7 +82,7 @@ fn parallel_requests_are_all_served() {
 #[test]
 fn every_fault_has_its_error_and_leaves_nothing() {
     let Some(room) = Room::new(Machine::default()) else { return };
-    let found = detected(&room, Duration::from_millis(400));
+    let found = detected(&room, Duration::from_secs(2));
     for (fault, expected) in [
         (Fault::WrongReportData, Some("EVIDENCE_MISMATCH")),
         (Fault::Stale, Some("EVIDENCE_MISMATCH")),
@@ -103,7 +103,7 @@ fn every_fault_has_its_error_and_leaves_nothing() {
             error.code()
         });
         assert_eq!(code.err(), expected, "{fault:?}");
-        assert!(room.directories().is_empty(), "{fault:?}");
+        eventually(&format!("{fault:?} leaves nothing"), || room.directories().is_empty());
     }
     // Stale from the first: data of another request.
     room.change(|machine| machine.fault = Fault::Stale);
@@ -149,7 +149,7 @@ fn a_writer_in_our_entry_is_noticed() {
 
 #[test]
 fn other_providers_are_named_and_never_replaced_by_samples() {
-    let Some(room) = Room::new(Machine { provider: "arm_cca_guest".to_owned(), ..Machine::default() }) else {
+    let Some(room) = Room::new(Machine { provider: "new_tee_guest".to_owned(), ..Machine::default() }) else {
         return;
     };
     let with_sample = Options { sample: true, ..options(room.root(), LONG) };
@@ -157,7 +157,7 @@ fn other_providers_are_named_and_never_replaced_by_samples() {
         let error = detect(&options).unwrap_err();
         assert_eq!(error.code(), "TEE_NOT_FOUND");
         assert!(
-            error.to_string().contains("found provider arm_cca_guest, not supported by this version"),
+            error.to_string().contains("found provider new_tee_guest, not supported by this version"),
             "{error}"
         );
     }

@@ -13,39 +13,59 @@ pub(crate) const REPORT: &str = "sys/kernel/config/tsm/report";
 /// Where the registers of a TDX machine are below a root.
 pub(crate) const MEASUREMENTS: &str = "sys/devices/virtual/misc/tdx_guest/measurements";
 
+/// Stands for the drivers' devices below a root.
+const DEVICES: &str = "dev";
+
 /// An emulator in this process. The fields are dropped in order: the mount goes before its directory.
 pub(crate) struct Room {
     pub(crate) emulator: Emulator,
     pub(crate) machine: Arc<Mutex<Machine>>,
+    pub(crate) maker: Arc<Manufacturer>,
     root: tempfile::TempDir,
 }
 
 impl Room {
     /// A machine, or none if this process cannot mount.
     pub(crate) fn new(machine: Machine) -> Option<Self> {
-        Self::make(machine, false)
+        Self::make(machine, &[REPORT])
     }
 
     /// A TDX machine whose kernel shows its registers.
     pub(crate) fn with_registers(machine: Machine) -> Option<Self> {
-        Self::make(machine, true)
+        Self::make(machine, &[REPORT, MEASUREMENTS])
     }
 
-    fn make(machine: Machine, registers: bool) -> Option<Self> {
-        if !can_mount() {
+    /// A machine whose kernel has a driver with a device and no TSM interface. The calling thread has entered it.
+    pub(crate) fn with_devices(machine: Machine) -> Option<Self> {
+        Self::make(machine, &[DEVICES])
+    }
+
+    /// A machine whose kernel has both.
+    pub(crate) fn with_both(machine: Machine) -> Option<Self> {
+        Self::make(machine, &[REPORT, DEVICES])
+    }
+
+    fn make(machine: Machine, interfaces: &[&str]) -> Option<Self> {
+        let devices = interfaces.contains(&DEVICES);
+        if !can_mount() || (devices && !can_enter()) {
             return None;
         }
         let root = tempfile::tempdir().unwrap();
         let maker = Arc::new(Manufacturer::of(&machine).unwrap());
         let machine = Arc::new(Mutex::new(machine));
         let setup = Setup {
-            mount_point: root.path().join(REPORT),
-            measurements: registers.then(|| root.path().join(MEASUREMENTS)),
+            mount_point: interfaces.contains(&REPORT).then(|| root.path().join(REPORT)),
+            devices: devices.then(|| root.path().to_owned()),
+            measurements: interfaces.contains(&MEASUREMENTS).then(|| root.path().join(MEASUREMENTS)),
             machine: MachineSource::Shared(Arc::clone(&machine)),
             stats: None,
             generation_time: Duration::ZERO,
         };
-        Some(Self { emulator: Emulator::mount(setup, maker).unwrap(), machine, root })
+        let emulator = Emulator::mount(setup, Arc::clone(&maker)).unwrap();
+        if devices {
+            tee_emulator::door::enter(root.path()).unwrap();
+        }
+        Some(Self { emulator, machine, maker, root })
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -81,4 +101,13 @@ pub(crate) fn can_mount() -> bool {
         eprintln!("skipped: mounting FUSE needs root ({root}) and /dev/fuse ({device})");
     }
     root && device
+}
+
+/// False, with the reason on standard error, where system calls cannot be handed to another program.
+fn can_enter() -> bool {
+    let possible = tee_emulator::door::is_possible();
+    if !possible {
+        eprintln!("skipped: this kernel has no SECCOMP_RET_USER_NOTIF");
+    }
+    possible
 }
