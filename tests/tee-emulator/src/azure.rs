@@ -16,7 +16,6 @@ mod hcl;
 mod metadata;
 mod paravisor;
 mod proxy;
-mod tdreport;
 mod tpm;
 
 use paravisor::Paravisor;

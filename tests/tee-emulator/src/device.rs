@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA384, digest};
+use aws_lc_rs::hmac;
 use cc_evidence::snp::{CertEntry, CertKind, cert_table};
 use fuser::Errno;
 
@@ -28,6 +29,8 @@ pub(crate) struct Device {
     /// Time that every report takes.
     generation_time: Duration,
     report_id: [u8; 32],
+    /// Authenticates TDREPORTs on this machine.
+    mac_key: hmac::Key,
     /// One report at a time, as in the kernel; what is kept from the last one.
     last: Mutex<Last>,
     /// What software has extended the run-time registers 0 to 3 with since the start.
@@ -50,13 +53,16 @@ impl Device {
         generation_time: Duration,
         stats: Stats,
     ) -> Result<Self, Error> {
-        let mut report_id = [0; 32];
-        getrandom::fill(&mut report_id).map_err(|_| Error::Crypto { step: "reading random bytes" })?;
+        let (mut report_id, mut mac_key) = ([0; 32], [0; 32]);
+        for bytes in [&mut report_id, &mut mac_key] {
+            getrandom::fill(bytes).map_err(|_| Error::Crypto { step: "reading random bytes" })?;
+        }
         Ok(Self {
             maker,
             machine,
             generation_time,
             report_id,
+            mac_key: hmac::Key::new(hmac::HMAC_SHA256, &mac_key),
             last: Mutex::default(),
             extensions: Mutex::default(),
             stopped: AtomicBool::new(false),
@@ -67,6 +73,11 @@ impl Device {
     /// The kind of TEE, which never changes.
     pub(crate) fn tee(&self) -> Tee {
         self.maker.tee()
+    }
+
+    /// What authenticates TDREPORTs on this machine.
+    pub(crate) fn mac_key(&self) -> &hmac::Key {
+        &self.mac_key
     }
 
     /// The machine, with its registers as they are now, if it has a TEE driver; ENXIO if not.

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::hmac;
 
-use super::{hcl, tdreport};
+use super::hcl;
 use crate::machine::{AzureFault, Machine, MachineSource};
 use crate::stats::Stats;
-use crate::tdx::quote;
+use crate::tdx::{quote, report as tdreport};
 use crate::{Error, Manufacturer, report};
 
 /// The paravisor of one machine.
@@ -145,6 +145,10 @@ impl Paravisor {
                 Ok((report.to_vec(), 2))
             }
             Manufacturer::Intel(_) => Ok((tdreport::build(machine, bound, &self.mac_key), 4)),
+            // No Azure machine has such a processor.
+            Manufacturer::Arm(_) => {
+                Err(Error::Crypto { step: "making a hardware report of CCA for a paravisor" })
+            }
         }
     }
 

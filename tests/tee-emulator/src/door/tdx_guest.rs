@@ -13,5 +13,5 @@ pub(super) const REPORT: u32 = 0xC440_5401;
 pub(super) fn answer(device: &Device, memory: &Memory, argument: u64) -> Result<(), Errno> {
     let data: [u8; 64] = memory.read(argument)?;
     let machine = device.machine().map_err(|error| Errno::from_raw_os_error(error.code()))?;
-    memory.write(argument.wrapping_add(64), &report::build(&machine, &data))
+    memory.write(argument.wrapping_add(64), &report::build(&machine, &data, device.mac_key()))
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-use super::report::{self, REPORT_LEN};
+use super::report::{self, LEN as REPORT_LEN};
 use crate::device::Device;
 use crate::entry::Request;
 
@@ -50,7 +50,7 @@ fn answer(mut stream: UnixStream, device: &Device) -> io::Result<()> {
     }
     let mut request = [0; REQUEST_LEN];
     stream.read_exact(&mut request)?;
-    let (code, quote) = match asked(&request) {
+    let (code, quote) = match asked(&request, device) {
         None => (INVALID_PARAMETER, Vec::new()),
         Some(data) => match device.generate(&Request::direct(data, 0)) {
             Ok(blobs) => (0, blobs.outblob.to_vec()),
@@ -71,12 +71,12 @@ fn answer(mut stream: UnixStream, device: &Device) -> io::Result<()> {
 }
 
 /// The report data of a well-formed request with a report of this machine.
-fn asked(request: &[u8; REQUEST_LEN]) -> Option<[u8; 64]> {
+fn asked(request: &[u8; REQUEST_LEN], device: &Device) -> Option<[u8; 64]> {
     let (head, report) = request.split_first_chunk::<{ HEADER_LEN + 8 }>()?;
     // Version, type 0, length 1048, no error; a report of 1024 bytes, no list of keys.
     let expected = [1, 0, 1, 0, 0, 0, 0, 0, 0x18, 4, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0];
     if *head != expected {
         return None;
     }
-    report::report_data(report.try_into().ok()?)
+    report::check(report, device.mac_key())
 }
