@@ -10,12 +10,15 @@
 use std::fmt;
 use std::fs::File;
 use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use cc_evidence::HashAlgorithm;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::listen::SocketOptions;
+pub use crate::provenance::{Provenance, Source, UnmeasuredConfig};
 
 /// Largest configuration file in bytes.
 pub const MAX_BYTES: u64 = 1 << 20;
@@ -32,6 +35,10 @@ pub struct Loaded<T> {
     pub unknown_keys: Vec<String>,
     /// The file.
     pub path: PathBuf,
+    /// SHA-256 of the bytes that were parsed.
+    pub sha256: Vec<u8>,
+    /// Number of the device that the file lies on (`st_dev`).
+    pub device: u64,
 }
 
 /// How a configuration file is written.
@@ -79,68 +86,6 @@ impl fmt::Display for Format {
             Self::Json => "JSON",
             Self::Yaml => "YAML",
         })
-    }
-}
-
-/// How far a configuration can be trusted. Who decides it, and by what, is the daemon's business: the default
-/// for a file is [`Provenance::Unmeasured`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Provenance {
-    /// Its bytes equal the entry in an init-data document that the hardware vouches for.
-    Measured,
-    /// It lies in a file system whose integrity is enforced by the kernel under a measured root hash.
-    Image,
-    /// Anybody who can write the disk may have written it.
-    Unmeasured,
-    /// There is no file: the built-in defaults.
-    Default,
-}
-
-impl Provenance {
-    /// The word for status messages: `measured`, `image`, `unmeasured`, `default`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Measured => "measured",
-            Self::Image => "image",
-            Self::Unmeasured => "unmeasured",
-            Self::Default => "default",
-        }
-    }
-}
-
-impl fmt::Display for Provenance {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// Where a daemon's configuration came from, for its status and its log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Source {
-    /// Path of the file, empty for the defaults.
-    pub path: String,
-    /// How far its bytes can be trusted.
-    pub provenance: Provenance,
-    /// Keys in it that mean nothing.
-    pub unknown_keys: Vec<String>,
-}
-
-impl Source {
-    /// There is no file.
-    #[must_use]
-    pub fn defaults() -> Self {
-        Self { path: String::new(), provenance: Provenance::Default, unknown_keys: Vec::new() }
-    }
-
-    /// A file. It counts as unmeasured: nothing has compared its bytes with anything.
-    #[must_use]
-    pub fn file<T>(loaded: &Loaded<T>) -> Self {
-        Self {
-            path: loaded.path.display().to_string(),
-            provenance: Provenance::Unmeasured,
-            unknown_keys: loaded.unknown_keys.clone(),
-        }
     }
 }
 
@@ -281,25 +226,30 @@ impl ConfigError {
 /// [`ConfigError`] names the file, the reason and, where it can, line and column.
 pub fn load<T: DeserializeOwned>(path: &Path) -> Result<Loaded<T>, ConfigError> {
     let named = || path.to_owned();
-    let text = read(path)?;
+    let (text, device) = read(path)?;
     let format = Format::of_extension(path).unwrap_or_else(|| Format::sniff(&text));
     let (value, unknown_keys) =
         parse(&text, format).map_err(|source| ConfigError::Invalid { path: named(), source })?;
-    Ok(Loaded { value, unknown_keys, path: named() })
+    let sha256 = HashAlgorithm::Sha256.digest(text.as_bytes());
+    Ok(Loaded { value, unknown_keys, path: named(), sha256, device })
 }
 
-fn read(path: &Path) -> Result<String, ConfigError> {
+/// The file's text and the device it lies on.
+fn read(path: &Path) -> Result<(String, u64), ConfigError> {
     let failed = |source| ConfigError::Read { path: path.to_owned(), source };
     // Asked before opening: opening a pipe would wait for its writer.
     if !std::fs::metadata(path).map_err(failed)?.is_file() {
         return Err(ConfigError::NotAFile { path: path.to_owned() });
     }
+    let file = File::open(path).map_err(failed)?;
+    let device = file.metadata().map_err(failed)?.dev();
     let mut bytes = Vec::new();
-    File::open(path).map_err(failed)?.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > MAX_BYTES {
         return Err(ConfigError::TooLarge { path: path.to_owned() });
     }
-    String::from_utf8(bytes).map_err(|_| ConfigError::NotText { path: path.to_owned() })
+    let text = String::from_utf8(bytes).map_err(|_| ConfigError::NotText { path: path.to_owned() })?;
+    Ok((text, device))
 }
 
 /// Reads a configuration from text. Gives the value and the keys that nobody read.

@@ -15,11 +15,13 @@ pub mod introspection;
 pub mod listen;
 pub mod notify;
 pub mod peer;
+pub mod provenance;
 pub mod sandbox;
 pub mod server;
 pub mod shutdown;
 pub mod start;
 pub mod telemetry;
 pub mod ttrpc;
+mod verity;
 
 pub use cc_evidence::blame::Blame;
