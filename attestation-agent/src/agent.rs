@@ -14,7 +14,7 @@ use cc_platform::{Detected, InitDataBinding, Platform};
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock, Semaphore, oneshot};
 
 use crate::error::AgentError;
-use crate::init_data::BoundInitData;
+use crate::init_data::{BoundInitData, field};
 use crate::measurement::{self, EventLog, Measuring};
 
 /// One TEE or device with its queue.
@@ -183,9 +183,12 @@ impl Agent {
 
     /// Checks `init_data` against the hardware and keeps it for every later attestation.
     ///
+    /// Once for each start of the agent. Across starts the hardware is the memory: what it holds does not change until
+    /// the machine is launched again, and it is asked each time.
+    ///
     /// # Errors
-    /// When the hardware holds another digest, and when init-data is bound already: what the machine was
-    /// started with does not change.
+    /// When the hardware holds another digest or cannot hold one of this length, and when init-data is bound already:
+    /// what the machine was started with does not change.
     pub async fn bind_init_data(
         &self,
         mut init_data: BoundInitData,
@@ -195,10 +198,22 @@ impl Agent {
             return Err(AgentError::InitData("it was bound already since the agent started".to_owned()));
         }
         let digest = init_data.digest.clone();
+        field::check_algorithm(self.primary.platform.tee(), &digest)?;
         let binding = self.primary.run(move |p| p.bind_init_data(&digest)).await?;
         init_data.hardware_checked = matches!(binding, InitDataBinding::Bound);
         *slot = Some(init_data);
         Ok(binding)
+    }
+
+    /// Whether the hardware holds `digest`; `None` while it holds nothing yet. Changes nothing, unlike
+    /// [`Agent::bind_init_data`], which extends a PCR that nobody has extended.
+    ///
+    /// # Errors
+    /// As [`Agent::bind_init_data`].
+    pub async fn holds_init_data(&self, digest: &[u8]) -> Result<Option<InitDataBinding>, AgentError> {
+        field::check_algorithm(self.primary.platform.tee(), digest)?;
+        let digest = digest.to_vec();
+        self.primary.run(move |p| field::held(p, &digest)).await
     }
 }
 

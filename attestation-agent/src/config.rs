@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use cc_crypto::KeyAlgorithm;
 use cc_daemon::address::Address;
-use cc_daemon::config::{LogSection, SocketSection, Source};
+use cc_daemon::config::{LogSection, SocketSection, Source, UnmeasuredConfig};
 use cc_daemon::listen::SocketOptions;
 use cc_daemon::start::{self, Settings, StartFault};
 use cc_evidence::aael::DEFAULT_PCR;
@@ -37,7 +37,7 @@ pub const DEFAULT_SOCKET: &str =
     name = "attestation-agent",
     version,
     after_help = "Example:\n  attestation-agent -c /etc/attestation-agent.toml\n\n\
-                  Exit codes: 0 stopped by a signal, 1 failed while serving, 64 bad configuration, \
+                  Exit codes: 0 stopped by a signal, 1 failed while serving, 64 bad or unmeasured configuration, \
                   69 no TEE found or init-data refused"
 )]
 pub struct Cli {
@@ -53,6 +53,10 @@ pub struct Cli {
     /// Init-data document; wins over --initdata-digest
     #[arg(short = 't', long = "initdata-toml", value_name = "FILE")]
     initdata_toml: Option<PathBuf>,
+    /// Whether to start with a configuration that neither init-data nor a dm-verity root vouches for: allow or
+    /// refuse. Without this option: refuse if access.strict is set, else allow
+    #[arg(long, value_name = "WHAT")]
+    unmeasured_config: Option<UnmeasuredConfig>,
     /// Parse the configuration, report unknown keys as errors, and exit
     #[arg(long)]
     check_config: bool,
@@ -89,8 +93,8 @@ impl Surroundings {
 /// Where init-data comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InitDataSource {
-    /// There is none.
-    None,
+    /// None was named: what the image of a peer pod left in its folder is taken if the hardware holds it.
+    PeerPod,
     /// A document, by path.
     Document(PathBuf),
     /// Only a digest, standard base64.
@@ -112,6 +116,8 @@ pub struct Config {
     pub event_log: measurement::Settings,
     /// Init-data given at start.
     pub init_data: InitDataSource,
+    /// What is done with a configuration that is unmeasured.
+    pub unmeasured: UnmeasuredConfig,
     /// Who may have evidence and tokens.
     pub access: Access,
     /// Whether the sample platform was named.
@@ -230,7 +236,7 @@ impl Config {
                 let source = Source::file(&loaded);
                 (loaded.value, source)
             }
-            None => (from_surroundings(surroundings)?, Source::defaults()),
+            None => from_surroundings(surroundings)?,
         };
         if cli.check_config && !source.unknown_keys.is_empty() {
             let keys = source.unknown_keys.join(", ");
@@ -250,7 +256,7 @@ impl Config {
         let init_data = match (cli.initdata_toml, cli.initdata_digest) {
             (Some(path), _) => InitDataSource::Document(path),
             (None, Some(digest)) => InitDataSource::Digest(digest),
-            (None, None) => InitDataSource::None,
+            (None, None) => InitDataSource::PeerPod,
         };
         Ok(Self {
             address: cli.attestation_sock,
@@ -266,6 +272,10 @@ impl Config {
                 },
             },
             init_data,
+            unmeasured: cli.unmeasured_config.unwrap_or(match file.access.strict {
+                true => UnmeasuredConfig::Refuse,
+                false => UnmeasuredConfig::Allow,
+            }),
             access: Access {
                 strict: file.access.strict,
                 evidence_uids: file.access.evidence_uids,
@@ -283,7 +293,7 @@ impl Config {
 }
 
 /// Without a file the key broker comes from `aa_kbc_params`, and everything else is a default.
-fn from_surroundings(surroundings: &Surroundings) -> Result<FileConfig, StartFault> {
+fn from_surroundings(surroundings: &Surroundings) -> Result<(FileConfig, Source), StartFault> {
     let params = KbcParams::find(surroundings.aa_kbc_params.as_deref(), &surroundings.kernel_command_line)
         .map_err(|e| {
             StartFault::config(format!("reading aa_kbc_params: {e}"), "write cc_kbc::https://host:port")
@@ -298,7 +308,8 @@ fn from_surroundings(surroundings: &Surroundings) -> Result<FileConfig, StartFau
             allow_plain_http: false,
         });
     }
-    Ok(file)
+    let from_host = surroundings.aa_kbc_params.is_none() && file.token_configs.kbs.is_some();
+    Ok((file, if from_host { Source::kernel_command_line() } else { Source::defaults() }))
 }
 
 fn kbs_config(c: KbsTokenConfig) -> KbsConfig {
@@ -325,6 +336,8 @@ fn attestation_service(c: CocoAsConfig) -> Option<KbsConfig> {
 
 #[cfg(test)]
 mod tests {
+    use cc_daemon::config::Provenance;
+
     use super::*;
 
     fn build(args: &[&str], surroundings: &Surroundings) -> Result<Config, StartFault> {
@@ -361,6 +374,32 @@ mod tests {
         std::fs::write(&path, "").unwrap();
         let c = build(&["-c", path.to_str().unwrap()], &surroundings).unwrap();
         assert!(c.kbs.is_none(), "an empty file is valid and means no token configuration");
+    }
+
+    #[test]
+    fn strict_mode_and_the_option_refuse_what_is_unmeasured() {
+        let strict = "[access]\nstrict = true\n";
+        for (text, more, expected) in [
+            ("", &[][..], UnmeasuredConfig::Allow),
+            ("", &["--unmeasured-config", "refuse"], UnmeasuredConfig::Refuse),
+            (strict, &[], UnmeasuredConfig::Refuse),
+            (strict, &["--unmeasured-config", "allow"], UnmeasuredConfig::Allow),
+        ] {
+            assert_eq!(with_file("a.toml", text, more).unwrap().unmeasured, expected, "{text} {more:?}");
+        }
+        let arguments = ["attestation-agent", "--unmeasured-config", "maybe"];
+        assert!(Cli::try_parse_from(arguments).is_err());
+    }
+
+    #[test]
+    fn a_key_broker_from_the_kernel_command_line_is_unmeasured() {
+        let kernel_command_line = "agent.aa_kbc_params=cc_kbc::https://kbs:8080".to_owned();
+        let mut surroundings = Surroundings { kernel_command_line, ..Surroundings::default() };
+        let source = build(&[], &surroundings).unwrap().settings.source;
+        assert_eq!(source.provenance(None), Provenance::Unmeasured);
+        surroundings.aa_kbc_params = Some("cc_kbc::https://other:8080".to_owned());
+        let source = build(&[], &surroundings).unwrap().settings.source;
+        assert_eq!(source.provenance(None), Provenance::Default, "the environment is the unit's");
     }
 
     #[test]

@@ -40,6 +40,9 @@ pub enum AgentError {
         /// The rule that refused it.
         why: &'static str,
     },
+    /// The platform's field for init-data cannot hold this digest.
+    #[error("checking the init-data: {0}")]
+    InitDataAlgorithm(#[from] cc_evidence::Error),
     /// Init-data cannot be bound (any more).
     #[error("init-data cannot be bound: {0}")]
     InitData(String),
@@ -98,6 +101,7 @@ impl AgentError {
         match self {
             Self::Platform(e) => e.blame(),
             Self::Kbs(e) => e.blame(),
+            Self::InitDataAlgorithm(e) => e.blame(),
             Self::ReportData(_) | Self::TokenType(_) | Self::InitData(_) => Blame::Misused,
             Self::TokenNotConfigured(_) | Self::InitDataDocument { .. } => Blame::Misused,
             Self::Event(_) => Blame::Misused,
@@ -114,6 +118,7 @@ impl AgentError {
         match self {
             Self::Platform(e) => e.code(),
             Self::Kbs(e) => e.code(),
+            Self::InitDataAlgorithm(e) => e.code(),
             Self::ReportData(_) => "REPORT_DATA_TOO_LONG",
             Self::TokenType(_) => "TOKEN_TYPE_UNKNOWN",
             Self::TokenNotConfigured(_) => "TOKEN_NOT_CONFIGURED",
@@ -134,6 +139,7 @@ impl AgentError {
         match self {
             Self::Platform(e) => e.hint(),
             Self::Kbs(e) => e.hint(),
+            Self::InitDataAlgorithm(e) => e.hint(),
             Self::ReportData(_) => "hash the data and pass the digest".to_owned(),
             Self::TokenType(_) => "ask for \"kbs\" or \"coco_as\", in lower case".to_owned(),
             Self::TokenNotConfigured(kind) => {

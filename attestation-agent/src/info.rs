@@ -49,6 +49,10 @@ impl AgentInfoService for AgentInfo {
         &self,
         _request: Request<AgentStatusRequest>,
     ) -> Result<Response<AgentStatus>, Status> {
+        let vouched = match self.source.depends_on_init_data() {
+            true => self.agent.init_data().await.and_then(|d| d.vouched_document()),
+            false => None,
+        };
         Ok(Response::new(AgentStatus {
             version: crate::VERSION.to_owned(),
             tee: self.agent.tee().to_owned(),
@@ -56,7 +60,7 @@ impl AgentInfoService for AgentInfo {
             strict: self.access.strict,
             config: Some(ConfigSource {
                 path: self.source.path.clone(),
-                provenance: self.source.provenance.as_str().to_owned(),
+                provenance: self.source.provenance(vouched.as_ref()).as_str().to_owned(),
                 unknown_keys: self.source.unknown_keys.clone(),
             }),
             probes: self.agent.probes().to_vec(),

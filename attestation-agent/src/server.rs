@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cc_daemon::config::UnmeasuredConfig;
 use cc_daemon::listen::Listener;
 use cc_daemon::server::RpcServer;
 use cc_daemon::shutdown::Shutdown;
@@ -22,7 +23,7 @@ use crate::agent::Agent;
 use crate::config::Config;
 use crate::error::AgentError;
 use crate::info::AgentInfo;
-use crate::init_data;
+use crate::init_data::{self, Found};
 use crate::service::{AgentService, BIND_INIT_DATA};
 use crate::token::Tokens;
 
@@ -39,9 +40,13 @@ fn fault(exit: u8) -> impl Fn(AgentError) -> StartFault {
 /// The first value that cannot be used.
 pub fn check(config: &Config) -> Result<(), StartFault> {
     Tokens::check(config).map_err(fault(EXIT_CONFIG))?;
-    init_data::load(&config.init_data).map_err(fault(EXIT_CONFIG))?;
     config.event_log.check().map_err(fault(EXIT_CONFIG))?;
-    Ok(())
+    load_init_data(config).map(drop)
+}
+
+fn load_init_data(config: &Config) -> Result<Option<Found>, StartFault> {
+    let root = SysRoot::new(config.sys_root.clone());
+    init_data::load(&config.init_data, &root).map_err(fault(EXIT_CONFIG))
 }
 
 /// Finds the TEE, binds the socket (or takes the one systemd passed), says ready and serves until a signal.
@@ -49,15 +54,24 @@ pub fn check(config: &Config) -> Result<(), StartFault> {
 /// # Errors
 /// No TEE, init-data the hardware does not hold, an address that cannot be bound, or a failure while serving.
 pub async fn serve(config: Config, inherited: Vec<Listener>, shutdown: Shutdown) -> Result<(), StartFault> {
-    check(&config)?;
+    Tokens::check(&config).map_err(fault(EXIT_CONFIG))?;
+    config.event_log.check().map_err(fault(EXIT_CONFIG))?;
+    let found = load_init_data(&config)?;
     let mut agent = Agent::new(detect(&config).await?);
     tracing::info!(tee = agent.tee(), devices = ?agent.additional_tees(), "found the TEE");
     agent.open_event_log(config.event_log.clone()).await.map_err(fault(EXIT_UNAVAILABLE))?;
     let agent = Arc::new(agent);
     let tokens = Arc::new(Tokens::new(&agent, &config).map_err(fault(EXIT_CONFIG))?);
-    let mut binding = spawn_binding(&agent, &config).await?;
-    if let Ok(done) = tokio::time::timeout(INIT_DATA_PATIENCE, &mut binding).await {
-        bound(done)?;
+    let mut binding = spawn_binding(&agent, found, &config).await;
+    let patience = match config.unmeasured {
+        UnmeasuredConfig::Allow => INIT_DATA_PATIENCE,
+        // Nothing is served by rules that may have to be refused.
+        UnmeasuredConfig::Refuse => config.quote_time_limit + INIT_DATA_PATIENCE,
+    };
+    match tokio::time::timeout(patience, &mut binding).await {
+        Ok(done) => bound(done)?,
+        Err(_) if config.unmeasured == UnmeasuredConfig::Refuse => return Err(init_data_timeout()),
+        Err(_) => {}
     }
 
     let mut listeners =
@@ -109,20 +123,38 @@ async fn detect(config: &Config) -> Result<cc_platform::Detected, StartFault> {
         .map_err(fault(EXIT_UNAVAILABLE))
 }
 
-/// Compares the init-data with the hardware in a task of its own. When this returns, the agent's slot for it is
-/// taken: whoever asks for the init-data from now on waits for the outcome.
+/// Compares the init-data with the hardware, and the configuration with the init-data, in a task of its own. When this
+/// returns, the agent's slot for the init-data is taken: whoever asks for it from now on waits for the outcome.
 async fn spawn_binding(
     agent: &Arc<Agent>,
+    found: Option<Found>,
     config: &Config,
-) -> Result<JoinHandle<Result<(), AgentError>>, StartFault> {
-    let Some(init_data) = init_data::load(&config.init_data).map_err(fault(EXIT_CONFIG))? else {
-        return Ok(tokio::spawn(async { Ok(()) }));
-    };
-    let agent = Arc::clone(agent);
+) -> JoinHandle<Result<(), StartFault>> {
     let taken = agent.reserve_init_data().await;
-    Ok(tokio::spawn(async move { init_data::bind(&agent, init_data, taken).await }))
+    let (agent, source, unmeasured) = (Arc::clone(agent), config.settings.source.clone(), config.unmeasured);
+    tokio::spawn(async move {
+        match found {
+            Some(found) => init_data::bind(&agent, found, taken).await.map_err(fault(EXIT_UNAVAILABLE))?,
+            None => drop(taken),
+        }
+        let vouched = agent.init_data().await.and_then(|init_data| init_data.vouched_document());
+        match unmeasured {
+            UnmeasuredConfig::Allow => Ok(()),
+            UnmeasuredConfig::Refuse => source.refuse_unmeasured(vouched.as_ref()),
+        }
+    })
 }
 
-fn bound(done: Result<Result<(), AgentError>, tokio::task::JoinError>) -> Result<(), StartFault> {
-    done.unwrap_or(Err(AgentError::EvidenceThread)).map_err(fault(EXIT_UNAVAILABLE))
+fn bound(done: Result<Result<(), StartFault>, tokio::task::JoinError>) -> Result<(), StartFault> {
+    done.unwrap_or_else(|_| Err(fault(EXIT_UNAVAILABLE)(AgentError::EvidenceThread)))
+}
+
+fn init_data_timeout() -> StartFault {
+    StartFault::new(
+        EXIT_UNAVAILABLE,
+        "INIT_DATA_TIMEOUT",
+        "the hardware did not say in time which init-data this machine was launched with, so the configuration cannot \
+         be checked against it",
+        "try again; a longer limit is platform.quote_time_limit_seconds",
+    )
 }

@@ -115,10 +115,8 @@ impl AttestationAgentService for AgentService {
             let e = format!("a digest of {} bytes was given, 32, 48 and 64 are valid", digest.len());
             return Err(AgentError::InitData(e).into());
         }
-        let init_data =
-            BoundInitData { toml: None, digest, algorithm: String::new(), hardware_checked: false };
         let slot = self.agent.reserve_init_data().await;
-        self.agent.bind_init_data(init_data, slot).await?;
+        self.agent.bind_init_data(BoundInitData::of_digest(digest), slot).await?;
         Ok(Response::new(BindInitDataResponse {}))
     }
 

@@ -11,13 +11,14 @@ use cc_daemon::address::Address;
 use cc_daemon::connect::{self, Channel};
 use cc_daemon::fault::{self, Fault};
 use cc_evidence::blame::Blame;
+use cc_evidence::initdata::InitData;
 use cc_kbs::{BorrowedToken, BoxFuture, EvidenceSource, Secret, SourceFault, TeeKeyPair};
 use cc_protos::attestation_agent::attestation_agent_service_client::AttestationAgentServiceClient;
 use cc_protos::attestation_agent::{
     GetAdditionalEvidenceRequest, GetEvidenceRequest, GetEvidenceResponse, GetTeeTypeRequest, GetTokenRequest,
 };
-use cc_protos::guest_services::GetInitDataRequest;
 use cc_protos::guest_services::agent_info_service_client::AgentInfoServiceClient;
+use cc_protos::guest_services::{GetInitDataRequest, GetInitDataResponse};
 use tonic::{Code, Status};
 
 /// How long the agent may take for one piece of evidence.
@@ -64,6 +65,33 @@ impl AgentEvidence {
             message: format!("{doing} from the attestation agent at {}: {why}", self.address),
             hint: "check which program serves that socket".to_owned(),
         })
+    }
+
+    /// The init-data document that the hardware vouches for, if the agent has one.
+    ///
+    /// # Errors
+    /// The agent does not answer, or with a document that is none.
+    pub async fn vouched_init_data(&self) -> Result<Option<InitData>, cc_kbs::Error> {
+        let answer = self.init_data_answer().await?;
+        let parse = |answer: GetInitDataResponse| {
+            InitData::parse(&answer.toml)
+                .map_err(|e| self.misbehaved("getting the init-data", &format!("it cannot be read: {e}")))
+        };
+        answer.filter(|answer| answer.hardware_checked).map(parse).transpose()
+    }
+
+    /// The document and what the agent knows of it. An agent of the existing stack does not know this method: then
+    /// there is none.
+    async fn init_data_answer(&self) -> Result<Option<GetInitDataResponse>, cc_kbs::Error> {
+        let mut client = AgentInfoServiceClient::new(self.channel.clone());
+        match client.get_init_data(GetInitDataRequest {}).await {
+            Ok(answer) => {
+                let answer = answer.into_inner();
+                Ok((answer.present && !answer.toml.is_empty()).then_some(answer))
+            }
+            Err(s) if s.code() == Code::Unimplemented => Ok(None),
+            Err(s) => Err(self.explain("getting the init-data", &s)),
+        }
     }
 
     /// The agent's own token and key pair, as the contract's `GetToken("kbs")` gives them.
@@ -115,20 +143,10 @@ impl EvidenceSource for AgentEvidence {
         })
     }
 
-    /// An agent of the existing stack does not know this method: then there is no init-data to send.
     fn init_data(&self) -> BoxFuture<'_, Result<Option<String>, cc_kbs::Error>> {
-        Box::pin(async {
-            let mut client = AgentInfoServiceClient::new(self.channel.clone());
-            match client.get_init_data(GetInitDataRequest {}).await {
-                Ok(answer) => {
-                    let answer = answer.into_inner();
-                    Ok((answer.present && !answer.toml.is_empty()).then_some(answer.toml))
-                }
-                Err(s) if s.code() == Code::Unimplemented => Ok(None),
-                Err(s) => Err(self.explain("getting the init-data", &s)),
-            }
-        })
+        Box::pin(async { Ok(self.init_data_answer().await?.map(|answer| answer.toml)) })
     }
+
     fn token<'a>(
         &'a self,
         why: &'a SourceFault,

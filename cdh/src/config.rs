@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use cc_crypto::KeyAlgorithm;
 use cc_daemon::address::{Address, AddressError};
-use cc_daemon::config::{LogSection, SocketSection, Source};
+use cc_daemon::config::{LogSection, SocketSection, Source, UnmeasuredConfig};
 use cc_daemon::listen::SocketOptions;
 use cc_daemon::start::{self, Settings, StartFault};
 use cc_kbs::params::{KbcParams, kernel_parameter};
@@ -33,12 +33,16 @@ pub const DEFAULT_AA_SOCKET: &str =
     name = "confidential-data-hub",
     version,
     after_help = "Example:\n  confidential-data-hub -c /etc/confidential-data-hub.toml\n\n\
-                  Exit codes: 0 stopped by a signal, 1 failed while serving, 64 bad configuration"
+                  Exit codes: 0 stopped by a signal, 1 failed while serving, 64 bad or unmeasured configuration, \
+                  69 the attestation agent does not tell whether it is measured"
 )]
 pub struct Cli {
     /// Configuration file (.toml, .json, .yaml)
     #[arg(short = 'c', value_name = "FILE")]
     config_file: Option<PathBuf>,
+    /// Whether to start with a configuration that neither init-data nor a dm-verity root vouches for: allow or refuse
+    #[arg(long, value_name = "WHAT", default_value = "allow")]
+    unmeasured_config: UnmeasuredConfig,
     /// Parse the configuration, report unknown keys as errors, and exit
     #[arg(long)]
     check_config: bool,
@@ -99,6 +103,8 @@ pub struct Config {
     pub signing_keys: SigningKeys,
     /// Files of the offline store, in the order in which a later one wins.
     pub offline_files: Vec<PathBuf>,
+    /// What is done with a configuration that is unmeasured.
+    pub unmeasured: UnmeasuredConfig,
     /// Log, threads, and where all this came from.
     pub settings: Settings,
     /// Only check the configuration.
@@ -180,7 +186,11 @@ impl Config {
                 let source = Source::file(&loaded);
                 (loaded.value, source)
             }
-            None => (defaults(&surroundings.kernel_command_line)?, Source::defaults()),
+            None => {
+                let file = defaults(&surroundings.kernel_command_line)?;
+                let from_host = surroundings.aa_kbc_params.is_none() && !file.kbc.url.is_empty();
+                (file, if from_host { Source::kernel_command_line() } else { Source::defaults() })
+            }
         };
         if cli.check_config && !source.unknown_keys.is_empty() {
             let keys = source.unknown_keys.join(", ");
@@ -195,6 +205,9 @@ impl Config {
             file.kbc.url = params.uri;
         }
         if let Some(list) = kernel_parameter(&surroundings.kernel_command_line, "cdh.kbs_resources") {
+            if cli.unmeasured_config == UnmeasuredConfig::Refuse {
+                Source::kernel_command_line().refuse_unmeasured(None)?;
+            }
             file.credentials.extend(kernel_credentials(list)?);
         }
         let aa_socket =
@@ -247,6 +260,7 @@ impl Config {
             kbs: std::iter::once(first).chain(alternates).collect(),
             head_start,
             kbc_name: file.kbc.name,
+            unmeasured: cli.unmeasured_config,
             credentials: file.credentials,
             signing_keys,
             offline_files: cc_kbs::offline::files(surroundings.offline_files.as_deref()),
@@ -326,11 +340,34 @@ fn address(text: &str, key: &str) -> Result<Address, StartFault> {
 
 #[cfg(test)]
 mod tests {
+    use cc_daemon::config::Provenance;
+
     use super::*;
 
     fn build(args: &[&str], surroundings: &Surroundings) -> Result<Config, StartFault> {
         let args = std::iter::once("confidential-data-hub").chain(args.iter().copied());
         Config::build(Cli::try_parse_from(args).unwrap(), surroundings)
+    }
+
+    #[test]
+    fn what_the_kernel_command_line_says_is_unmeasured_and_refused_when_told_so() {
+        let host =
+            |text: &str| Surroundings { kernel_command_line: text.to_owned(), ..Surroundings::default() };
+        let with_broker = host("agent.aa_kbc_params=cc_kbc::https://kbs");
+        let config = build(&[], &with_broker).unwrap();
+        assert_eq!(config.unmeasured, UnmeasuredConfig::Allow);
+        assert_eq!(config.settings.source.provenance(None), Provenance::Unmeasured);
+        let from_unit = Surroundings { aa_kbc_params: Some("cc_kbc::https://kbs".to_owned()), ..with_broker };
+        let config = build(&[], &from_unit).unwrap();
+        assert_eq!(
+            config.settings.source.provenance(None),
+            Provenance::Default,
+            "the environment is the unit's"
+        );
+        let resources = host("cdh.kbs_resources=kbs:///a/b/c::/run/confidential-containers/cdh/kbs/c");
+        assert!(build(&[], &resources).is_ok());
+        let e = build(&["--unmeasured-config", "refuse"], &resources).unwrap_err();
+        assert_eq!(e.code, "CONFIG_UNMEASURED");
     }
 
     fn with_file(text: &str, surroundings: &Surroundings, more: &[&str]) -> Result<Config, StartFault> {

@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status};
 
 use crate::credential::Credentials;
 use crate::hub::Hub;
-use cc_daemon::config::Source;
+use crate::provenance::Checker;
 
 /// How long the key broker may take to answer a probe.
 const PROBE_TIME_LIMIT: Duration = Duration::from_secs(5);
@@ -27,8 +27,8 @@ pub struct HubInfo {
     pub credentials: Arc<Credentials>,
     /// Which client is configured.
     pub kbc: String,
-    /// Where its configuration came from.
-    pub source: Source,
+    /// Where its configuration came from, and who vouches for it.
+    pub checker: Checker,
 }
 
 #[tonic::async_trait]
@@ -41,6 +41,7 @@ impl HubInfoService for HubInfo {
                 message: d.message,
                 unix_seconds: d.at.duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs()),
             });
+        let source = &self.checker.source;
         Ok(Response::new(HubStatus {
             version: crate::VERSION.to_owned(),
             kbc: self.kbc.clone(),
@@ -50,9 +51,9 @@ impl HubInfoService for HubInfo {
             handshakes: sessions.iter().map(|s| s.handshakes).sum(),
             last_denial,
             config: Some(ConfigSource {
-                path: self.source.path.clone(),
-                provenance: self.source.provenance.as_str().to_owned(),
-                unknown_keys: self.source.unknown_keys.clone(),
+                path: source.path.clone(),
+                provenance: self.checker.provenance().await.as_str().to_owned(),
+                unknown_keys: source.unknown_keys.clone(),
             }),
             credentials: self.credentials.states(),
             brokers: sessions.into_iter().map(broker_state).collect(),

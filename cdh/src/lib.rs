@@ -16,6 +16,7 @@ pub mod error;
 pub mod hub;
 pub mod info;
 pub mod pattern;
+pub mod provenance;
 pub mod sealed_service;
 pub mod server;
 pub mod service;

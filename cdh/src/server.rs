@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use cc_daemon::config::UnmeasuredConfig;
 use cc_daemon::listen::Listener;
 use cc_daemon::server::RpcServer;
 use cc_daemon::shutdown::Shutdown;
@@ -14,11 +15,13 @@ use cc_protos::guest_services::hub_info_service_server::HubInfoServiceServer;
 use cc_protos::keyprovider::key_provider_service_server::KeyProviderServiceServer;
 use tonic::service::Routes;
 
+use crate::agent::AgentEvidence;
 use crate::config::Config;
 use crate::credential::Credentials;
 use crate::error::HubError;
 use crate::hub::Hub;
 use crate::info::HubInfo;
+use crate::provenance::Checker;
 use crate::sealed_service::SealedService;
 use crate::service::ResourceService;
 use crate::signing_key::SigningKeys;
@@ -46,13 +49,21 @@ pub fn check(config: &Config) -> Result<(), StartFault> {
 /// A configuration that cannot be used, an address that cannot be bound, or a failure while serving.
 pub async fn serve(config: Config, inherited: Vec<Listener>, shutdown: Shutdown) -> Result<(), StartFault> {
     let (hub, credentials) = prepare(&config).map_err(unusable)?;
+    let checker = Checker {
+        source: config.settings.source.clone(),
+        agent: AgentEvidence::new(config.aa_address.clone()),
+    };
+    if config.unmeasured == UnmeasuredConfig::Refuse {
+        // Before anything is served or fetched by rules that the host may have written.
+        checker.require().await?;
+    }
     let mut listeners =
         if inherited.is_empty() { vec![Listener::bind(&config.address, &config.socket)?] } else { inherited };
     let info = HubInfo {
         hub: Arc::clone(&hub),
         credentials: Arc::clone(&credentials),
         kbc: config.kbc_name,
-        source: config.settings.source,
+        checker,
     };
     if config.signing_keys == SigningKeys::NotVerified {
         tracing::warn!(

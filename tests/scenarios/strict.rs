@@ -68,7 +68,7 @@ fn sockets_are_for_root_alone_by_default() {
     }
 }
 
-fn open_to_all(folder: &std::path::Path) {
+pub(crate) fn open_to_all(folder: &std::path::Path) {
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).unwrap();
 }

@@ -65,12 +65,16 @@ pub struct Options {
     pub agent_config: String,
     /// Further arguments of the agent.
     pub agent_arguments: Vec<String>,
+    /// Do not allow the agent to start with an unmeasured configuration by name: what it does then is its own affair.
+    pub measured_config: bool,
     /// TOML put before the tables of the hub's configuration.
     pub hub_config: String,
     /// TOML put into the `[kbc]` table of the hub's configuration.
     pub hub_kbc_config: String,
     /// The hub's first key broker is one that is not there; the real one stands in for it.
     pub dead_first_kbs: bool,
+    /// Further arguments of the hub.
+    pub hub_arguments: Vec<String>,
     /// Further arguments of the REST server.
     pub rest_arguments: Vec<String>,
     /// REST port; a free one if absent.
@@ -266,22 +270,30 @@ impl Stack {
     /// It cannot be started.
     pub fn spawn_agent(&self) -> anyhow::Result<Process> {
         let config = self.folder.join("aa.toml");
+        std::fs::write(&config, self.agent_config())?;
+        let mut command = own_binary("attestation-agent")?;
+        command.arg("-a").arg(address(&self.agent_socket())).arg("-c").arg(config);
+        // The stack's files lie on a disk that nobody measured; what strict mode makes of that has tests of its own.
+        if !self.options.measured_config {
+            command.args(["--unmeasured-config", "allow"]);
+        }
+        command.args(&self.options.agent_arguments).env("RUST_LOG", self.log_filter());
+        Process::start("attestation-agent", command, &self.folder)
+    }
+
+    /// Text of the agent's configuration file. It names the key broker, so that one has to run.
+    pub fn agent_config(&self) -> String {
         let platform = match self.options.tee {
             Tee::Emulated => format!("sys_root = {:?}", self.folder.join("root")),
             Tee::Sample => "sample = true".to_owned(),
             Tee::Host => String::new(),
         };
-        let text = format!(
+        format!(
             "[token_configs.kbs]\nurl = {url:?}\n{certificate}[platform]\n{platform}\n{more}\n",
             url = self.kbs_url,
             certificate = self.certificate_line("cert"),
             more = self.options.agent_config,
-        );
-        std::fs::write(&config, text)?;
-        let mut command = own_binary("attestation-agent")?;
-        command.arg("-a").arg(address(&self.agent_socket())).arg("-c").arg(config);
-        command.args(&self.options.agent_arguments).env("RUST_LOG", self.log_filter());
-        Process::start("attestation-agent", command, &self.folder)
+        )
     }
 
     /// Starts the data hub without waiting for its socket.
@@ -290,23 +302,28 @@ impl Stack {
     /// It cannot be started.
     pub fn spawn_hub(&self) -> anyhow::Result<Process> {
         let config = self.folder.join("cdh.toml");
+        std::fs::write(&config, self.hub_config())?;
+        let mut command = own_binary("confidential-data-hub")?;
+        command.arg("-c").arg(config);
+        command.args(&self.options.hub_arguments).env("RUST_LOG", self.log_filter());
+        Process::start("confidential-data-hub", command, &self.folder)
+    }
+
+    /// Text of the data hub's configuration file. It names the key broker, so that one has to run.
+    pub fn hub_config(&self) -> String {
         let real = format!("url = {:?}\n{}", self.kbs_url, self.certificate_line("kbs_cert"));
         let (first, alternate) = if self.options.dead_first_kbs {
             (format!("url = {DEAD_KBS:?}\n"), format!("[[kbc.alternates]]\n{real}"))
         } else {
             (real, String::new())
         };
-        let text = format!(
+        format!(
             "socket = {socket:?}\n{more}\n[kbc]\nname = \"cc_kbc\"\n{first}{kbc}\n{alternate}\n[aa]\naa_socket = {aa:?}\n",
             socket = address(&self.hub_socket()),
             more = self.options.hub_config,
             kbc = self.options.hub_kbc_config,
             aa = address(&self.agent_socket()),
-        );
-        std::fs::write(&config, text)?;
-        let mut command = own_binary("confidential-data-hub")?;
-        command.arg("-c").arg(config).env("RUST_LOG", self.log_filter());
-        Process::start("confidential-data-hub", command, &self.folder)
+        )
     }
 
     fn spawn_rest(&self) -> anyhow::Result<Process> {

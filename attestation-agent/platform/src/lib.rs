@@ -171,6 +171,9 @@ pub trait Registers: Send + Sync + Debug {
 pub enum InitDataBinding {
     /// The hardware holds the same digest.
     Bound,
+    /// The host handed over evidence that says so, which nobody has verified yet: good enough to be sent to a relying
+    /// party, which verifies it, and for nothing on this machine.
+    Claimed,
     /// This platform has no field for it: nothing was checked.
     Unsupported,
 }

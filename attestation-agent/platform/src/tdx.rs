@@ -79,16 +79,13 @@ impl Tdx {
         Ok((bytes, quote))
     }
 
-    /// MRCONFIGID of this trust domain.
-    fn config_id(&self) -> Result<[u8; module::LEN], Error> {
+    /// MRCONFIGID of this trust domain, and how good the source of it is.
+    fn config_id(&self) -> Result<([u8; module::LEN], InitDataBinding), Error> {
         if let Some(found) = module::config_id(&self.root)? {
-            return Ok(found);
+            return Ok((found, InitDataBinding::Bound));
         }
-        tracing::warn!(
-            "no {DEVICE} here: init-data is compared with a quote, which the host handed over; the relying party's \
-             verdict on it counts"
-        );
-        Ok(self.quote(&[0; 64])?.1.body.mr_config_id)
+        tracing::warn!("no {DEVICE} here: init-data is compared with a quote, which the host handed over");
+        Ok((self.quote(&[0; 64])?.1.body.mr_config_id, InitDataBinding::Claimed))
     }
 }
 
@@ -113,10 +110,10 @@ impl Platform for Tdx {
         if digest.is_empty() {
             return Err(Error::EmptyDigest);
         }
-        let found = self.config_id()?;
+        let (found, binding) = self.config_id()?;
         let expected = initdata::fit(digest, module::LEN);
         if found.as_slice() == expected.as_slice() {
-            Ok(InitDataBinding::Bound)
+            Ok(binding)
         } else {
             Err(Error::InitDataMismatch { expected: hex::encode(&expected), found: hex::encode(found) })
         }

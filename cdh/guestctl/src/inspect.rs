@@ -17,6 +17,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use cc_evidence::initdata::InitData;
 use cc_verify::{TrustRoots, tdx::Collateral};
 use der::DateTime;
 use serde_json::{Map, Value, json};
@@ -27,6 +28,7 @@ use self::{
 };
 use crate::{
     failure::Failure,
+    initdata::Form,
     output::Console,
     table::{Mark, Table},
 };
@@ -38,7 +40,7 @@ const INPUT_MAX: u64 = 4 << 20;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Recognised by content: SNP report, SNP evidence JSON, SNP certificate table, TDX quote, TDX evidence JSON, TDREPORT,
-SGX quote, certificates (DER or PEM), attestation token, init-data TOML. Exits with 1 when a verification fails; what could not be verified is listed and is no failure.
+SGX quote, certificates (DER or PEM), attestation token, init-data (TOML, annotation, device image). Exits with 1 when a verification fails; what could not be verified is listed and is no failure.
 
 Example:
   guestctl inspect evidence.json
@@ -222,8 +224,13 @@ fn explain(content: Content<'_>, leaf: Option<&Certificate>, trust: &Trust) -> R
         Content::CertificateDer(bytes) => certificate::inspect(vec![bytes.to_vec()], trust),
         Content::CertificatePem(text) => certificate::inspect(certificate::split_pem(text)?, trust),
         Content::Token(text) => token::inspect(text, trust.at),
-        Content::InitData(text) => initdata::inspect(text),
+        Content::InitData(bytes) => initdata::inspect(bytes),
     }
+}
+
+/// Explains an init-data document, for `guestctl initdata inspect`.
+pub(crate) fn init_data(document: &InitData, form: Form) -> Inspection {
+    initdata::explain(document, form)
 }
 
 /// Explains a token that was just fetched, for `guestctl token`.

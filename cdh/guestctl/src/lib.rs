@@ -11,6 +11,7 @@ mod evidence;
 mod exit;
 mod failure;
 mod get;
+mod initdata;
 mod inspect;
 mod output;
 mod table;
@@ -54,6 +55,8 @@ enum Command {
     Evidence(evidence::Args),
     /// Explain a report, evidence, certificate, token or init-data file, and verify what can be verified
     Inspect(inspect::Args),
+    /// Make, digest, inspect and unpack init-data documents
+    Initdata(initdata::Args),
     /// Check the guest components of this machine
     Doctor(doctor::Args),
 }
@@ -106,6 +109,7 @@ async fn dispatch(cli: &Cli, console: &mut Console<'_>) -> Result<(), Failure> {
         Command::Token(args) => token::run(args, cli.json, console).await,
         Command::Evidence(args) => evidence::run(args, cli.json, console).await,
         Command::Inspect(args) => inspect::run(args, cli.json, console),
+        Command::Initdata(args) => initdata::run(args, cli.json, console).await,
         Command::Doctor(args) => doctor::run(args, cli.json, console).await,
     }
 }
@@ -183,6 +187,12 @@ mod tests {
             &["guestctl", "evidence", "--report-data", "00", "--base64", "AA=="],
             &["guestctl", "inspect", "x", "--at", "yesterday"],
             &["guestctl", "doctor", "--rest", "example.com:80"],
+            &["guestctl", "initdata", "build"],
+            &["guestctl", "initdata", "build", "--file", "../x=y"],
+            &["guestctl", "initdata", "build", "--file", "a=b", "--algorithm", "md5"],
+            &["guestctl", "initdata", "digest", "x", "--field", "host_data"],
+            &["guestctl", "initdata", "digest", "x", "--base64"],
+            &["guestctl", "initdata", "digest", "x", "--field", "snp", "--json"],
         ] {
             let (exit, out, err) = run_captured(arguments).await;
             assert_eq!((exit, out.as_str()), (Exit::Usage, ""), "{arguments:?}");

@@ -1,9 +1,10 @@
 //! The attestation agent and the platform it found.
 
 use cc_daemon::address::Address;
+use cc_evidence::initdata::InitData;
 use cc_protos::{
     attestation_agent::GetTeeTypeRequest,
-    guest_services::{AgentStatus, AgentStatusRequest},
+    guest_services::{AgentStatus, AgentStatusRequest, GetInitDataRequest, GetInitDataResponse},
 };
 use tonic::Code;
 
@@ -14,7 +15,16 @@ use crate::connect::Agent;
 pub(super) async fn check(address: &Address) -> Vec<Finding> {
     let agent = Agent::at(address);
     match agent.info(PATIENCE).get_status(AgentStatusRequest {}).await {
-        Ok(answer) => judge(&answer.into_inner()),
+        Ok(answer) => {
+            let mut findings = judge(&answer.into_inner());
+            findings.push(match agent.info(PATIENCE).get_init_data(GetInitDataRequest {}).await {
+                Ok(answer) => init_data(&answer.into_inner()),
+                Err(status) => {
+                    Finding::from_failure("init-data", &agent.failed("asking for the init-data", &status))
+                }
+            });
+            findings
+        }
         Err(status) if status.code() == Code::Unimplemented => check_without_status(&agent).await,
         Err(status) => {
             vec![Finding::from_failure("attestation agent", &agent.failed("asking for its state", &status))]
@@ -55,6 +65,33 @@ fn judge(status: &AgentStatus) -> Vec<Finding> {
     ]
 }
 
+/// Whether the machine was launched with init-data, and what is in it: names and lengths, because entries may hold
+/// credentials.
+fn init_data(answer: &GetInitDataResponse) -> Finding {
+    let what = "init-data";
+    if !answer.present {
+        return Finding::ok(what, "none was given to the agent");
+    }
+    let entries = match InitData::parse(&answer.toml) {
+        Ok(document) => {
+            let entries = document.data().iter().map(|(name, text)| format!("{name} ({} bytes)", text.len()));
+            format!("with {}", entries.collect::<Vec<_>>().join(", "))
+        }
+        Err(_) => "of which the agent has the digest alone".to_owned(),
+    };
+    let digest = hex::encode(&answer.digest);
+    let digest = format!("{} {digest}", answer.algorithm);
+    if answer.hardware_checked {
+        Finding::ok(what, format!("the hardware holds its digest: {}, {entries}", digest.trim_start()))
+    } else {
+        Finding::warn(
+            what,
+            format!("nothing on this machine vouches for it: {}, {entries}", digest.trim_start()),
+            "see the agent's log: the platform has no field for init-data, or cannot be asked without the host",
+        )
+    }
+}
+
 fn platform(tee: &str, additional: &[String], probes: &[String]) -> Finding {
     let sample = |name: &str| matches!(name, "sample" | "sampledevice");
     if let Some(name) =
@@ -85,6 +122,27 @@ fn platform(tee: &str, additional: &[String], probes: &[String]) -> Finding {
 mod tests {
     use super::*;
     use crate::table::Mark;
+
+    #[test]
+    fn init_data_is_told_by_digest_names_and_lengths() {
+        let answer = |hardware_checked| GetInitDataResponse {
+            present: true,
+            toml: "version = \"0.1.0\"\nalgorithm = \"sha256\"\n[data]\n\"auth.json\" = \"hunter2\"\n".into(),
+            digest: vec![0xab; 32],
+            algorithm: "sha256".into(),
+            hardware_checked,
+        };
+        assert_eq!(init_data(&GetInitDataResponse::default()).mark, Mark::Ok);
+        for (checked, mark) in [(true, Mark::Ok), (false, Mark::Warn)] {
+            let finding = init_data(&answer(checked));
+            assert_eq!(finding.mark, mark);
+            assert!(finding.detail.contains("auth.json (7 bytes)") && finding.detail.contains("sha256 abab"));
+            assert!(!finding.detail.contains("hunter2"), "{finding:?}");
+        }
+        let digest_alone =
+            GetInitDataResponse { toml: String::new(), algorithm: String::new(), ..answer(true) };
+        assert!(init_data(&digest_alone).detail.contains("digest: abab"));
+    }
 
     #[test]
     fn the_sample_tee_always_fails() {

@@ -5,54 +5,45 @@
 
 use cc_evidence::{
     HashAlgorithm,
-    initdata::{InitData, fit},
+    initdata::{Field, InitData},
 };
 use serde_json::{Map, Value, json};
 
 use super::{Check, Inspection};
-use crate::table::Table;
+use crate::{
+    initdata::{Form, add_fields, open_form},
+    table::Table,
+};
 
-/// HOST_DATA of SNP, MRCONFIGID of TDX, CONFIGID of SGX: JSON name, words, length in bytes. The digest is cut or
-/// padded with zero bytes to the length.
-const FIELDS: [(&str, &str, usize); 3] = [
-    ("snp_host_data", "SNP host data", 32),
-    ("tdx_mrconfigid", "TDX MRCONFIGID", 48),
-    ("sgx_configid", "SGX CONFIGID", 64),
-];
+/// Explains a file that holds an init-data document in some form.
+pub(super) fn inspect(bytes: &[u8]) -> Result<Inspection, String> {
+    open_form(bytes).map(|(form, document)| explain(&document, form))
+}
 
-/// Explains an init-data document.
-pub(super) fn inspect(text: &str) -> Result<Inspection, String> {
-    let document = InitData::parse(text).map_err(|error| error.to_string())?;
+/// Explains a document that came in `form`.
+pub(super) fn explain(document: &InitData, form: Form) -> Inspection {
     let digest = document.digest();
     let mut table = Table::new();
     let mut facts = Map::from_iter([
+        ("form".to_owned(), form.as_str().into()),
         ("version".to_owned(), document.version().into()),
         ("algorithm".to_owned(), document.algorithm().as_str().into()),
-        ("bytes".to_owned(), text.len().into()),
+        ("bytes".to_owned(), document.body().len().into()),
         ("digest".to_owned(), hex::encode(&digest).into()),
     ]);
     table
         .section("init-data")
+        .row("form", form.as_str())
         .row("version", document.version())
         .row("algorithm", document.algorithm().as_str())
-        .row("length", format!("{} bytes", text.len()))
+        .row("length", format!("{} bytes", document.body().len()))
         .bytes("digest", &digest);
 
-    table.section("what the hardware must hold");
-    for (name, label, length) in FIELDS {
-        let value = fit(&digest, length);
-        facts.insert(name.to_owned(), hex::encode(&value).into());
-        table.bytes(label, &value);
-    }
-    // Realms compare all 64 bytes, so a shorter digest never matches; the PCR rule is made for 32 bytes.
-    if digest.len() == 64 {
-        facts.insert("cca_realm_personalization_value".into(), hex::encode(&digest).into());
-        table.bytes("CCA personalization", &digest);
-    }
-    if digest.len() == 32 {
-        let extended = HashAlgorithm::Sha256.digest(&[[0; 32].as_slice(), &digest].concat());
-        facts.insert("pcr8_after_extend_from_zero".into(), hex::encode(&extended).into());
-        table.bytes("PCR 8 (SHA-256)", &extended);
+    add_fields(&mut table, &digest);
+    for field in Field::ALL {
+        if let Ok(value) = field.expected(&digest) {
+            facts.insert(field.key().to_owned(), hex::encode(value).into());
+        }
     }
 
     table.section("files inside");
@@ -66,7 +57,8 @@ pub(super) fn inspect(text: &str) -> Result<Inspection, String> {
 
     let checks = vec![Check::not_verified(
         "binding",
-        "the digest counts only where a machine's report carries it; compare with guestctl inspect of its evidence",
+        "the digest counts only where a machine's report carries it; compare with guestctl inspect of its evidence, or \
+         ask this machine with guestctl initdata inspect --check",
     )];
-    Ok(Inspection { kind: "init-data", facts, table, checks })
+    Inspection { kind: "init-data", facts, table, checks }
 }

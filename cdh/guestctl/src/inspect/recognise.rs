@@ -10,6 +10,7 @@ use cc_evidence::{
 };
 
 use super::dcap::{Kind, is_quote, quote_kind};
+use crate::initdata::Form;
 
 /// A kind of content and the part of the input that carries it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,8 +35,8 @@ pub(crate) enum Content<'a> {
     CertificatePem(&'a str),
     /// Attestation token: JWS in compact serialization (RFC 7515).
     Token(&'a str),
-    /// Init-data document (TOML).
-    InitData(&'a str),
+    /// Init-data document: TOML, or one of the forms in which it travels.
+    InitData(&'a [u8]),
 }
 
 impl Content<'_> {
@@ -78,6 +79,9 @@ pub(crate) fn recognise(bytes: &[u8]) -> Result<Content<'_>, String> {
     if bytes.starts_with(&[0x30, 0x82]) {
         return Ok(Content::CertificateDer(bytes));
     }
+    if Form::of(bytes) != Form::Toml {
+        return Ok(Content::InitData(bytes));
+    }
     match std::str::from_utf8(bytes) {
         // NUL is valid UTF-8, but no text has it: an empty certificate table is zeros only.
         Ok(text) if !text.contains('\0') => recognise_text(text),
@@ -104,7 +108,7 @@ fn recognise_text(text: &str) -> Result<Content<'_>, String> {
     }
     if names_init_data_keys(text) {
         // The digest is over every byte of the file, so nothing is trimmed.
-        return Ok(Content::InitData(text));
+        return Ok(Content::InitData(text.as_bytes()));
     }
     Err("text of an unknown kind".into())
 }
@@ -201,6 +205,10 @@ mod tests {
         table.extend([0xff; 40]);
         let token = "eyJhbGciOiJFUzI1NiJ9.eyJleHAiOjF9.c2ln";
         let initdata = "# mine\nversion = \"0.1.0\"\n algorithm=\"sha256\"\n[data]\n";
+        let annotation = "H4sIAAAAAAACAw==";
+        assert_eq!(recognise(annotation.as_bytes()), Ok(Content::InitData(annotation.as_bytes())));
+        let device = b"initdata\x10\0\0\0\0\0\0\0";
+        assert_eq!(recognise(device), Ok(Content::InitData(device)));
         let evidence = " {\"cert_chain\":null,\"attestation_report\":{}}";
         let pem = "text before\n-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         assert_eq!(recognise(&report), Ok(Content::SnpReport(&report)));
@@ -209,7 +217,7 @@ mod tests {
         assert_eq!(recognise(b"\x30\x82\x01\x00"), Ok(Content::CertificateDer(b"\x30\x82\x01\x00")));
         assert_eq!(recognise(pem.as_bytes()), Ok(Content::CertificatePem(pem)));
         assert_eq!(recognise(format!("{token}\n").as_bytes()), Ok(Content::Token(token)));
-        assert_eq!(recognise(initdata.as_bytes()), Ok(Content::InitData(initdata)));
+        assert_eq!(recognise(initdata.as_bytes()), Ok(Content::InitData(initdata.as_bytes())));
         assert_eq!(recognise(evidence.as_bytes()), Ok(Content::SnpEvidence(evidence.trim())));
         let tdx_quote = [4, 0, 2, 0, 0x81, 0, 0, 0];
         assert_eq!(recognise(&tdx_quote), Ok(Content::TdxQuote(&tdx_quote)));

@@ -42,8 +42,8 @@ fn evidence_answers_the_question_and_says_what_the_machine_is() {
     assert_eq!(body.td_attributes.0.to_le_bytes(), td.attributes.0);
     assert_eq!((body.xfam.to_le_bytes(), body.tee_tcb_svn), (td.xfam.0, td.tee_tcb_svn.0));
 
-    assert_eq!(found.primary.bind_init_data(&[9; 48]).unwrap(), InitDataBinding::Bound);
-    assert_eq!(found.primary.bind_init_data(&[9; 64]).unwrap(), InitDataBinding::Bound, "cut to 48 bytes");
+    assert_eq!(found.primary.bind_init_data(&[9; 48]).unwrap(), InitDataBinding::Claimed);
+    assert_eq!(found.primary.bind_init_data(&[9; 64]).unwrap(), InitDataBinding::Claimed, "cut to 48 bytes");
     for other in [&[9; 32][..], &[8; 48]] {
         assert_eq!(found.primary.bind_init_data(other).unwrap_err().code(), "INIT_DATA_MISMATCH");
     }
