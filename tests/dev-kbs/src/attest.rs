@@ -15,6 +15,7 @@ use cc_evidence::initdata::InitData;
 use cc_evidence::nvidia::NvidiaEvidence;
 use cc_evidence::snp::SnpEvidence;
 use cc_evidence::tdx::{Quote, TdxEvidence};
+use cc_evidence::tpm::TpmEvidence;
 use cc_evidence::{Tee, binding};
 use cc_verify::Rejection;
 use cc_verify::appraisal::{ReferenceValues, appraise};
@@ -27,6 +28,7 @@ use crate::Error;
 use crate::ear::{self, Appraised};
 use crate::server::Rules;
 use crate::session::Challenge;
+use crate::tpm_keys;
 
 /// The one protocol version.
 pub const VERSION: &str = "0.4.0";
@@ -164,8 +166,9 @@ impl Attestation {
         let for_devices =
             binding::device_report_data(&self.nonce, &self.tee_pubkey, hash).map_err(unbound)?;
 
+        let registered_keys = tpm_keys::registered(reference_values);
         let verify = |tee, evidence: &RawValue, report_data: &[u8], init_data| {
-            let expected = Expected { report_data, init_data, now };
+            let expected = Expected { report_data, init_data, registered_keys: &registered_keys, now };
             let appraised = verify(tee, evidence.get(), &expected, rules)?.into_iter().map(|claims| {
                 let appraisal = appraise(tee, &claims, reference_values);
                 Appraised { tee, claims, appraisal }
@@ -204,7 +207,7 @@ fn document(member: InitDataMember) -> Result<InitData, Error> {
 /// Whether this server verifies evidence of `tee`; else why not.
 fn supported(tee: Tee, rules: &Rules) -> Result<(), String> {
     match tee {
-        Tee::Snp | Tee::Tdx | Tee::Nvidia => Ok(()),
+        Tee::Snp | Tee::Tdx | Tee::Tpm | Tee::Nvidia => Ok(()),
         Tee::Cca if rules.cca_keys.is_empty() => Err(format!(
             "{tee} evidence proves something only under a known platform key, and this server was given none (--cca-keys)"
         )),
@@ -221,6 +224,7 @@ fn supported(tee: Tee, rules: &Rules) -> Result<(), String> {
 struct Expected<'a> {
     report_data: &'a [u8],
     init_data: Option<&'a InitData>,
+    registered_keys: &'a [[u8; 32]],
     now: u64,
 }
 
@@ -259,6 +263,15 @@ fn verify(tee: Tee, evidence: &str, expected: &Expected<'_>, rules: &Rules) -> R
                 cc_verify::nvidia::Expectation { report_data: expected.report_data, now: expected.now };
             cc_verify::nvidia::verify(&evidence, &rules.roots, &expectation)
                 .map(|devices| devices.into_iter().map(object).collect())
+        }
+        Tee::Tpm => {
+            let evidence = TpmEvidence::from_json(evidence).map_err(|error| failed("tpm", &error))?;
+            let expectation = cc_verify::tpm::Expectation {
+                report_data: expected.report_data,
+                init_data_digest: digest.as_deref(),
+                registered_keys: expected.registered_keys,
+            };
+            cc_verify::tpm::verify(&evidence, &expectation).map(one)
         }
         Tee::Cca => {
             let evidence = CcaEvidence::from_json(evidence).map_err(|error| failed("cca", &error))?;
@@ -341,7 +354,7 @@ mod tests {
     #[test]
     fn the_sample_tee_is_refused_at_both_ends_without_the_switch() {
         let rules = rules();
-        let expected = Expected { report_data: b"x", init_data: None, now: 0 };
+        let expected = Expected { report_data: b"x", init_data: None, registered_keys: &[], now: 0 };
         let evidence = cc_evidence::sample::evidence_json(b"x");
         let refused = verify(Tee::Sample, &evidence, &expected, &rules).unwrap_err();
         assert!(refused.to_string().contains("--allow-sample"), "{refused}");

@@ -8,7 +8,7 @@
 //! | Module | Concern |
 //! |---|---|
 //! | [`config`], [`server`], [`listen`], [`tls`] | options, routes, connections |
-//! | [`session`], [`attest`], [`collateral`], [`ear`], [`token`] | from challenge to token |
+//! | [`session`], [`attest`], [`collateral`], [`tpm_keys`], [`ear`], [`token`] | from challenge to token |
 //! | [`policy`], [`resource`], [`mod@reference`], [`admin`] | who gets what, and who decides |
 //! | [`store`], [`state`], [`error`], [`clock`] | ground |
 #![forbid(unsafe_code)]
@@ -31,5 +31,6 @@ pub mod state;
 pub mod store;
 pub mod tls;
 pub mod token;
+pub mod tpm_keys;
 
 pub use error::BrokerError as Error;

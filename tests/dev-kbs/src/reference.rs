@@ -2,14 +2,14 @@
 //!
 //! Source: the reference value provider of Trustee, message version 0.1.0, extractor `sample`: a base64 payload that
 //! holds a JSON object from name to value. The other extractors (`swid`, `corim`) are not here. What the names mean
-//! is the appraisal's matter, not this file's.
+//! is the appraisal's matter, not this file's, but for the keys of TPMs (`tpm_keys`).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::Error;
+use crate::{Error, tpm_keys};
 
 /// The one message version.
 const VERSION: &str = "0.1.0";
@@ -44,6 +44,7 @@ pub fn parse(body: &[u8]) -> Result<Map<String, Value>, Error> {
     if values.keys().any(|name| name.is_empty() || name.len() > NAME_LIMIT) {
         return Err(refused("a name is empty or longer than 256 bytes"));
     }
+    tpm_keys::check(&values)?;
     Ok(values)
 }
 
