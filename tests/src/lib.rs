@@ -12,5 +12,6 @@ pub mod hostile_kbs;
 pub mod long_run;
 pub mod machine;
 pub mod process;
+pub mod soft_tpm;
 pub mod stack;
 pub mod ttrpc_peer;

@@ -113,6 +113,14 @@ pub enum TpmError {
         /// The response code.
         code: String,
     },
+    /// A PCR of the processor's late launch (17 to 22), which the TPM lets nobody else extend.
+    #[error("{step}: the TPM lets only the processor extend this PCR: {code}")]
+    Locality {
+        /// What was being done.
+        step: String,
+        /// The response code.
+        code: String,
+    },
     /// Another refusal.
     #[error("{step}: the TPM refused: {code}")]
     Refused {
@@ -228,6 +236,7 @@ impl TpmError {
             Refusal::Exhausted => Self::Exhausted { step, code },
             Refusal::Authorization => Self::Authorization { step, code },
             Refusal::Failed => Self::Failed { step, code },
+            Refusal::Locality => Self::Locality { step, code },
             Refusal::Handle | Refusal::Other => Self::Refused { step, code, number },
         }
     }
@@ -274,6 +283,7 @@ impl TpmError {
             Self::Exhausted { .. } => "TPM_EXHAUSTED",
             Self::Authorization { .. } | Self::NotAgain { .. } => "TPM_AUTHORIZATION",
             Self::Failed { .. } => "TPM_OUT_OF_SERVICE",
+            Self::Locality { .. } => "TPM_PCR_RESERVED",
             Self::Refused { .. } => "TPM_REFUSED",
             Self::HandleAbsent { .. } => "TPM_KEY_ABSENT",
             Self::KeyUnfit { .. } => "TPM_KEY_UNFIT",
@@ -332,6 +342,10 @@ impl TpmError {
             }
             Self::Failed { .. } => {
                 "the firmware did not start the TPM, or its self-test failed: reboot the machine"
+            }
+            Self::Locality { .. } => {
+                "measure into a PCR from 9 to 15 that nothing else extends, for example [eventlog_config] init_pcr = 12; 16 and 23 \
+                 can be reset by any program"
             }
             Self::Refused { .. } => {
                 "the name of the code is explained in part 2 of the TPM 2.0 Library (TPM_RC); `tpm2_rc_decode` does so too"

@@ -23,6 +23,8 @@ pub(super) enum Refusal {
     Authorization,
     /// The TPM is in failure mode, or was not started by the firmware.
     Failed,
+    /// A PCR that software may not extend.
+    Locality,
     /// A handle that leads nowhere.
     Handle,
     /// All else.
@@ -44,6 +46,7 @@ pub(super) fn kind(code: u32) -> Kind {
         0x100 | 0x101 => Refusal::Failed,
         // AUTH_FAIL, BAD_AUTH; AUTH_TYPE, AUTH_MISSING and AUTH_UNAVAILABLE ask for another kind
         0x8E | 0xA2 | 0x124 | 0x125 | 0x12F => Refusal::Authorization,
+        0x907 => Refusal::Locality,
         // HANDLE, REFERENCE_H0
         0x8B | 0x910 => Refusal::Handle,
         _ => Refusal::Other,

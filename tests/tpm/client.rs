@@ -4,11 +4,11 @@ use cc_evidence::HashAlgorithm::{Sha256, Sha384};
 use cc_evidence::tpm::{Attest, Signature, digest_of_values};
 use cc_platform::tpm::DEFAULT_AK_HANDLE;
 
-use crate::swtpm::Swtpm;
+use crate::Room;
 
 #[test]
 fn pcrs_agree_with_tpm2_pcrread() {
-    let Some(tpm) = Swtpm::start() else { return };
+    let Some(tpm) = Room::without_key() else { return };
     let device = tpm.device();
     device.pcr_extend(8, Sha256, &[0xA5; 32]).unwrap();
     device.pcr_extend(23, Sha384, &[0x5A; 48]).unwrap();
@@ -30,7 +30,7 @@ fn pcrs_agree_with_tpm2_pcrread() {
 
 #[test]
 fn a_quote_says_what_was_asked() {
-    let Some(tpm) = Swtpm::with_key() else { return };
+    let Some(tpm) = Room::with_key() else { return };
     let quote = tpm.device().quote(DEFAULT_AK_HANDLE, b"nonce", Sha256, &[7, 0]).unwrap();
     let attest = Attest::parse(&quote.attest).unwrap();
     assert_eq!(attest.extra_data, b"nonce");
@@ -44,7 +44,7 @@ fn a_quote_says_what_was_asked() {
 
 #[test]
 fn a_thousand_quotes_leave_nothing_in_the_tpm() {
-    let Some(tpm) = Swtpm::with_key() else { return };
+    let Some(tpm) = Room::with_key() else { return };
     let before = tpm.loaded();
     let device = tpm.device();
     for n in 0_u32..1000 {
@@ -55,7 +55,7 @@ fn a_thousand_quotes_leave_nothing_in_the_tpm() {
 
 #[test]
 fn nv_indices_are_defined_once_and_written_whole() {
-    let Some(tpm) = Swtpm::start() else { return };
+    let Some(tpm) = Room::without_key() else { return };
     let device = tpm.device();
     assert_eq!(device.nv_read(0x0140_0002, 64).unwrap_err().code(), "TPM_NV_ABSENT");
     for (index, len) in [(0x0140_0002, 64), (0x0140_0001, 1700)] {
@@ -77,7 +77,7 @@ fn nv_indices_are_defined_once_and_written_whole() {
 
 #[test]
 fn keys_are_shown_as_tpm2_readpublic_shows_them() {
-    let Some(tpm) = Swtpm::with_key() else { return };
+    let Some(tpm) = Room::with_key() else { return };
     let ours = tpm.device().public(DEFAULT_AK_HANDLE).unwrap();
     tpm.tool(&format!("tpm2_readpublic -Q -c {DEFAULT_AK_HANDLE:#x} -f der -o ak.der -n ak.name"));
     tpm.tool(&format!("tpm2_readpublic -Q -c {DEFAULT_AK_HANDLE:#x} -f tss -o ak.tss"));
