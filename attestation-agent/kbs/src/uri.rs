@@ -123,7 +123,12 @@ fn parse(text: &str) -> Result<ResourceUri, &'static str> {
         return Err("it has an empty path segment");
     }
     let query = url.query().filter(|q| !q.is_empty()).map(str::to_owned);
-    Ok(ResourceUri { plugin, address: url.authority().to_owned(), segments, query })
+    let uri = ResourceUri { plugin, address: url.authority().to_owned(), segments, query };
+    // Encoding makes three characters of one: what is printed and requested must be short as well.
+    if uri.to_string().len() > MAX_LEN {
+        return Err("longer than 2048 bytes in its encoded form");
+    }
+    Ok(uri)
 }
 
 /// Name of the plugin in a lower-case scheme.
@@ -245,6 +250,15 @@ mod tests {
             assert_eq!(e.code(), "RESOURCE_URI_INVALID", "{text}");
             assert!(e.to_string().len() < 400 && !e.to_string().contains('\n'));
         }
+    }
+
+    #[test]
+    fn a_short_text_whose_encoding_is_long_is_refused() {
+        // 1,508 bytes, of which the encoding makes 3,008.
+        let text = format!("kbs:///a/{}", "ü".repeat(750));
+        assert!(text.len() < 2048 && text.parse::<ResourceUri>().is_err());
+        let short = uri(&format!("kbs:///a/{}", "ü".repeat(339)));
+        assert_eq!((short.to_string().len(), uri(&short.to_string())), (2043, short));
     }
 
     #[test]
