@@ -37,8 +37,22 @@ pub fn summarize(tee: &str, evidence_json: &str) -> Vec<(String, String)> {
     lines
         .unwrap_or_else(|error| vec![("unreadable", error.to_string())])
         .into_iter()
-        .map(|(name, value)| (name.to_owned(), value))
+        .map(|(name, value)| (name.to_owned(), printable(&value)))
         .collect()
+}
+
+/// `text` as one line that says what it holds: texts inside of evidence are its maker's, and must neither move a
+/// terminal's cursor nor end a line nor turn the direction of writing.
+fn printable(text: &str) -> String {
+    let moves = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if moves(c) { line.extend(c.escape_unicode()) } else { line.push(c) }
+    }
+    line
 }
 
 /// Lines that [`essentials`] leaves out: they identify the chip or the request, or repeat another line.
@@ -262,10 +276,20 @@ mod tests {
         assert!(additional_essentials("[]")[0].1.contains("unreadable"));
     }
 
+    #[test]
+    fn texts_of_the_evidence_cannot_steer_a_terminal() {
+        let evidence = serde_json::json!({ "svn": "1\u{1b}[2J\n2\u{202e}3", "report_data": "" }).to_string();
+        assert_eq!(summarize("sample", &evidence)[0].1, "1\\u{1b}[2J\\u{a}2\\u{202e}3");
+        let unknown = summarize("az-snp-vtpm", "{\"\\u001b[2J\": 1}");
+        assert!(!unknown[0].1.contains('\u{1b}') && unknown[0].1.contains("\\u{1b}[2J"), "{unknown:?}");
+    }
+
     proptest! {
         #[test]
         fn random_text_never_panics(tee in "snp|tdx|cca|az-snp-vtpm|nvidia|sample|[a-z]*", text: String) {
-            let _ = summarize(&tee, &text);
+            for (_, value) in summarize(&tee, &text) {
+                prop_assert!(!value.contains(char::is_control));
+            }
         }
     }
 }
