@@ -17,7 +17,10 @@ fuzz_target!(|bytes: &[u8]| {
         let _ = (public.name(), public.rsa_spki_der());
     }
     if let Ok(text) = std::str::from_utf8(bytes) {
-        let _ = TpmEvidence::from_json(text);
+        if let Ok(evidence) = TpmEvidence::from_json(text) {
+            let written = evidence.to_json().expect("what was read can be written");
+            assert_eq!(TpmEvidence::from_json(&written), Ok(evidence));
+        }
         let _ = cc_verify::tpm::registered_key(text);
     }
     let _ = cc_verify::tpm::AttestationKey::from_spki(bytes);
