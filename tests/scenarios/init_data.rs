@@ -2,7 +2,7 @@
 //! out of it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cc_evidence::HashAlgorithm;
 use cc_evidence::initdata::{Field, InitData, carrier};
@@ -57,7 +57,30 @@ fn init_data_that_the_hardware_holds_is_accepted_everywhere() {
     assert!(stack.part(Part::Agent).unwrap().log().contains("init-data is bound"));
     let (digest_claim, entries) = certified(&stack);
     assert_eq!(digest_claim, hex::encode(digest));
+    let socket = cc_tests::stack::address(&stack.agent_socket());
+    for (name, document, status, word) in [
+        ("same", DOCUMENT.to_owned(), Some(0), "holds this document's digest"),
+        ("other", format!("{DOCUMENT}\n"), Some(1), "its SNP host data holds"),
+    ] {
+        let path = folder.path().join(name);
+        std::fs::write(&path, document).unwrap();
+        let arguments = ["initdata", "inspect", path.to_str().unwrap(), "--check", "--aa", &socket];
+        let (exit, out, error) = guestctl(&stack, &arguments);
+        assert_eq!(exit, status, "{name}: {out}{error}");
+        assert!(out.contains(word), "{name}: {out}");
+    }
     assert_eq!(entries["aa.toml"]["log"]["level"], "info", "policies can judge the entries: {entries}");
+    let refused = bind(stack.agent_socket(), hex::decode(digest_claim.as_str().unwrap()).unwrap());
+    assert!(refused.message().contains("bound already"), "what was given at start stays: {refused}");
+}
+
+/// Asks the agent to bind a digest that it must refuse.
+fn bind(socket: PathBuf, digest: Vec<u8>) -> tonic::Status {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut agent = AttestationAgentServiceClient::new(crate::rpc::channel(&socket).await);
+        agent.bind_init_data(BindInitDataRequest { digest }).await.unwrap_err()
+    })
 }
 
 #[test]
@@ -136,11 +159,7 @@ fn only_root_may_bind_a_digest_later() {
     // The kernel tells the agent the user of the thread that connects.
     let refused = std::thread::spawn(move || {
         rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(65534)).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let mut agent = AttestationAgentServiceClient::new(crate::rpc::channel(&socket).await);
-            agent.bind_init_data(BindInitDataRequest { digest: vec![0; 32] }).await.unwrap_err()
-        })
+        bind(socket, vec![0; 32])
     });
     let refused = refused.join().unwrap();
     assert!(refused.message().contains("only root may"), "{refused}");
