@@ -9,7 +9,7 @@ export VECTORS_DIR ?= $(if $(wildcard ../shared/vectors),$(abspath ../shared/vec
 # The folder that gets the binaries itself, as in the existing stack.
 DESTDIR ?= /usr/local/bin
 DAEMONS := attestation-agent confidential-data-hub api-server-rest
-BINARIES := $(DAEMONS) guestctl
+BINARIES := $(DAEMONS) guestctl trustee-attester
 
 # The variables by which the existing stack chooses a build. One build serves every platform and both kinds of RPC,
 # so these only have to be accepted.
@@ -38,7 +38,10 @@ TARGET_NAME ?= snp_report
 TIME ?= 60
 TIME_EACH ?= 3
 
-.PHONY: FORCE help setup build install demo up test lint unit deny advisories fuzz fuzz-smoke bench clean
+# What `make long-run` asks for.
+REQUESTS ?= 100000
+
+.PHONY: FORCE help setup build install demo up test lint unit deny advisories fuzz fuzz-smoke bench long-run clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,7 +55,7 @@ build: $(addprefix $(RELEASE)/,$(BINARIES)) ## Build the release binaries
 $(RELEASE)/attestation-agent $(RELEASE)/confidential-data-hub: FORCE
 	cargo build --release --locked --target $(TARGET) --bin $(@F)
 
-$(RELEASE)/api-server-rest $(RELEASE)/guestctl: FORCE
+$(RELEASE)/api-server-rest $(RELEASE)/guestctl $(RELEASE)/trustee-attester: FORCE
 	cargo rustc --release --locked --target $(TARGET) -p $(@F) --bin $(@F) -- -C target-feature=+crt-static
 
 FORCE:
@@ -102,6 +105,10 @@ fuzz-smoke: ## Run every fuzz target for TIME_EACH=3 seconds from its seeds
 bench: setup ## Side-by-side measurements; table on the terminal, target/bench/summary.json
 	cargo build --release --locked --workspace --bins
 	target/release/bench
+
+long-run: setup ## Ask REQUESTS= times while key broker, token and agent come and go; prints memory, errors, latency
+	cargo build --release --locked --workspace --bins
+	target/release/long-run --requests $(REQUESTS)
 
 clean: ## Remove everything that was built
 	cargo clean

@@ -13,9 +13,11 @@
     reason = "tests fail loudly"
 )]
 
+mod attester;
 mod canary;
 mod credentials;
 mod denial;
+mod documents;
 mod failover;
 mod hostile;
 mod independent;

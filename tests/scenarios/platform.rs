@@ -40,14 +40,9 @@ fn a_machine_without_a_provider_is_no_tee() {
 fn the_sample_platform_opens_nothing_unless_both_sides_name_it() {
     for allowed in [false, true] {
         let kbs_arguments = if allowed { vec!["--allow-sample".to_owned()] } else { Vec::new() };
-        let options =
-            Options { tee: Tee::Sample, kbs_arguments, no_reference_values: true, ..Options::default() };
+        let options = Options { tee: Tee::Sample, kbs_arguments, ..Options::default() };
         let mut stack = Stack::start(options).unwrap_or_else(|e| panic!("{e:#}"));
         stack.put_resource(RESOURCE, SECRET).unwrap();
-        let values = serde_json::json!({
-            "launch_digest": ["abcde"], "svn": ["1"], "major_version": 1, "minimum_minor_version": 1
-        });
-        stack.set_reference_values(&values).unwrap();
         let answer = stack.rest_get(REST_PATH).unwrap();
         assert_eq!(answer.status, if allowed { 200 } else { 403 }, "{}", answer.text());
         assert!(

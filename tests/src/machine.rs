@@ -77,6 +77,13 @@ pub struct Tcb {
     pub microcode: u8,
 }
 
+/// The reference values that sample evidence meets. They prove nothing: everybody sends the same.
+pub fn sample_reference_values() -> serde_json::Value {
+    serde_json::json!({
+        "launch_digest": ["abcde"], "svn": ["1"], "major_version": 1, "minimum_minor_version": 1
+    })
+}
+
 impl Default for Machine {
     fn default() -> Self {
         Self {

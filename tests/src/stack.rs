@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use tempfile::TempDir;
 
 use crate::curl::{self, Answer};
-use crate::machine::{Kind, Machine};
+use crate::machine::{self, Kind, Machine};
 use crate::process::{Process, own_binary};
 
 /// Where the emulated TSM interface lies below the system root that the agent is given.
@@ -131,7 +131,11 @@ impl Stack {
         if stack.options.foreign_kbs.is_none() {
             stack.start_part(Part::Kbs)?;
             if !stack.options.no_reference_values {
-                stack.set_reference_values(&stack.options.machine.reference_values())?;
+                let values = match stack.options.tee {
+                    Tee::Sample => machine::sample_reference_values(),
+                    _ => stack.options.machine.reference_values(),
+                };
+                stack.set_reference_values(&values)?;
             }
         }
         for part in [Part::Agent, Part::Hub, Part::Rest] {

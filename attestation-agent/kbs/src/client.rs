@@ -23,6 +23,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::KbsConfig;
 use crate::error::KbsError;
+use crate::names::Lookup;
 use crate::silence::Silence;
 use crate::{foreign, trust};
 
@@ -45,7 +46,7 @@ const AGENT: &str = concat!("attestation-agent-kbs-client/", env!("CARGO_PKG_VER
 #[derive(Debug)]
 pub(crate) struct Client {
     base: String,
-    http: HyperClient<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    http: HyperClient<HttpsConnector<HttpConnector<Lookup>>, Full<Bytes>>,
     in_flight: Semaphore,
     silence: Silence,
 }
@@ -56,8 +57,16 @@ impl Client {
     /// # Errors
     /// [`KbsError::Config`] or [`KbsError::PlainHttp`].
     pub(crate) fn new(config: &KbsConfig) -> Result<Self, KbsError> {
+        Self::with_lookup(config, Lookup::system())
+    }
+
+    /// As [`Client::new`], for a program that looks names up in its own way.
+    ///
+    /// # Errors
+    /// As [`Client::new`].
+    pub(crate) fn with_lookup(config: &KbsConfig, lookup: Lookup) -> Result<Self, KbsError> {
         let base = config.base_url()?;
-        let mut tcp = HttpConnector::new();
+        let mut tcp = HttpConnector::new_with_resolver(lookup);
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));

@@ -28,6 +28,7 @@ use crate::client::Client;
 use crate::config::KbsConfig;
 use crate::error::{KbsError, Reason};
 use crate::handshake::{self, Start, Token};
+use crate::names::{Lookup, Names};
 use crate::resource::{self, Rejection};
 use crate::source::EvidenceSource;
 use crate::uri::ResourceUri;
@@ -80,17 +81,24 @@ impl Session {
     /// # Errors
     /// [`KbsError::Config`] or [`KbsError::PlainHttp`].
     pub fn new(config: KbsConfig, source: Arc<dyn EvidenceSource>) -> Result<Self, KbsError> {
-        let client = Client::new(&config)?;
-        let state = Mutex::default();
-        Ok(Self {
-            core: Arc::new(Core {
-                client,
-                source,
-                algorithm: config.key_algorithm,
-                denial_pause: config.denial_pause,
-                state,
-            }),
-        })
+        Ok(Self::over(Client::new(&config)?, &config, source))
+    }
+
+    /// As [`Session::new`], for a program that cannot leave the lookup of host names to the C library.
+    ///
+    /// # Errors
+    /// As [`Session::new`].
+    pub fn with_names(
+        config: KbsConfig,
+        source: Arc<dyn EvidenceSource>,
+        names: Arc<dyn Names>,
+    ) -> Result<Self, KbsError> {
+        Ok(Self::over(Client::with_lookup(&config, Lookup::Own(names))?, &config, source))
+    }
+
+    fn over(client: Client, config: &KbsConfig, source: Arc<dyn EvidenceSource>) -> Self {
+        let (algorithm, denial_pause) = (config.key_algorithm, config.denial_pause);
+        Self { core: Arc::new(Core { client, source, algorithm, denial_pause, state: Mutex::default() }) }
     }
 
     /// Fetches and opens the resource called `uri`, attesting first if there is no token that lives.

@@ -1,0 +1,103 @@
+//! This machine as the source of evidence for the session with the key broker.
+//!
+//! Not here: which report data is asked for (the handshake's business) and what the evidence proves.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use cc_evidence::ReportData;
+use cc_evidence::blame::Blame;
+use cc_evidence::initdata::InitData;
+use cc_kbs::{BoxFuture, EvidenceSource, SourceFault};
+use cc_platform::{InitDataBinding, Options, Platform, SysRoot};
+
+use crate::cli::Cli;
+use crate::failure::Failure;
+
+/// The TEE that was found, the devices beside it, and the init-data that was given.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    primary: Arc<dyn Platform>,
+    devices: Vec<Arc<dyn Platform>>,
+    init_data: Option<InitData>,
+}
+
+impl Machine {
+    /// Looks for the TEE and compares the init-data with what it was launched with. Blocks.
+    ///
+    /// # Errors
+    /// There is no TEE, the document is none, or the hardware holds the digest of another one.
+    pub(crate) fn find(cli: &Cli) -> Result<Self, Failure> {
+        let init_data =
+            cli.init_data()?.map(|text| InitData::parse(&text)).transpose().map_err(Failure::InitData)?;
+        if cli.sys_root() != Path::new("/") {
+            tracing::warn!(root = %cli.sys_root().display(), "TEE interfaces are looked up below another root: for tests only");
+        }
+        #[allow(
+            clippy::needless_update,
+            reason = "what single platforms can be told stays as it is by default"
+        )]
+        let options = Options {
+            sys_root: SysRoot::new(cli.sys_root().to_owned()),
+            sample: cli.sample(),
+            // So that a device that hangs is named, and not just the end of the time.
+            quote_time_limit: cli.time_limit() / 2,
+            ..Options::default()
+        };
+        let found = cc_platform::detect(&options)?;
+        if let Some(document) = &init_data
+            && found.primary.bind_init_data(&document.digest())? == InitDataBinding::Unsupported
+        {
+            tracing::warn!(
+                tee = found.primary.tee().as_str(),
+                "this platform has no field for init-data: it is passed on, but nothing vouches for it"
+            );
+        }
+        Ok(Self { primary: found.primary, devices: found.devices, init_data })
+    }
+}
+
+impl EvidenceSource for Machine {
+    fn tee(&self) -> BoxFuture<'_, Result<String, cc_kbs::Error>> {
+        Box::pin(async { Ok(self.primary.tee().as_str().to_owned()) })
+    }
+
+    fn additional(&self, report_data: Vec<u8>) -> BoxFuture<'_, Result<String, cc_kbs::Error>> {
+        Box::pin(async move {
+            let mut members = Vec::with_capacity(self.devices.len());
+            for device in &self.devices {
+                let evidence = evidence(device, &report_data).await?;
+                members.push(format!("\"{}\":{evidence}", device.tee().as_str()));
+            }
+            Ok(if members.is_empty() { String::new() } else { format!("{{{}}}", members.join(",")) })
+        })
+    }
+
+    fn primary(&self, report_data: Vec<u8>) -> BoxFuture<'_, Result<String, cc_kbs::Error>> {
+        Box::pin(async move { evidence(&self.primary, &report_data).await })
+    }
+
+    fn init_data(&self) -> BoxFuture<'_, Result<Option<String>, cc_kbs::Error>> {
+        Box::pin(async { Ok(self.init_data.as_ref().map(|d| d.body().to_owned())) })
+    }
+}
+
+/// Asks the device on a thread that may wait: the deadline of the whole is kept meanwhile.
+async fn evidence(device: &Arc<dyn Platform>, report_data: &[u8]) -> Result<String, cc_kbs::Error> {
+    let data = ReportData::new(report_data)?;
+    let device = Arc::clone(device);
+    let answer = tokio::task::spawn_blocking(move || device.evidence(&data)).await;
+    match answer {
+        Ok(answer) => answer.map_err(|e| fault(e.blame(), e.code(), e.to_string(), e.hint())),
+        Err(_) => Err(fault(
+            Blame::Platform,
+            "EVIDENCE_THREAD_DIED",
+            "the evidence thread ended without an answer".to_owned(),
+            "report this with what was printed before".to_owned(),
+        )),
+    }
+}
+
+fn fault(blame: Blame, code: &str, message: String, hint: String) -> cc_kbs::Error {
+    cc_kbs::Error::from(SourceFault { blame, code: code.to_owned(), message, hint })
+}
