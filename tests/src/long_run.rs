@@ -45,6 +45,8 @@ pub struct Plan {
     pub burst: u64,
     /// Shortest time that the run takes; bursts are spread over it.
     pub at_least: Duration,
+    /// How long the daemons rest at the end, before their memory is looked at for the last time.
+    pub rest: Duration,
 }
 
 /// What came out.
@@ -58,9 +60,13 @@ pub struct Figures {
     pub statuses: BTreeMap<u16, u64>,
     /// Requests without an answer.
     pub unanswered: u64,
+    /// The median latency of a burst in microseconds; of all bursts the one in the middle.
+    pub p50_us: u64,
+    /// The latency in microseconds that 99 of 100 requests of a burst stay within; of all bursts the one in the middle.
+    pub p99_us: u64,
     /// The longest time that one request took, in microseconds.
     pub longest_us: u64,
-    /// Length of the run in seconds.
+    /// Length of the run in seconds, without the rest at its end.
     pub seconds: f64,
     /// How often the broker was restarted.
     pub broker_restarts: u64,
@@ -79,12 +85,16 @@ pub struct Footprint {
     pub program: &'static str,
     /// Resident bytes after the warm-up; of a killed program after its last start.
     pub resident_before: u64,
-    /// Resident bytes at the end.
+    /// The most resident bytes there ever were.
+    pub resident_peak: u64,
+    /// Resident bytes right after the last answer.
     pub resident_after: u64,
+    /// Resident bytes after the rest.
+    pub resident_at_rest: u64,
     /// Open descriptors after the warm-up.
     pub descriptors_before: usize,
-    /// Open descriptors at the end.
-    pub descriptors_after: usize,
+    /// Open descriptors after the rest.
+    pub descriptors_at_rest: usize,
 }
 
 impl Figures {
@@ -128,16 +138,20 @@ pub fn run(plan: &Plan) -> anyhow::Result<Figures> {
     }
     let answers = load.join().map_err(|_| anyhow::anyhow!("the load failed"))??;
     let seconds = began.elapsed().as_secs_f64();
+    let after = DAEMONS.map(|(part, _)| footprint(&mut stack, part));
+    pause(plan.rest);
     let mut daemons = Vec::new();
-    for ((part, program), before) in DAEMONS.into_iter().zip(before) {
+    for (((part, program), before), after) in DAEMONS.into_iter().zip(before).zip(after) {
         let (resident_before, descriptors_before) = before?;
-        let (resident_after, descriptors_after) = footprint(&mut stack, part)?;
+        let (resident_at_rest, descriptors_at_rest) = footprint(&mut stack, part)?;
         daemons.push(Footprint {
             program,
             resident_before,
-            resident_after,
+            resident_peak: stack.part(part)?.peak_bytes()?,
+            resident_after: after?.0,
+            resident_at_rest,
             descriptors_before,
-            descriptors_after,
+            descriptors_at_rest,
         });
     }
     Ok(Figures {
@@ -145,6 +159,8 @@ pub fn run(plan: &Plan) -> anyhow::Result<Figures> {
         wrong_bodies: answers.wrong_bodies,
         unanswered: answers.errors - answers.statuses.values().sum::<u64>(),
         statuses: answers.statuses,
+        p50_us: middle(answers.p50_us),
+        p99_us: middle(answers.p99_us),
         longest_us: answers.longest_us,
         seconds,
         broker_restarts: disturbed.broker_restarts,
@@ -161,7 +177,16 @@ struct Answers {
     wrong_bodies: u64,
     errors: u64,
     statuses: BTreeMap<u16, u64>,
+    /// Of each burst.
+    p50_us: Vec<u64>,
+    p99_us: Vec<u64>,
     longest_us: u64,
+}
+
+/// The value in the middle; 0 of none.
+fn middle(mut values: Vec<u64>) -> u64 {
+    values.sort_unstable();
+    values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
 fn ask(plan: &Plan, target: &Target) -> anyhow::Result<Answers> {
@@ -190,6 +215,8 @@ fn ask(plan: &Plan, target: &Target) -> anyhow::Result<Answers> {
         left -= burst;
         answers.good += summary.requests;
         answers.errors += summary.errors;
+        answers.p50_us.push(summary.p50_us);
+        answers.p99_us.push(summary.p99_us);
         answers.longest_us = answers.longest_us.max(summary.max_us);
         for (status, count) in summary.statuses {
             *answers.statuses.entry(status).or_default() += count;

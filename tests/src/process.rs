@@ -204,8 +204,20 @@ impl Process {
     /// # Errors
     /// The program has ended.
     pub fn resident_bytes(&self) -> anyhow::Result<u64> {
+        self.memory("VmRSS:")
+    }
+
+    /// The most resident memory that the program ever had, in bytes (`VmHWM`).
+    ///
+    /// # Errors
+    /// The program has ended.
+    pub fn peak_bytes(&self) -> anyhow::Result<u64> {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, name: &str) -> anyhow::Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        let line = status.lines().find_map(|l| l.strip_prefix(name)).context(name.to_owned())?;
         let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
         Ok(kib * 1024)
     }

@@ -11,7 +11,7 @@ use crate::config::{ConfigError, Source};
 use crate::listen::{ListenError, Listener};
 use crate::shutdown::Shutdown;
 use crate::telemetry::TelemetryError;
-use crate::{notify, sandbox, telemetry};
+use crate::{memory, notify, sandbox, telemetry};
 
 /// Exit code for bad configuration (`EX_USAGE` of sysexits.h).
 pub const EXIT_CONFIG: u8 = 64;
@@ -147,6 +147,7 @@ where
     let result = runtime.block_on(async {
         let shutdown = Shutdown::on_signals().map_err(system("listening for signals"))?;
         notify::spawn_watchdog(&shutdown);
+        memory::spawn_release();
         serve(inherited, shutdown).await
     });
     // A thread that is stuck in a device must not keep the process.

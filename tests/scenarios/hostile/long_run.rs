@@ -14,7 +14,9 @@ fn five_thousand_requests_through_restarts_expiries_and_kills() {
     if !cc_tests::stack::emulator_runs_here() {
         return;
     }
-    let plan = Plan { requests: 5000, connections: 32, burst: 200, at_least: Duration::from_secs(14) };
+    let at_least = Duration::from_secs(14);
+    let rest = Duration::from_secs(12);
+    let plan = Plan { requests: 5000, connections: 32, burst: 200, at_least, rest };
     let figures = run(&plan).unwrap_or_else(|e| panic!("{e:#}"));
     assert!(figures.is_clean(), "{figures:?}");
     assert!(figures.broker_restarts >= 2 && figures.agent_kills >= 2, "nothing happened: {figures:?}");
@@ -25,6 +27,7 @@ fn five_thousand_requests_through_restarts_expiries_and_kills() {
     assert!(figures.quotes >= 3, "the token was renewed: {figures:?}");
     for daemon in &figures.daemons {
         assert!(daemon.resident_after <= daemon.resident_before + MEMORY_SLACK, "{daemon:?}");
-        assert!(daemon.descriptors_after <= daemon.descriptors_before + FILE_SLACK, "{daemon:?}");
+        assert!(daemon.resident_at_rest <= daemon.resident_after, "memory does not fall back: {daemon:?}");
+        assert!(daemon.descriptors_at_rest <= daemon.descriptors_before + FILE_SLACK, "{daemon:?}");
     }
 }

@@ -16,7 +16,7 @@ struct Cli {
     #[arg(long, default_value_t = 100_000)]
     requests: u64,
     /// Connections that ask at the same time
-    #[arg(long, default_value_t = 32)]
+    #[arg(long, default_value_t = 64)]
     connections: usize,
     /// Shortest length of the run in seconds
     #[arg(long, default_value_t = 60)]
@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         connections: cli.connections,
         burst: (cli.requests / 100).max(1),
         at_least: Duration::from_secs(cli.seconds),
+        rest: Duration::from_secs(15),
     };
     match run(&plan).and_then(|figures| {
         writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&figures)?)?;

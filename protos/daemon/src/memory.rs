@@ -1,0 +1,77 @@
+//! Memory that was freed goes back to the system.
+//!
+//! glibc keeps what a burst of requests has freed for the next burst, without end: only the top of a heap shrinks by
+//! itself. In a confidential machine memory is what the whole machine has, so a task looks now and then whether the
+//! process has worked and has the allocator give its free pages back (malloc_trim(3)). It is NOT a limit on memory:
+//! limits are where the bytes come in.
+
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+use tokio::time::{MissedTickBehavior, interval};
+
+mod sys;
+
+/// Between two looks.
+const GLANCE: Duration = Duration::from_secs(5);
+/// Processor time since the last release that makes another one worthwhile: some hundred requests.
+const WORK: Duration = Duration::from_millis(50);
+
+/// Starts the task; it ends with the runtime.
+pub(crate) fn spawn_release() {
+    tokio::spawn(async {
+        let mut glances = interval(GLANCE);
+        glances.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut released = Duration::ZERO;
+        loop {
+            glances.tick().await;
+            if processor_time().saturating_sub(released) >= WORK {
+                sys::release_free_memory();
+                released = processor_time();
+            }
+        }
+    });
+}
+
+/// Processor time of the process so far, all threads.
+fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Resident bytes of this process (statm of proc(5)).
+    #[cfg(target_env = "gnu")]
+    fn resident() -> usize {
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+        let pages: usize = statm.split(' ').nth(1).unwrap().parse().unwrap();
+        pages * rustix::param::page_size()
+    }
+
+    #[cfg(target_env = "gnu")]
+    #[test]
+    fn what_lies_free_between_live_blocks_is_released() {
+        // Blocks below the size that is mapped on its own; the last one keeps the heap from shrinking.
+        let mut blocks: Vec<Vec<u8>> = (0..1024).map(|_| vec![1; 64 << 10]).collect();
+        let last = blocks.pop();
+        let full = resident();
+        drop(blocks);
+        sys::release_free_memory();
+        let after = resident();
+        assert!(after + (48 << 20) < full, "{full} bytes before, {after} after");
+        drop(last);
+    }
+
+    #[test]
+    fn processor_time_grows_with_work() {
+        let before = processor_time();
+        let mut x = 1_u64;
+        while processor_time() == before {
+            x = std::hint::black_box(x.wrapping_mul(31));
+        }
+        assert!(processor_time() > before);
+    }
+}
