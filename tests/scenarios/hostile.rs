@@ -38,6 +38,8 @@ struct Ground {
     stack: Stack,
     kbs: HostileKbs,
     folder: tempfile::TempDir,
+    /// Of each daemon before anything happened: descriptors and resident bytes.
+    before: [(usize, u64); 3],
 }
 
 /// One bad answer and what must come of it.
@@ -85,13 +87,19 @@ impl Ground {
             tee: Tee::Sample,
             ..Options::default()
         };
-        Self { stack: start(options), kbs, folder }
+        Self::of(start(options), kbs, folder)
     }
 
     fn before(kbs: HostileKbs, url: String, options: Options) -> Self {
         let foreign_kbs = Some(ForeignKbs { url, certificate: None });
         let stack = start(Options { foreign_kbs, tee: Tee::Sample, ..options });
-        Self { stack, kbs, folder: tempfile::tempdir().unwrap() }
+        Self::of(stack, kbs, tempfile::tempdir().unwrap())
+    }
+
+    fn of(mut stack: Stack, kbs: HostileKbs, folder: tempfile::TempDir) -> Self {
+        let before = DAEMONS
+            .map(|part| (open_files(&mut stack, part), stack.part(part).unwrap().resident_bytes().unwrap()));
+        Self { stack, kbs, folder, before }
     }
 
     /// Has the hub trust `pem` from now on, and drops its session.
@@ -110,8 +118,8 @@ impl Ground {
         ask(&self.stack)
     }
 
-    /// Everything is honest again: the same daemons serve.
-    fn serves(&self, after: &str) {
+    /// Everything is honest again: the same daemons serve, and hold no more than they did at the start.
+    fn serves(&mut self, after: &str) {
         self.kbs.behave();
         let answer = self.ask();
         assert_eq!(
@@ -120,6 +128,19 @@ impl Ground {
             "after {after}: {}",
             answer.text()
         );
+        self.assert_sound(after);
+    }
+
+    /// Neither descriptors nor memory have grown since the start beyond what is kept warm.
+    fn assert_sound(&mut self, after: &str) {
+        for (part, (files, memory)) in DAEMONS.into_iter().zip(self.before) {
+            assert_files(&mut self.stack, part, files, after);
+            let now = self.stack.part(part).unwrap().resident_bytes().unwrap();
+            assert!(
+                now <= memory + MEMORY_SLACK,
+                "after {after}: {part:?} grew from {memory} to {now} bytes"
+            );
+        }
     }
 
     /// Plays each row on a hub without a session, and sees the hub serve afterwards.
@@ -177,16 +198,21 @@ fn leaves_nothing(stack: &mut Stack, name: &str, served: bool) {
     let (good, bad) = if served { (REPEATED, 0) } else { (0, REPEATED) };
     assert_eq!((summary.requests, summary.errors), (good, bad), "{name}");
     for ((part, before), resident) in DAEMONS.into_iter().zip(files).zip(memory) {
-        let deadline = Instant::now() + Duration::from_secs(3);
-        let mut after = open_files(stack, part);
-        while after > before + FILE_SLACK && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(20));
-            after = open_files(stack, part);
-        }
-        assert!(after <= before + FILE_SLACK, "{name}: {part:?} had {before} descriptors, now {after}");
+        assert_files(stack, part, before, name);
         let now = stack.part(part).unwrap().resident_bytes().unwrap();
         assert!(now <= resident + MEMORY_SLACK, "{name}: {part:?} grew from {resident} to {now} bytes");
     }
+}
+
+/// Waits until a daemon has no more than [`FILE_SLACK`] descriptors beyond `before`.
+fn assert_files(stack: &mut Stack, part: Part, before: usize, name: &str) {
+    let deadline = Instant::now() + Duration::from_secs(3);
+    let mut after = open_files(stack, part);
+    while after > before + FILE_SLACK && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(20));
+        after = open_files(stack, part);
+    }
+    assert!(after <= before + FILE_SLACK, "{name}: {part:?} had {before} descriptors, now {after}");
 }
 
 /// Asks over four connections until `requests` were answered.

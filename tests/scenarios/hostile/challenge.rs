@@ -115,7 +115,7 @@ fn a_challenge_needs_exactly_one_session_cookie() {
 
 #[test]
 fn another_protocol_version_is_named_beside_ours() {
-    let ground = Ground::new();
+    let mut ground = Ground::new();
     for detail in [
         "protocol version mismatch: expect 0.3.0, requested 0.4.0",
         "Request version is 0.4.0, but the server's is 0.3.0",

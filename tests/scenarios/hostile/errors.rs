@@ -173,7 +173,7 @@ fn an_error_type_speaks_before_the_status() {
 
 #[test]
 fn the_text_of_a_broker_is_cut_and_cleaned() {
-    let ground = Ground::new();
+    let mut ground = Ground::new();
     let hostile = format!("one\ntwo\u{1b}[31m\u{202e}{}", "x".repeat(60_000));
     ground.kbs.on(Step::Auth, always(Reply::problem(401, "AttestationError", &hostile)));
     let answer = ground.ask();
@@ -186,7 +186,7 @@ fn the_text_of_a_broker_is_cut_and_cleaned() {
 
 #[test]
 fn rpc_callers_get_internal_with_the_code_on_both_transports() {
-    let ground = Ground::new();
+    let mut ground = Ground::new();
     let hub = ground.stack.hub_socket();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let request = || GetResourceRequest { resource_path: format!("kbs:///{}", crate::RESOURCE) };

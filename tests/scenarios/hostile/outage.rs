@@ -9,7 +9,7 @@ use cc_tests::hostile_kbs::{HostileKbs, Reply, Step};
 use cc_tests::stack::Part;
 use rustix::process::Signal;
 
-use super::{DAEMONS, FILE_SLACK, Ground, always, ask, expect, open_files};
+use super::{Ground, always, ask, expect};
 use crate::SECRET;
 
 /// What is down.
@@ -102,8 +102,6 @@ impl Ground {
 fn a_lasting_outage_is_named_and_a_past_one_forgotten() {
     let outages = outages();
     let mut grounds: Vec<Ground> = outages.iter().map(|_| Ground::new()).collect();
-    let files: Vec<_> =
-        grounds.iter_mut().map(|g| DAEMONS.map(|part| open_files(&mut g.stack, part))).collect();
     for (ground, outage) in grounds.iter_mut().zip(&outages) {
         ground.take_down(&outage.down);
     }
@@ -120,9 +118,7 @@ fn a_lasting_outage_is_named_and_a_past_one_forgotten() {
             .collect();
         asked.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
-    for (((outage, ground), (answer, seconds)), before) in
-        outages.iter().zip(&mut grounds).zip(&answers).zip(files)
-    {
+    for ((outage, ground), (answer, seconds)) in outages.iter().zip(&mut grounds).zip(&answers) {
         let name = outage.name;
         expect(answer, name, outage.expected);
         // Waits between tries are whole: the last one may not fit any more.
@@ -130,9 +126,6 @@ fn a_lasting_outage_is_named_and_a_past_one_forgotten() {
         ground.bring_back(&outage.down);
         let answer = ground.ask();
         assert_eq!((answer.status, answer.body.as_slice()), (200, SECRET), "after {name}: {}", answer.text());
-        for (part, before) in DAEMONS.into_iter().zip(before) {
-            let after = open_files(&mut ground.stack, part);
-            assert!(after <= before + FILE_SLACK, "{name}: {part:?} had {before} descriptors, now {after}");
-        }
+        ground.assert_sound(name);
     }
 }

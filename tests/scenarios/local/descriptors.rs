@@ -47,6 +47,7 @@ fn the_agent_recovers() {
     let mut agent = Process::start("agent", limited(sample_agent(&folder, &socket)), folder.path()).unwrap();
     agent.wait_for_path(&socket).unwrap();
     assert_eq!(tee_type(&socket).as_deref(), Ok("sample"));
+    let before = super::descriptors(&agent);
     let idle: Vec<_> = (0..200).map(|_| UnixStream::connect(&socket).unwrap()).collect();
     std::thread::sleep(Duration::from_secs(1));
     let open = super::descriptors(&agent);
@@ -63,5 +64,6 @@ fn the_agent_recovers() {
     assert_eq!(tee_type(&socket).as_deref(), Ok("sample"));
     agent.wait_for_log("closed a silent connection to make room").unwrap();
     assert!(agent.cpu_time().unwrap() < Duration::from_secs(5));
+    super::assert_settles(&agent, before);
     assert_eq!(agent.stop().unwrap(), 0);
 }

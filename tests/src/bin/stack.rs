@@ -170,6 +170,11 @@ fn up(kbs_url: Option<String>, kbs_cert: Option<PathBuf>, tee: TeeName) -> anyho
             "a key broker that is not ours does not trust the emulated TEE: give --tee sample or --tee host"
         );
     }
+    if let Some(path) = &kbs_cert {
+        // A file that is not there must not turn into trust in the public authorities.
+        let pem = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+        ensure!(pem.contains("-----BEGIN CERTIFICATE-----"), "{} holds no PEM certificate", path.display());
+    }
     let foreign = kbs_url.is_some();
     let options = Options {
         tee: match tee {
