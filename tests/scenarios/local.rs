@@ -20,7 +20,7 @@ use tempfile::TempDir;
 mod clock;
 mod config;
 mod descriptors;
-mod disk;
+pub(crate) mod disk;
 mod grpc;
 mod rest;
 mod socket;

@@ -24,6 +24,7 @@ mod independent;
 mod init_data;
 mod lifecycle;
 mod local;
+mod measurement;
 mod mixed;
 mod operator;
 mod platform;

@@ -9,7 +9,7 @@ use cc_tests::stack::{Options, address};
 use crate::{REST_PATH, SECRET, stack};
 
 /// The user that Debian and others call `nobody`.
-const NOBODY: u32 = 65534;
+pub(crate) const NOBODY: u32 = 65534;
 
 #[test]
 fn a_workload_gets_no_evidence_of_its_own_in_strict_mode() {

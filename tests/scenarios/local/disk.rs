@@ -10,10 +10,10 @@ use super::{run, sample_agent, tee_type};
 use crate::{REST_PATH, SECRET, stack};
 
 /// A small file system, unmounted when the test ends.
-struct Small(PathBuf);
+pub(crate) struct Small(PathBuf);
 
 impl Small {
-    fn mount(at: &Path, options: &str) -> Option<Self> {
+    pub(crate) fn mount(at: &Path, options: &str) -> Option<Self> {
         std::fs::create_dir_all(at).ok()?;
         let mut mount = command("mount");
         let status = mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(at).status();
