@@ -29,15 +29,8 @@ const AA: &str = "attestation_agent.AttestationAgentService";
 /// A TDX machine after a measured boot, whose agent measures events.
 pub(crate) fn options() -> Options {
     let log = EventLog::of_a_boot();
-    let mut machine = Machine::tdx();
-    let td = &mut machine.td;
-    for (number, field) in
-        [&mut td.rtmr0, &mut td.rtmr1, &mut td.rtmr2, &mut td.rtmr3].into_iter().enumerate()
-    {
-        *field = log.register(number);
-    }
     Options {
-        machine,
+        machine: Machine::tdx_after(&log),
         firmware_log: Some(log.area()),
         agent_config: ENABLED.to_owned(),
         ..Options::default()

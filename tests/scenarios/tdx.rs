@@ -124,12 +124,7 @@ fn init_data_must_be_what_the_domain_was_launched_with() {
 #[test]
 fn an_event_log_is_believed_only_if_it_leads_to_the_registers() {
     let log = EventLog::of_a_boot();
-    let registers = machine(|td| {
-        let fields = [&mut td.rtmr0, &mut td.rtmr1, &mut td.rtmr2, &mut td.rtmr3];
-        for (number, field) in fields.into_iter().enumerate() {
-            *field = log.register(number);
-        }
-    });
+    let registers = Machine::tdx_after(&log);
     let with_log =
         Options { machine: registers.clone(), firmware_log: Some(log.area()), ..Options::default() };
     let Some(mut stack) = stack(with_log) else { return };

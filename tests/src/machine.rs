@@ -5,6 +5,8 @@ use std::path::Path;
 use anyhow::Context;
 use serde::Serialize;
 
+use crate::eventlog::EventLog;
+
 /// Kind of TEE of an emulated machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -127,6 +129,17 @@ impl Machine {
     /// A machine with TDX.
     pub fn tdx() -> Self {
         Self { tee: Kind::Tdx, ..Self::default() }
+    }
+
+    /// A machine with TDX whose registers are those that the boot in `log` leaves.
+    pub fn tdx_after(log: &EventLog) -> Self {
+        let mut machine = Self::tdx();
+        let td = &mut machine.td;
+        let fields = [&mut td.rtmr0, &mut td.rtmr1, &mut td.rtmr2, &mut td.rtmr3];
+        for (number, field) in fields.into_iter().enumerate() {
+            *field = log.register(number);
+        }
+        machine
     }
 
     /// The measurement of what the machine was started with: the first thing a security officer compares.

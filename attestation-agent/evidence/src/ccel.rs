@@ -1,4 +1,4 @@
-//! Event logs of confidential guests: what was measured into the registers, in which order.
+//! Event logs of confidential guests and of TPMs: what was measured into the registers, in which order.
 //!
 //! The format is the crypto-agile log of the TCG PC Client Platform Firmware Profile (section 10), kept by
 //! firmware in the memory that the ACPI table CCEL names (ACPI 6.5, UEFI 2.10 section 38), followed by the
@@ -8,8 +8,8 @@
 mod event;
 mod replay;
 
-pub use event::{Digest, Event, Events, type_name};
-pub use replay::{REGISTERS, Registers, replay};
+pub use event::{Declaration, Digest, Event, Events, type_name};
+pub use replay::{PCRS, REGISTERS, Registers, replay, replay_pcrs, startup_locality};
 
 use crate::Error;
 

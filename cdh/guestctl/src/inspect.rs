@@ -5,6 +5,7 @@
 
 mod certificate;
 mod dcap;
+mod eventlog;
 mod initdata;
 mod recognise;
 mod snp;
@@ -40,11 +41,13 @@ const INPUT_MAX: u64 = 4 << 20;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Recognised by content: SNP report, SNP evidence JSON, SNP certificate table, TDX quote, TDX evidence JSON, TDREPORT,
-SGX quote, certificates (DER or PEM), attestation token, init-data (TOML, annotation, device image). Exits with 1 when a verification fails; what could not be verified is listed and is no failure.
+SGX quote, event logs (CCEL, of a TPM, the agent's), certificates (DER or PEM), attestation token, init-data (TOML,
+annotation, device image). Exits with 1 when a verification fails; what could not be verified is listed and is no failure.
 
 Example:
   guestctl inspect evidence.json
   guestctl inspect quote.bin --collateral pcs-answers/
+  guestctl inspect /sys/firmware/acpi/tables/data/CCEL --registers evidence.json
   guestctl inspect report.bin --cert vcek.der --at 2025-06-01T00:00:00Z --json")]
 pub(crate) struct Args {
     /// The file, or - for standard input
@@ -60,6 +63,9 @@ pub(crate) struct Args {
     /// revocation lists (*.crl)
     #[arg(long, value_name = "DIR")]
     collateral: Option<PathBuf>,
+    /// Compare an event log with the registers in this TDX quote, TDX evidence or TDREPORT, which is not verified here
+    #[arg(long, value_name = "FILE")]
+    registers: Option<PathBuf>,
     /// Judge validity dates at this moment instead of now: RFC 3339 in UTC (2025-06-01T00:00:00Z) or Unix seconds
     #[arg(long, value_name = "TIME", value_parser = parse_moment)]
     at: Option<Moment>,
@@ -207,13 +213,44 @@ pub(crate) fn run(args: &Args, json: bool, console: &mut Console<'_>) -> Result<
             hint: "leave --collateral away".into(),
         });
     }
-    explain(content, leaf.as_ref(), &trust)
+    let is_log = matches!(content, Content::EventLog(_) | Content::AgentLog(_));
+    let registers = match &args.registers {
+        Some(path) if is_log => Some(registers(path)?),
+        Some(_) => {
+            return Err(Failure::Argument {
+                argument: "--registers".into(),
+                why: "only an event log is compared with them".into(),
+                hint: "leave --registers away".into(),
+            });
+        }
+        None => None,
+    };
+    explain(content, leaf.as_ref(), registers.as_ref(), &trust)
         .map_err(|why| Failure::Malformed { path: path(), kind: content.name(), why })?
         .show(json, console)
 }
 
-fn explain(content: Content<'_>, leaf: Option<&Certificate>, trust: &Trust) -> Result<Inspection, String> {
+/// The run-time registers in the file at `path`.
+fn registers(path: &Path) -> Result<eventlog::Rtmr, Failure> {
+    let bytes = read_bounded(path)?;
+    let unrecognised = |why| Failure::Unrecognised { path: path.to_owned(), why };
+    let content = recognise(&bytes).map_err(unrecognised)?;
+    eventlog::registers_of(content).map_err(|why| Failure::Malformed {
+        path: path.to_owned(),
+        kind: content.name(),
+        why,
+    })
+}
+
+fn explain(
+    content: Content<'_>,
+    leaf: Option<&Certificate>,
+    registers: Option<&eventlog::Rtmr>,
+    trust: &Trust,
+) -> Result<Inspection, String> {
     match content {
+        Content::EventLog(bytes) => eventlog::inspect(bytes, registers),
+        Content::AgentLog(bytes) => eventlog::agent(bytes, registers),
         Content::SnpReport(bytes) => snp::report(bytes, leaf, trust),
         Content::SnpEvidence(text) => snp::evidence(text, leaf, trust),
         Content::TdxQuote(bytes) => dcap::quote(bytes, trust),
@@ -295,7 +332,7 @@ mod tests {
             CertEntry { kind: CertKind::Other([7; 16]), data: b"extra".to_vec() },
         ];
         let table = cert_table::encode(&entries).unwrap();
-        let inspection = explain(recognise(&table).unwrap(), None, &vendor_trust()).unwrap();
+        let inspection = explain(recognise(&table).unwrap(), None, None, &vendor_trust()).unwrap();
         assert_eq!(inspection.facts["certs"][1]["bytes"], 5);
         assert!(
             inspection.checks.iter().any(|check| check.mark == Mark::Fail && check.detail.contains("VCEK"))
@@ -309,13 +346,14 @@ mod tests {
                 &b""[..], b"\x30\x82\x01\x00\x30", b"{\"attestation_report\":", b"{\"report\":\"", b"eyJhIjoxfQ.eyJ9.",
                 b"\x04\0\x02\0\x81\0\0\0", b"\x03\0\x02\0\0\0\0\0", b"{\"quote\":\"BAACAIEAAAA=\"",
                 b"version = \"1\"\nalgorithm = \"sha256\"\n[data]\n", b"-----BEGIN CERTIFICATE-----\n",
+                b"\x04\0\0\0\x06\0\0\0\x01\0\0\0\x0c\0", b"\0\0\0\0\x03\0\0\0",
                 b"\x63\xda\x75\x8d\xe6\x64\x45\x64\xad\xc5\xf4\xb9\x3b\xe8\xac\xcd\x30\0\0\0\x08\0\0\0",
             ]),
             rest in prop::collection::vec(any::<u8>(), 0..200),
         ) {
             let bytes = [start, &rest].concat();
             if let Ok(content) = recognise(&bytes) {
-                let _ = explain(content, None, &vendor_trust());
+                let _ = explain(content, None, None, &vendor_trust());
             }
         }
 
@@ -324,7 +362,7 @@ mod tests {
             version in 2u8..=15, body in prop::collection::vec(any::<u8>(), REPORT_LEN - 4),
         ) {
             let bytes = [&[version, 0, 0, 0], body.as_slice()].concat();
-            let inspection = explain(recognise(&bytes).unwrap(), None, &vendor_trust()).unwrap();
+            let inspection = explain(recognise(&bytes).unwrap(), None, None, &vendor_trust()).unwrap();
             prop_assert!(!inspection.checks.iter().any(Check::is_verified));
             prop_assert_eq!(&inspection.facts["report"]["version"], &Value::from(version));
         }

@@ -10,6 +10,9 @@ use std::{
 use guestctl::{Console, Exit};
 use serde_json::Value;
 
+#[path = "inspect/eventlog.rs"]
+mod eventlog;
+
 /// The folder of one vector, or nothing where the vectors are not on this machine.
 #[allow(clippy::disallowed_methods, clippy::print_stderr)]
 fn vector(name: &str) -> Option<PathBuf> {

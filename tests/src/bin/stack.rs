@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail, ensure};
+use cc_tests::eventlog::EventLog;
 use cc_tests::machine::{Machine, POLICY_DEBUG, Td};
 use cc_tests::stack::{ForeignKbs, Options, Part, Stack, Tee};
 use clap::{Parser, Subcommand, ValueEnum};
@@ -105,23 +106,36 @@ fn demo() -> anyhow::Result<()> {
             reason: "signature",
         },
     ];
-    round("SEV-SNP", &honest, denied)?;
+    round("SEV-SNP", &honest, None, denied)?;
 
-    let honest = Machine::tdx();
+    let log = EventLog::of_a_boot();
+    let honest = Machine::tdx_after(&log);
     let denied = [Denied {
         title: "a trust domain that runs other code",
-        machine: Machine { td: Td { mrtd: "66".repeat(48), ..Td::default() }, ..honest.clone() },
+        machine: Machine { td: Td { mrtd: "66".repeat(48), ..honest.td.clone() }, ..honest.clone() },
         reason: "mr_td",
     }];
-    round("TDX", &honest, denied)?;
+    round("TDX", &honest, Some(&log), denied)?;
     say("\ndemo: ok");
     Ok(())
 }
 
-/// A stack on `honest`: it gets the secret, the machines after it do not, and then it gets it again.
-fn round<const N: usize>(platform: &str, honest: &Machine, denied: [Denied; N]) -> anyhow::Result<()> {
+/// A stack on `honest`: it gets the secret, the machines after it do not, and then it gets it again. With the `log` of
+/// its boot the machine measures an event too.
+fn round<const N: usize>(
+    platform: &str,
+    honest: &Machine,
+    log: Option<&EventLog>,
+    denied: [Denied; N],
+) -> anyhow::Result<()> {
     heading(&format!("a key broker, an emulated {platform} machine, and the guest services"));
-    let options = Options { machine: honest.clone(), rest_port: Some(REST_PORT), ..Options::default() };
+    let options = Options {
+        machine: honest.clone(),
+        firmware_log: log.map(EventLog::area),
+        agent_config: format!("[eventlog_config]\nenable_eventlog = {}\n", log.is_some()),
+        rest_port: Some(REST_PORT),
+        ..Options::default()
+    };
     let mut stack = Stack::start(options)?;
     say(&format!("key broker        {}", stack.kbs_url()));
     say(&format!("REST server       {}", stack.rest_url()));
@@ -134,6 +148,9 @@ fn round<const N: usize>(platform: &str, honest: &Machine, denied: [Denied; N]) 
     ensure!(answer.status == 200, "the honest machine was refused: {}", answer.text());
     ensure!(answer.body == SECRET, "the secret arrived altered");
     say(&format!("released after one quote (the TEE counts {})", stack.quotes()?));
+    if log.is_some() {
+        measure(&stack)?;
+    }
 
     for Denied { title, machine, reason } in denied {
         heading(title);
@@ -151,6 +168,20 @@ fn round<const N: usize>(platform: &str, honest: &Machine, denied: [Denied; N]) 
     stack.set_machine(honest)?;
     stack.start_part(Part::Hub)?;
     ensure!(ask(&stack)?.status == 200, "the honest machine was refused");
+    Ok(())
+}
+
+/// An application measures an event; from then on every quote tells of it.
+fn measure(stack: &Stack) -> anyhow::Result<()> {
+    const EVENT: &str = r#"{"domain":"example.org","operation":"StartJob","content":"job 7"}"#;
+    heading("the application measures an event");
+    let url = format!("{}/aa/aael", stack.rest_url());
+    say(&format!("$ curl --data '{EVENT}' {url}"));
+    let answer = cc_tests::curl::curl(&["--data", EVENT], &url)?;
+    say(&answer.text());
+    ensure!(answer.text() == r#"{"success":"true"}"#, "the event was not measured: {}", answer.text());
+    let register = std::fs::read(stack.measurements().join("rtmr3:sha384"))?;
+    say(&format!("RTMR3 {}", register.iter().map(|byte| format!("{byte:02x}")).collect::<String>()));
     Ok(())
 }
 

@@ -56,6 +56,17 @@ impl Event<'_> {
     }
 }
 
+/// What the first record of a log says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Declaration {
+    /// Register that it names, which means nothing.
+    pub register: u32,
+    /// Whether it is signed `Spec ID Event03`; the agents' has 16 zeros instead.
+    pub signed: bool,
+    /// Declared algorithms: TPM identifier and length of the digests in bytes.
+    pub algorithms: Vec<(u16, u16)>,
+}
+
 /// Walks over the records after the first one, up to the end mark or the end of the bytes.
 ///
 /// After an error there is nothing more. Records borrow from the log.
@@ -63,8 +74,7 @@ impl Event<'_> {
 pub struct Events<'a> {
     rest: Reader<'a>,
     total: usize,
-    /// Declared algorithms with their digest lengths.
-    declared: Vec<(u16, u16)>,
+    declared: Declaration,
     seen: usize,
     done: bool,
 }
@@ -87,10 +97,16 @@ impl<'a> Events<'a> {
         Ok(Events {
             rest: Reader::new(records),
             total: records.len(),
-            declared: Vec::new(),
+            declared: Declaration::default(),
             seen: 0,
             done: false,
         })
+    }
+
+    /// What the first record said.
+    #[must_use]
+    pub const fn declaration(&self) -> &Declaration {
+        &self.declared
     }
 
     /// Number of bytes before the next record or, after the last one, before the end mark.
@@ -136,8 +152,12 @@ impl<'a> Events<'a> {
     }
 
     fn digest_len(&self, algorithm: u16) -> Result<usize, Error> {
-        let declared =
-            self.declared.iter().find(|(id, _)| *id == algorithm).map(|(_, len)| usize::from(*len));
+        let declared = self
+            .declared
+            .algorithms
+            .iter()
+            .find(|(id, _)| *id == algorithm)
+            .map(|(_, len)| usize::from(*len));
         declared.or_else(|| HashAlgorithm::from_tcg_id(algorithm).map(HashAlgorithm::digest_len)).ok_or_else(
             || Error::Invalid {
                 field: "eventlog.algorithm",
@@ -164,8 +184,8 @@ impl<'a> Iterator for Events<'a> {
 impl FusedIterator for Events<'_> {}
 
 /// The first record: in the old format, with one SHA-1 digest that means nothing.
-fn read_declaration(r: &mut Reader<'_>) -> Result<Vec<(u16, u16)>, Error> {
-    r.take(4, "eventlog.first.register")?;
+fn read_declaration(r: &mut Reader<'_>) -> Result<Declaration, Error> {
+    let register = r.u32_le("eventlog.first.register")?;
     let event_type = r.u32_le("eventlog.first.type")?;
     if event_type != EV_NO_ACTION {
         return Err(Error::Invalid {
@@ -188,7 +208,7 @@ fn read_declaration(r: &mut Reader<'_>) -> Result<Vec<(u16, u16)>, Error> {
     if count > MAX_ALGORITHMS {
         return Err(too_many(count));
     }
-    let mut declared = Vec::new();
+    let mut algorithms = Vec::new();
     for _ in 0..count {
         let algorithm = r.u16_le("eventlog.first.algorithm")?;
         let len = r.u16_le("eventlog.first.digest_size")?;
@@ -202,12 +222,12 @@ fn read_declaration(r: &mut Reader<'_>) -> Result<Vec<(u16, u16)>, Error> {
                 why: format!("algorithm {algorithm:#06x} does not have digests of {len} bytes"),
             });
         }
-        declared.push((algorithm, len));
+        algorithms.push((algorithm, len));
     }
     let vendor_len = r.u8("eventlog.first.vendor_size")?;
     r.take(usize::from(vendor_len), "eventlog.first.vendor")?;
     r.finish("the first record of an event log")?;
-    Ok(declared)
+    Ok(Declaration { register, signed: signature == SPEC_ID, algorithms })
 }
 
 fn sized<'a>(r: &mut Reader<'a>, field: &'static str) -> Result<&'a [u8], Error> {

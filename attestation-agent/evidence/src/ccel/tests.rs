@@ -123,6 +123,39 @@ fn replay_extends_measured_records_in_order() {
 }
 
 #[test]
+fn pcrs_are_replayed_from_the_locality_on() {
+    let locality = [b"StartupLocality\0".as_slice(), &[3]].concat();
+    let log = agent_log(&[
+        record(0, EV_NO_ACTION, [0; 48], &locality),
+        record(0, 8, [1; 48], b""),
+        record(0, 4, [2; 48], b""),
+        record(23, 4, [3; 48], b""),
+    ]);
+    let extend = |old: &[u8], digest| HashAlgorithm::Sha384.digest(&[old, &[digest; 48]].concat());
+    let mut start = vec![0; 48];
+    start[47] = 3;
+    let pcrs = replay_pcrs(&log, HashAlgorithm::Sha384).unwrap();
+    let expected = [(0, extend(&extend(&start, 1), 2)), (23, extend(&[0; 48], 3))];
+    assert_eq!(pcrs, expected.into());
+    assert_eq!(startup_locality(&Events::new(&log).unwrap().next().unwrap().unwrap()), Some(3));
+    // Measured, or too long: no such record.
+    for (kind, data) in [(4, locality.clone()), (EV_NO_ACTION, [locality.as_slice(), &[0]].concat())] {
+        let log = agent_log(&[record(0, kind, [0; 48], &data)]);
+        assert_eq!(startup_locality(&Events::new(&log).unwrap().next().unwrap().unwrap()), None);
+    }
+    let beyond = agent_log(&[record(24, 4, [1; 48], b"")]);
+    assert_eq!(replay_pcrs(&beyond, HashAlgorithm::Sha384).unwrap_err().code(), "EVIDENCE_FIELD_INVALID");
+    assert!(replay_pcrs(&log, HashAlgorithm::Sha256).is_err());
+}
+
+#[test]
+fn the_first_record_is_told() {
+    let log = agent_log(&[]);
+    let declared = Declaration { register: 0, signed: false, algorithms: vec![(0x0C, 48), (0x12, 32)] };
+    assert_eq!(Events::new(&log).unwrap().declaration(), &declared);
+}
+
+#[test]
 fn records_that_leave_no_trace_are_refused() {
     let mut without = record(1, 4, [1; 48], b"");
     without.splice(8..62, [0; 4]);
@@ -160,6 +193,7 @@ proptest! {
             }
         }
         let _ = replay(&log, HashAlgorithm::Sha384);
+        let _ = replay_pcrs(&log, HashAlgorithm::Sha256);
         let _ = assemble(None, Some(&log));
         if let Ok(Some(assembled)) = assemble(Some(&log), None) {
             prop_assert_eq!(assemble(Some(&assembled), None), Ok(Some(assembled)));

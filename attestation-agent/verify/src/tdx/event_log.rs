@@ -29,7 +29,7 @@ pub struct EventClaim {
     pub digests: Vec<DigestClaim>,
     /// What the data says, as far as its type is understood; otherwise an empty object.
     pub details: Value,
-    /// The SHA-384 digest is that of the data: the text is what was measured.
+    /// Every digest of a known algorithm is that of the data: the text is what was measured.
     pub digest_matches_event: bool,
 }
 
@@ -75,12 +75,14 @@ fn claim(event: &Event<'_>) -> EventClaim {
         event: BASE64_STANDARD.encode(event.data),
         digests: event.digests.iter().map(digest).collect(),
         details: details::describe(event),
-        digest_matches_event: event.is_measured()
-            && event.digests.iter().any(|digest| {
-                digest.hash() == Some(HashAlgorithm::Sha384)
-                    && HashAlgorithm::Sha384.digest(event.data) == digest.bytes
-            }),
+        digest_matches_event: event.is_measured() && is_of_data(event),
     }
+}
+
+/// Whether the record has digests of known algorithms, and all of them are those of its data.
+fn is_of_data(event: &Event<'_>) -> bool {
+    let mut known = event.digests.iter().filter_map(|digest| Some((digest.hash()?, digest.bytes))).peekable();
+    known.peek().is_some() && known.all(|(hash, bytes)| hash.digest(event.data) == bytes)
 }
 
 fn digest(digest: &Digest<'_>) -> DigestClaim {
@@ -89,6 +91,8 @@ fn digest(digest: &Digest<'_>) -> DigestClaim {
         Some(HashAlgorithm::Sha384) => "SHA-384".to_owned(),
         Some(HashAlgorithm::Sha512) => "SHA-512".to_owned(),
         Some(HashAlgorithm::Sm3) => "SM3".to_owned(),
+        // Nothing is replayed with it; logs of TPMs have it beside SHA-256.
+        None if digest.algorithm == 0x0004 => "SHA-1".to_owned(),
         None => format!("{:#06x}", digest.algorithm),
     };
     DigestClaim { alg, digest: hex::encode(digest.bytes) }

@@ -15,7 +15,7 @@ use cc_evidence::{
 use cc_verify::tdx::{ChainReport, event_claims, verify_quote, verify_signature};
 use serde_json::{Map, Value, json};
 
-pub(super) use self::collateral::load as load_collateral;
+pub(super) use self::{checks::event_log, collateral::load as load_collateral, fields::event_text};
 use super::{Check, Inspection, Trust};
 use crate::table::Table;
 
@@ -37,13 +37,13 @@ pub(super) fn evidence(text: &str, trust: &Trust) -> Result<Inspection, String> 
         return Ok(inspection);
     };
     let quote = Quote::parse(&evidence.quote).map_err(|error| error.to_string())?;
-    inspection.checks.push(checks::event_log(log, &quote.body.rtmr));
+    inspection.checks.push(event_log(log, &quote.body.rtmr));
     match event_claims(log) {
         Ok(events) => {
             inspection.table.section("event log");
             for event in &events {
                 let label = format!("{} {}", event.index, event.type_name);
-                inspection.table.row(&label, fields::event_text(event));
+                inspection.table.row(&label, event_text(event));
             }
             inspection.facts.insert("events".into(), json!(events));
         }

@@ -5,6 +5,7 @@
 //! two things.
 
 use cc_evidence::{
+    HashAlgorithm,
     snp::{CertKind, REPORT_LEN, cert_table},
     tdx,
 };
@@ -27,6 +28,10 @@ pub(crate) enum Content<'a> {
     TdReport(&'a [u8]),
     /// Intel SGX quote, version 3.
     SgxQuote(&'a [u8]),
+    /// Event log with the record that declares its algorithms (TCG PC Client Platform Firmware Profile).
+    EventLog(&'a [u8]),
+    /// The agent's event log: records alone.
+    AgentLog(&'a [u8]),
     /// Certificate table of an extended report (AMD publication 56421).
     CertTable(&'a [u8]),
     /// One X.509 certificate in DER.
@@ -49,6 +54,7 @@ impl Content<'_> {
             Self::QuoteEvidence(_) => "evidence with a quote",
             Self::TdReport(_) => "TDREPORT",
             Self::SgxQuote(_) => "SGX quote",
+            Self::EventLog(_) | Self::AgentLog(_) => "event log",
             Self::CertTable(_) => "SNP certificate table",
             Self::CertificateDer(_) | Self::CertificatePem(_) => "certificate",
             Self::Token(_) => "attestation token",
@@ -64,6 +70,10 @@ const TABLE_ENTRY: usize = 24;
 pub(crate) fn recognise(bytes: &[u8]) -> Result<Content<'_>, String> {
     if bytes.is_empty() {
         return Err("the file is empty".into());
+    }
+    // Before reports, whose guest policy never is what stands there.
+    if is_agent_log(bytes) {
+        return Ok(Content::AgentLog(bytes));
     }
     if bytes.len() == REPORT_LEN && has_report_version(bytes) {
         return Ok(Content::SnpReport(bytes));
@@ -141,6 +151,9 @@ fn recognise_json(text: &str) -> Result<Content<'_>, String> {
 }
 
 fn recognise_binary(bytes: &[u8]) -> Result<Content<'_>, String> {
+    if is_event_log(bytes) {
+        return Ok(Content::EventLog(bytes));
+    }
     // A host without certificates hands out a table that is all end mark.
     let empty = bytes.len() >= TABLE_ENTRY && bytes.iter().all(|byte| *byte == 0);
     if empty || begins_with_certificate_guid(bytes) || lists_a_certificate(bytes) {
@@ -150,6 +163,22 @@ fn recognise_binary(bytes: &[u8]) -> Result<Content<'_>, String> {
         return Err(format!("{} bytes that begin like an SNP report, which has {REPORT_LEN}", bytes.len()));
     }
     Err(format!("{} bytes of an unknown kind", bytes.len()))
+}
+
+/// The type of the first record, an old-style digest that is all zero, and a signature or the zeros of an agent.
+fn is_event_log(bytes: &[u8]) -> bool {
+    let part = |range: std::ops::Range<usize>| bytes.get(range).unwrap_or_default();
+    part(4..8) == 3u32.to_le_bytes()
+        && part(8..28) == [0; 20]
+        && (part(32..48) == b"Spec ID Event03\0"
+            || (part(28..32) == 0x25u32.to_le_bytes() && part(32..48) == [0; 16]))
+}
+
+/// Type and digest count of the first record: tagged data with one digest of a known algorithm.
+fn is_agent_log(bytes: &[u8]) -> bool {
+    let algorithm = bytes.get(12..14).and_then(|id| id.try_into().ok()).map(u16::from_le_bytes);
+    bytes.get(4..12) == Some(&[6, 0, 0, 0, 1, 0, 0, 0])
+        && algorithm.is_some_and(|id| HashAlgorithm::from_tcg_id(id).is_some())
 }
 
 fn begins_with_certificate_guid(bytes: &[u8]) -> bool {

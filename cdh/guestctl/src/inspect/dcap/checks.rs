@@ -105,7 +105,7 @@ fn tcb_json(report: &TcbReport) -> Value {
 }
 
 /// Whether the log leads to the registers of the quote.
-pub(super) fn event_log(log: &[u8], rtmr: &[[u8; 48]; 4]) -> Check {
+pub(in crate::inspect) fn event_log(log: &[u8], rtmr: &[[u8; 48]; 4]) -> Check {
     const NAME: &str = "event log";
     let registers = match ccel::replay(log, HashAlgorithm::Sha384) {
         Ok(registers) => registers,

@@ -209,7 +209,7 @@ pub(super) fn show_platform(pck: &PckInfo, table: &mut Table) {
 }
 
 /// What a record says, in one line.
-pub(super) fn event_text(event: &EventClaim) -> String {
+pub(in crate::inspect) fn event_text(event: &EventClaim) -> String {
     let told = match (event.details.get("string"), event.details.get("device_paths")) {
         (Some(Value::String(text)), _) => text.clone(),
         (_, Some(Value::Array(path))) => path.iter().filter_map(Value::as_str).collect::<Vec<_>>().join("/"),
