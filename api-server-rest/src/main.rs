@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use api_server_rest::config::{Config, ConfigError};
 use cc_daemon::shutdown::Shutdown;
-use cc_daemon::{notify, sandbox, telemetry};
+use cc_daemon::{memory, notify, sandbox, telemetry};
 
 /// Buffers of the HTTP and RPC libraries hold secrets too: whatever is freed is wiped.
 #[global_allocator]
@@ -61,6 +61,7 @@ async fn serve(config: Config, inherited: Option<TcpListener>) -> anyhow::Result
     tracing::info!(address = %server.local_addr()?, "listening");
     notify::ready();
     notify::spawn_watchdog(&shutdown);
+    memory::spawn_release();
     tokio::join!(server.serve(shutdown.clone()), async {
         shutdown.requested().await;
         notify::stopping();

@@ -13,7 +13,7 @@ pub mod deadline;
 pub mod fault;
 pub mod introspection;
 pub mod listen;
-mod memory;
+pub mod memory;
 pub mod notify;
 pub mod peer;
 pub mod provenance;

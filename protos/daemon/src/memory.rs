@@ -14,11 +14,12 @@ mod sys;
 
 /// Between two looks.
 const GLANCE: Duration = Duration::from_secs(5);
-/// Processor time since the last release that makes another one worthwhile: some hundred requests.
-const WORK: Duration = Duration::from_millis(50);
+/// Processor time since the last release that makes another one worthwhile: some twenty requests. It is small because
+/// what a burst leaves after the last release stays until more work comes, and well above what the looking itself costs.
+const WORK: Duration = Duration::from_millis(5);
 
-/// Starts the task; it ends with the runtime.
-pub(crate) fn spawn_release() {
+/// Starts the task in the runtime that this is called in; it ends with the runtime.
+pub fn spawn_release() {
     tokio::spawn(async {
         let mut glances = interval(GLANCE);
         glances.set_missed_tick_behavior(MissedTickBehavior::Delay);
