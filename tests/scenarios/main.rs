@@ -15,8 +15,10 @@
 
 mod attester;
 mod canary;
+mod cca;
 mod credentials;
 mod denial;
+mod devices;
 mod documents;
 mod failover;
 mod hostile;

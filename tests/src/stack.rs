@@ -57,6 +57,8 @@ pub struct Options {
     pub firmware_log: Option<Vec<u8>>,
     /// The kernel of a TDX machine is older than 6.16: software cannot extend its registers.
     pub old_kernel: bool,
+    /// The kernel is older than 6.7: the TEE's driver has its device and no TSM interface.
+    pub devices_only: bool,
     /// Do not give the key broker the collateral of the emulated TDX platform.
     pub no_collateral: bool,
     /// Further arguments of the key broker.
@@ -156,7 +158,10 @@ impl Stack {
                 (temporary.path().to_owned(), Some(temporary))
             }
         };
-        std::fs::create_dir_all(folder.join("root").join(TSM_REPORT))?;
+        std::fs::create_dir_all(folder.join("root"))?;
+        if !options.devices_only {
+            std::fs::create_dir_all(folder.join("root").join(TSM_REPORT))?;
+        }
         options.machine.write(&folder.join("machine.toml"))?;
         if let Some(log) = &options.firmware_log {
             write_firmware_log(&folder, log)?;
@@ -210,9 +215,12 @@ impl Stack {
 
     fn start_emulator(&mut self) -> anyhow::Result<()> {
         let mut command = own_binary("tee-emulator")?;
+        if self.options.devices_only {
+            command.arg("--devices").arg(self.folder.join("root"));
+        } else {
+            command.arg("--mount").arg(self.tsm_report());
+        }
         command
-            .arg("--mount")
-            .arg(self.tsm_report())
             .arg("--machine")
             .arg(self.folder.join("machine.toml"))
             .arg("--roots-out")
@@ -221,7 +229,7 @@ impl Stack {
             .arg(self.folder.join("stats.json"));
         if self.options.machine.tee == Kind::Tdx {
             command.arg("--collateral-out").arg(self.collateral());
-            if !self.options.old_kernel {
+            if !(self.options.old_kernel || self.options.devices_only) {
                 command.arg("--measurements").arg(self.measurements());
             }
         }
@@ -237,7 +245,9 @@ impl Stack {
         let listen = self.kbs_url.strip_prefix("https://").unwrap_or("127.0.0.1:0");
         command.arg("--listen").arg(listen);
         if self.options.tee == Tee::Emulated {
-            command.arg("--test-roots").arg(self.roots());
+            // There is no root of CCA: the platform's key is told.
+            let option = if self.options.machine.tee == Kind::Cca { "--cca-keys" } else { "--test-roots" };
+            command.arg(option).arg(self.roots());
             if self.options.machine.tee == Kind::Tdx && !self.options.no_collateral {
                 command.arg("--collateral").arg(self.collateral());
             }
@@ -276,6 +286,11 @@ impl Stack {
         let config = self.folder.join("aa.toml");
         std::fs::write(&config, self.agent_config())?;
         let mut command = own_binary("attestation-agent")?;
+        if self.options.devices_only && self.options.tee == Tee::Emulated {
+            let agent = command.get_program().to_owned();
+            command = own_binary("emulated-guest")?;
+            command.arg(self.folder.join("root")).arg(agent);
+        }
         command.arg("-a").arg(address(&self.agent_socket())).arg("-c").arg(config);
         // The stack's files lie on a disk that nobody measured; what strict mode makes of that has tests of its own.
         if !self.options.measured_config {
@@ -474,7 +489,7 @@ impl Stack {
         self.folder.join("root").join(AGENT_LOG)
     }
 
-    /// The emulator's root certificates.
+    /// The emulator's root certificates, or the public key of its CCA platform.
     pub fn roots(&self) -> PathBuf {
         self.folder.join("roots.pem")
     }

@@ -44,6 +44,8 @@ enum TeeName {
     Snp,
     /// TDX, emulated on this machine
     Tdx,
+    /// Arm CCA, emulated on this machine
+    Cca,
     /// The sample platform, which proves nothing
     Sample,
     /// Whatever this machine has
@@ -196,7 +198,7 @@ fn ask(stack: &Stack) -> anyhow::Result<cc_tests::curl::Answer> {
 }
 
 fn up(kbs_url: Option<String>, kbs_cert: Option<PathBuf>, tee: TeeName) -> anyhow::Result<()> {
-    if kbs_url.is_some() && matches!(tee, TeeName::Snp | TeeName::Tdx) {
+    if kbs_url.is_some() && matches!(tee, TeeName::Snp | TeeName::Tdx | TeeName::Cca) {
         bail!(
             "a key broker that is not ours does not trust the emulated TEE: give --tee sample or --tee host"
         );
@@ -209,11 +211,15 @@ fn up(kbs_url: Option<String>, kbs_cert: Option<PathBuf>, tee: TeeName) -> anyho
     let foreign = kbs_url.is_some();
     let options = Options {
         tee: match tee {
-            TeeName::Snp | TeeName::Tdx => Tee::Emulated,
+            TeeName::Snp | TeeName::Tdx | TeeName::Cca => Tee::Emulated,
             TeeName::Sample => Tee::Sample,
             TeeName::Host => Tee::Host,
         },
-        machine: if matches!(tee, TeeName::Tdx) { Machine::tdx() } else { Machine::default() },
+        machine: match tee {
+            TeeName::Tdx => Machine::tdx(),
+            TeeName::Cca => Machine::cca(),
+            _ => Machine::default(),
+        },
         foreign_kbs: kbs_url.map(|url| ForeignKbs { url, certificate: kbs_cert }),
         kbs_arguments: if matches!(tee, TeeName::Sample) {
             vec!["--allow-sample".to_owned()]
