@@ -2,7 +2,7 @@
 //! service, under the real agent.
 
 use cc_tests::machine::Machine;
-use cc_tests::stack::{Options, Part};
+use cc_tests::stack::Options;
 
 use crate::denial::ask_as;
 use crate::{REST_PATH, SECRET, code, stack};
@@ -14,14 +14,12 @@ fn options(machine: Machine) -> Options {
 #[test]
 fn secrets_are_released_through_drivers_devices() {
     for (machine, device) in [(Machine::default(), "dev/sev-guest"), (Machine::tdx(), "dev/tdx_guest")] {
-        let Some(mut stack) = stack(options(machine)) else { return };
+        let Some(stack) = stack(options(machine)) else { return };
         for _ in 0..3 {
             let answer = stack.rest_get(REST_PATH).unwrap();
             assert_eq!((answer.status, answer.body.as_slice()), (200, SECRET), "{device}: {}", answer.text());
         }
         assert_eq!(stack.quotes().unwrap(), 1, "{device}");
-        let log = stack.part(Part::Agent).unwrap().log();
-        assert!(log.contains(&format!("{device}: answers, used")), "{device}: {log}");
     }
 }
 

@@ -180,6 +180,7 @@ impl Launch {
         let machine = match kind {
             Kind::Snp => Machine::default(),
             Kind::Tdx => Machine::tdx(),
+            Kind::Cca => Machine::cca(),
         };
         let mut stack = Stack::prepare(Options {
             machine: machine.clone(),

@@ -17,6 +17,7 @@ pub mod blame;
 pub mod cbor;
 pub mod cca;
 pub mod ccel;
+pub mod csv;
 pub mod dcap;
 pub mod initdata;
 pub mod nvidia;

@@ -12,6 +12,8 @@
 
 use std::path::PathBuf;
 
+use cc_evidence::cbor;
+use cc_evidence::csv::CsvEvidence;
 use cc_evidence::initdata::{Field, InitData, carrier};
 use cc_evidence::snp::{CertKind, REPORT_LEN, Report, SnpEvidence, Tcb};
 use cc_evidence::{HashAlgorithm, binding, summary};
@@ -216,5 +218,41 @@ fn binding_digests_of_generated_keys() {
             let digest = binding::device_report_data(nonce, key, hash).unwrap();
             assert_eq!(expected, &json!(hex::encode(digest)), "{file} {hash}");
         }
+    }
+}
+
+#[test]
+fn recorded_csv_evidence_is_read() {
+    let Some(text) = read_text("csv-report", "evidence.json") else { return };
+    let evidence = CsvEvidence::from_json(&text).unwrap();
+    let report = &evidence.report;
+    assert_eq!(report.serial(), Some("KPA64911240507"));
+    assert_eq!(report.serial_number, evidence.serial_number.as_slice());
+    // The platform's key signed, with SM2: the hidden fields are read in the right place.
+    assert_eq!((report.signer_usage, report.signature_algorithm, report.policy), (0x1002, 4, 0x45));
+    assert_eq!(
+        hex::encode(report.measurement),
+        "ae2a2cf1f41a485fa37bf9ae92f678783c59fbc79de7b5d237743d58f5538034"
+    );
+    assert_eq!(report.report_data, [0; 64]);
+    // Its log is what an agent sends without a firmware's: the record that announces it, and the end.
+    let log = evidence.cc_eventlog.unwrap();
+    assert_eq!((log.len(), &log[69..]), (77, &[0xFF; 8][..]));
+    assert!(cc_evidence::ccel::replay(&log, HashAlgorithm::Sm3).is_ok());
+    // The root's certificate, a format of Hygon's own that nothing here reads further: version 1, certified by itself.
+    let root = read("csv-report", "hrk.cert").unwrap();
+    assert_eq!((root.len(), &root[..4], &root[4..20]), (832, &[1, 0, 0, 0][..], &root[20..36]));
+}
+
+/// Reference integrity manifests are not read by anything here; their outer form is.
+#[test]
+fn recorded_manifests_have_their_outer_form() {
+    let Some(corim) = read("rvps-provenance", "unsigned-example-corim.cbor") else { return };
+    // Tag 501 is an unsigned CoRIM, a map.
+    assert!(
+        matches!(cbor::Value::parse(&corim), Ok(cbor::Value::Tag(501, map)) if matches!(*map, cbor::Value::Map(_)))
+    );
+    for length in 0..corim.len() {
+        assert!(cbor::Value::parse(&corim[..length]).is_err(), "{length}");
     }
 }

@@ -275,8 +275,9 @@ impl PlatformError {
     pub fn hint(&self) -> String {
         match self {
             Self::NoPlatform { .. } => {
-                "run inside a confidential VM with Linux 6.7 or later, load the guest driver (sev-guest or tdx-guest), mount \
-                 configfs on /sys/kernel/config; for development without hardware name the sample platform in \
+                "run inside a confidential VM, load the guest driver (sev-guest or tdx-guest), mount configfs on \
+                 /sys/kernel/config (Linux 6.7 or later) or let the agent open the driver's device (/dev/sev-guest, \
+                 /dev/tdx_guest); for development without hardware name the sample platform in \
                  the configuration"
             }
             Self::TsmMissing { .. } => {

@@ -125,6 +125,7 @@ fn warn_about(report: &Report) {
 
 #[cfg(test)]
 mod tests {
+    use cc_evidence::snp::{CertEntry, CertKind};
     use proptest::prelude::*;
 
     use super::*;
@@ -161,6 +162,30 @@ mod tests {
         assert_eq!(code(&|b| b.provider = "tdx_guest".to_owned()), "TSM_PROVIDER_CHANGED");
         assert_eq!(code(&|b| b.auxblob = vec![0xFF; 24]), "EVIDENCE_MALFORMED");
         assert_eq!(code(&|b| b.auxblob = vec![0; 5]), "EVIDENCE_MALFORMED");
+    }
+
+    /// A machine of a cloud provider: the report is signed by the provider's key, whose certificate is in the table. The
+    /// driver's device hands out the whole buffer.
+    #[test]
+    #[allow(clippy::print_stderr, clippy::disallowed_methods)]
+    fn a_recorded_report_of_a_cloud_provider_goes_out_with_its_certificate() {
+        let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/vectors");
+        let folder = std::env::var_os("VECTORS_DIR").map_or_else(|| beside.into(), std::path::PathBuf::from);
+        let folder = folder.join("snp-milan-v3-vlek");
+        if !folder.is_dir() {
+            eprintln!("skipped: VECTORS_DIR not set");
+            return;
+        }
+        let outblob = std::fs::read(folder.join("report.bin")).unwrap();
+        let vlek =
+            CertEntry { kind: CertKind::Vlek, data: std::fs::read(folder.join("vlek.der")).unwrap() };
+        let mut auxblob = cert_table::encode(std::slice::from_ref(&vlek)).unwrap();
+        auxblob.resize(16 * 1024, 0);
+        let asked = outblob[0x50..0x90].try_into().unwrap();
+        let blobs = tsm::Blobs { outblob, auxblob, provider: PROVIDER.to_owned() };
+        let evidence = read(&blobs, &asked).unwrap();
+        assert_eq!((evidence.report.vmpl, &evidence.certs), (1, &vec![vlek]));
+        assert!(evidence.to_json().unwrap().contains(r#""cert_type":"VLEK""#));
     }
 
     proptest! {

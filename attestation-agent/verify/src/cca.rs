@@ -54,7 +54,7 @@ pub fn verify(
     verify_platform(&token, keys)?;
     verify_realm(&token)?;
     check_bindings(&token, x)?;
-    Ok(CcaClaims::new(&token))
+    Ok(CcaClaims::of(&token))
 }
 
 /// Verifies that one of `keys` signed the platform's token; gives that key.

@@ -3,7 +3,9 @@
 //! It needs no daemon and no network. What it cannot verify it names together with the reason; it never calls a file
 //! good as a whole, because whether the values are the expected ones is a matter of policy.
 
+mod cca;
 mod certificate;
+mod csv;
 mod dcap;
 mod eventlog;
 mod initdata;
@@ -19,7 +21,7 @@ use std::{
 };
 
 use cc_evidence::initdata::InitData;
-use cc_verify::{TrustRoots, tdx::Collateral};
+use cc_verify::{TrustRoots, cca::PlatformKeys, tdx::Collateral};
 use der::DateTime;
 use serde_json::{Map, Value, json};
 
@@ -41,8 +43,8 @@ const INPUT_MAX: u64 = 4 << 20;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Recognised by content: SNP report, SNP evidence JSON, SNP certificate table, TDX quote, TDX evidence JSON, TDREPORT,
-SGX quote, event logs (CCEL, of a TPM, the agent's), certificates (DER or PEM), attestation token, init-data (TOML,
-annotation, device image). Exits with 1 when a verification fails; what could not be verified is listed and is no failure.
+SGX quote, Arm CCA token and evidence JSON, CSV evidence JSON, event logs (CCEL, of a TPM, the agent's), certificates
+(DER or PEM), attestation token, init-data (TOML, annotation, device image). Exits with 1 when a verification fails; what could not be verified is listed and is no failure.
 
 Example:
   guestctl inspect evidence.json
@@ -66,6 +68,9 @@ pub(crate) struct Args {
     /// Compare an event log with the registers in this TDX quote, TDX evidence or TDREPORT, which is not verified here
     #[arg(long, value_name = "FILE")]
     registers: Option<PathBuf>,
+    /// Public attestation keys of Arm CCA platforms (PEM, JWK, or a list of {pkey, implementation-id, instance-id})
+    #[arg(long, value_name = "FILE")]
+    cca_keys: Option<PathBuf>,
     /// Judge validity dates at this moment instead of now: RFC 3339 in UTC (2025-06-01T00:00:00Z) or Unix seconds
     #[arg(long, value_name = "TIME", value_parser = parse_moment)]
     at: Option<Moment>,
@@ -99,6 +104,8 @@ pub(crate) struct Trust {
     /// SHA-256, in hexadecimal, of the certificates given with `--roots`.
     pub(crate) given: Vec<String>,
     pub(crate) at: Moment,
+    /// Keys of Arm CCA platforms, when they were given.
+    pub(crate) cca_keys: PlatformKeys,
     /// What Intel says about platforms, when it was given.
     pub(crate) collateral: Option<Collateral>,
 }
@@ -225,6 +232,13 @@ pub(crate) fn run(args: &Args, json: bool, console: &mut Console<'_>) -> Result<
         }
         None => None,
     };
+    if args.cca_keys.is_some() && !matches!(content, Content::CcaToken(_) | Content::CcaEvidence(_)) {
+        return Err(Failure::Argument {
+            argument: "--cca-keys".into(),
+            why: "only an Arm CCA token or evidence is signed by such a key".into(),
+            hint: "leave --cca-keys away".into(),
+        });
+    }
     explain(content, leaf.as_ref(), registers.as_ref(), &trust)
         .map_err(|why| Failure::Malformed { path: path(), kind: content.name(), why })?
         .show(json, console)
@@ -257,6 +271,9 @@ fn explain(
         Content::QuoteEvidence(text) => dcap::evidence(text, trust),
         Content::TdReport(bytes) => dcap::report(bytes),
         Content::SgxQuote(bytes) => dcap::enclave_quote(bytes, trust),
+        Content::CcaToken(bytes) => cca::token(bytes, trust),
+        Content::CcaEvidence(text) => cca::evidence(text, trust),
+        Content::CsvEvidence(text) => csv::evidence(text),
         Content::CertTable(bytes) => snp::cert_table(bytes, trust),
         Content::CertificateDer(bytes) => certificate::inspect(vec![bytes.to_vec()], trust),
         Content::CertificatePem(text) => certificate::inspect(certificate::split_pem(text)?, trust),
@@ -278,15 +295,22 @@ pub(crate) fn fetched_token(text: &str) -> Result<Inspection, String> {
 fn trust(args: &Args) -> Result<Trust, Failure> {
     let at = args.at.unwrap_or_else(Moment::now);
     let collateral = args.collateral.as_deref().map(dcap::load_collateral).transpose()?;
+    let cca_keys = args.cca_keys.as_deref().map(cca_keys).transpose()?.unwrap_or_default();
     let Some(path) = &args.roots else {
-        return Ok(Trust { roots: TrustRoots::vendor(), given: Vec::new(), at, collateral });
+        return Ok(Trust { roots: TrustRoots::vendor(), given: Vec::new(), at, cca_keys, collateral });
     };
     let malformed = |why| Failure::Malformed { path: path.clone(), kind: "set of root certificates", why };
     let pem = String::from_utf8(read_bounded(path)?).map_err(|_| malformed("not PEM text".to_owned()))?;
     let roots = TrustRoots::vendor().with_test_roots(&pem).map_err(|error| malformed(error.to_string()))?;
     let given =
         certificate::split_pem(&pem).map_err(malformed)?.iter().map(|der| certificate::sha256(der)).collect();
-    Ok(Trust { roots, given, at, collateral })
+    Ok(Trust { roots, given, at, cca_keys, collateral })
+}
+
+fn cca_keys(path: &Path) -> Result<PlatformKeys, Failure> {
+    let malformed = |why| Failure::Malformed { path: path.to_owned(), kind: "set of CCA platform keys", why };
+    let text = String::from_utf8(read_bounded(path)?).map_err(|_| malformed("not text".to_owned()))?;
+    PlatformKeys::parse(&text).map_err(|error| malformed(error.to_string()))
 }
 
 fn read_bounded(path: &Path) -> Result<Vec<u8>, Failure> {
@@ -322,7 +346,9 @@ mod tests {
     use super::*;
 
     fn vendor_trust() -> Trust {
-        Trust { roots: TrustRoots::vendor(), given: Vec::new(), at: Moment(1_748_736_000), collateral: None }
+        let cca_keys = PlatformKeys::default();
+        let at = Moment(1_748_736_000);
+        Trust { roots: TrustRoots::vendor(), given: Vec::new(), at, cca_keys, collateral: None }
     }
 
     #[test]
@@ -345,6 +371,7 @@ mod tests {
             start in prop::sample::select(vec![
                 &b""[..], b"\x30\x82\x01\x00\x30", b"{\"attestation_report\":", b"{\"report\":\"", b"eyJhIjoxfQ.eyJ9.",
                 b"\x04\0\x02\0\x81\0\0\0", b"\x03\0\x02\0\0\0\0\0", b"{\"quote\":\"BAACAIEAAAA=\"",
+                b"\xd9\x01\x8f\xa2\x19\xac\xca", b"{\"token\":[217,1,143",
                 b"version = \"1\"\nalgorithm = \"sha256\"\n[data]\n", b"-----BEGIN CERTIFICATE-----\n",
                 b"\x04\0\0\0\x06\0\0\0\x01\0\0\0\x0c\0", b"\0\0\0\0\x03\0\0\0",
                 b"\x63\xda\x75\x8d\xe6\x64\x45\x64\xad\xc5\xf4\xb9\x3b\xe8\xac\xcd\x30\0\0\0\x08\0\0\0",

@@ -463,3 +463,44 @@ fn a_changed_bit_of_a_quote_is_noticed() {
     let seen = inspect(&file, &[]);
     assert!(seen.err.contains("[INPUT_MALFORMED]") && seen.err.contains("TDX quote"), "{}", seen.err);
 }
+
+#[test]
+fn recorded_cca_token() {
+    let Some(folder) = vector("cca-token") else { return };
+    let (token, keys) = (folder.join("token.cbor"), folder.join("cpak-pub.json"));
+    let plain = inspect(&token, &[]);
+    assert_eq!(plain.exit, Exit::Success, "{}", plain.err);
+    assert!(plain.out.contains("Arm has no common root"), "{}", plain.out);
+    let known = inspect(&token, &["--cca-keys", keys.to_str().unwrap(), "--json"]);
+    assert_eq!(known.exit, Exit::Success, "{}", known.err);
+    assert_eq!(known.check("platform signature"), "verified");
+    assert_eq!(known.check("realm signature"), "verified");
+    assert_eq!(known.json()["claims"]["platform"]["cca-platform-lifecycle"], 12291);
+    assert_eq!(known.json()["claims"]["platform"]["cca-platform-profile"], "http://arm.com/CCA-SSD/1.0.0");
+
+    // A bit of the realm's initial measurement, and one of a component of the platform.
+    let bytes = fs::read(&token).unwrap();
+    for (marker, check) in
+        [("ae87fbf7f105e71a", "realm signature"), ("9a271f2a916b0b6e", "platform signature")]
+    {
+        let marker = hex::decode(marker).unwrap();
+        let at = bytes.windows(8).position(|part| part == marker).unwrap();
+        let mut changed = bytes.clone();
+        changed[at] ^= 1;
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("token");
+        fs::write(&file, changed).unwrap();
+        let outcome = inspect(&file, &["--cca-keys", keys.to_str().unwrap(), "--json"]);
+        assert_eq!(outcome.exit, Exit::Failed, "{check}");
+        assert_eq!(outcome.check(check), "failed");
+    }
+}
+
+#[test]
+fn recorded_csv_evidence() {
+    let Some(folder) = vector("csv-report") else { return };
+    let outcome = inspect(&folder.join("evidence.json"), &["--json"]);
+    assert_eq!(outcome.exit, Exit::Success, "{}", outcome.err);
+    assert_eq!(outcome.json()["report"]["serial_number"], "KPA64911240507");
+    assert_eq!(outcome.check("signature"), "not verified", "there is no SM2 here");
+}

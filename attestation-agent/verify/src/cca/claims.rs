@@ -63,7 +63,9 @@ pub struct RealmTokenClaims {
 }
 
 impl CcaClaims {
-    pub(super) fn new(token: &Token) -> Self {
+    /// The claims of a token, verified or not: whoever shows them says which.
+    #[must_use]
+    pub fn of(token: &Token) -> Self {
         let (platform, realm) = (&token.platform.claims, &token.realm.claims);
         Self {
             platform: PlatformTokenClaims::new(platform),

@@ -32,6 +32,12 @@ pub(crate) enum Content<'a> {
     EventLog(&'a [u8]),
     /// The agent's event log: records alone.
     AgentLog(&'a [u8]),
+    /// Arm CCA attestation token, CBOR.
+    CcaToken(&'a [u8]),
+    /// JSON with the member `token`, a list of bytes.
+    CcaEvidence(&'a str),
+    /// JSON with the members `attestation_report` and `serial_number`.
+    CsvEvidence(&'a str),
     /// Certificate table of an extended report (AMD publication 56421).
     CertTable(&'a [u8]),
     /// One X.509 certificate in DER.
@@ -55,6 +61,9 @@ impl Content<'_> {
             Self::TdReport(_) => "TDREPORT",
             Self::SgxQuote(_) => "SGX quote",
             Self::EventLog(_) | Self::AgentLog(_) => "event log",
+            Self::CcaToken(_) => "Arm CCA token",
+            Self::CcaEvidence(_) => "Arm CCA evidence",
+            Self::CsvEvidence(_) => "Hygon CSV evidence",
             Self::CertTable(_) => "SNP certificate table",
             Self::CertificateDer(_) | Self::CertificatePem(_) => "certificate",
             Self::Token(_) => "attestation token",
@@ -85,6 +94,10 @@ pub(crate) fn recognise(bytes: &[u8]) -> Result<Content<'_>, String> {
         Some(Kind::Tdx) => return Ok(Content::TdxQuote(bytes)),
         Some(Kind::Sgx) => return Ok(Content::SgxQuote(bytes)),
         None => {}
+    }
+    // A CBOR tag in three bytes, 399 or 907, and a map.
+    if matches!(bytes.get(..4), Some([0xD9, 0x01, 0x8F, 0xA0..=0xB7] | [0xD9, 0x03, 0x8B, 0xA0..=0xB7])) {
+        return Ok(Content::CcaToken(bytes));
     }
     if bytes.starts_with(&[0x30, 0x82]) {
         return Ok(Content::CertificateDer(bytes));
@@ -131,15 +144,21 @@ fn recognise_json(text: &str) -> Result<Content<'_>, String> {
         report: Option<serde::de::IgnoredAny>,
         tee_keypair: Option<serde::de::IgnoredAny>,
         svn: Option<serde::de::IgnoredAny>,
+        serial_number: Option<serde::de::IgnoredAny>,
+        token: Option<serde_json::Value>,
         quote: Option<serde_json::Value>,
     }
     let members: Members = serde_json::from_str(text).map_err(|error| format!("broken JSON: {error}"))?;
-    if members.attestation_report.is_some() || members.report.is_some() {
+    if members.attestation_report.is_some() && members.serial_number.is_some() {
+        Ok(Content::CsvEvidence(text))
+    } else if members.attestation_report.is_some() || members.report.is_some() {
         Ok(Content::SnpEvidence(text))
     } else if members.tee_keypair.is_some() {
         Err("an answer of GetToken with a private key in it; give the token alone".into())
     } else if members.svn.is_some() {
         Err("evidence of the sample TEE: anyone can write it and it proves nothing".into())
+    } else if members.token.is_some_and(|token| token.is_array()) {
+        Ok(Content::CcaEvidence(text))
     } else if let Some(quote) = members.quote {
         match quote.as_str() {
             Some(quote) if is_quote(quote) => Ok(Content::QuoteEvidence(text)),
@@ -254,6 +273,12 @@ mod tests {
         assert_eq!(recognise(&sgx_quote), Ok(Content::SgxQuote(&sgx_quote)));
         let tdx_evidence = "{\"cc_eventlog\":null,\"quote\":\"BAACAIEAAAA=\"}";
         assert_eq!(recognise(tdx_evidence.as_bytes()), Ok(Content::QuoteEvidence(tdx_evidence)));
+        let token = [0xD9, 0x01, 0x8F, 0xA2];
+        assert_eq!(recognise(&token), Ok(Content::CcaToken(&token)));
+        let cca = "{\"token\":[217,1,143]}";
+        assert_eq!(recognise(cca.as_bytes()), Ok(Content::CcaEvidence(cca)));
+        let csv = "{\"attestation_report\":{},\"serial_number\":[]}";
+        assert_eq!(recognise(csv.as_bytes()), Ok(Content::CsvEvidence(csv)));
         let mut td_report = vec![0; tdx::REPORT_LEN];
         td_report[..4].copy_from_slice(&[0x81, 0, 1, 0]);
         assert_eq!(recognise(&td_report), Ok(Content::TdReport(&td_report)));
