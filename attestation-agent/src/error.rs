@@ -157,7 +157,11 @@ impl AgentError {
                  longer content"
                     .to_owned()
             }
-            Self::Register { .. } => "name no register: the configured one (init_pcr) is for events".to_owned(),
+            Self::Register { .. } => {
+                "name no register: events go to the configured one (eventlog_config.init_pcr, a PCR number from 0 to 23 \
+                 without 8 and 11)"
+                    .to_owned()
+            }
             Self::EventLogFull { .. } => {
                 "find out which workload measures so much; the log begins anew only when the machine starts anew"
                     .to_owned()
