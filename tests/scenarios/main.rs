@@ -14,6 +14,7 @@
 )]
 
 mod attester;
+mod azure;
 mod canary;
 mod cca;
 mod credentials;

@@ -47,6 +47,9 @@ pub struct Machine {
     pub td: Td,
     /// The realm of a machine with CCA.
     pub realm: Realm,
+    /// The paravisor around the hardware, on a machine of Azure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub azure: Option<Azure>,
 }
 
 /// What tokens say of a realm and its platform, hex of the bytes as they stand there.
@@ -62,6 +65,21 @@ pub struct Realm {
     pub lifecycle: u16,
     /// Measurement of the realm management monitor, 32 bytes.
     pub rmm: String,
+}
+
+/// The paravisor of a machine of Azure.
+#[derive(Debug, Clone, Serialize)]
+pub struct Azure {
+    /// What is wrong with it; `none` for nothing.
+    pub fault: String,
+    /// Time until written report data shows, in milliseconds.
+    pub user_data_delay_ms: u64,
+}
+
+impl Default for Azure {
+    fn default() -> Self {
+        Self { fault: "none".to_owned(), user_data_delay_ms: 200 }
+    }
 }
 
 /// What quotes say of a trust domain, hex of the bytes as they stand there.
@@ -121,6 +139,7 @@ impl Default for Machine {
             tcb: Tcb { bootloader: 10, tee: 0, snp: 23, microcode: 25 },
             td: Td::default(),
             realm: Realm::default(),
+            azure: None,
         }
     }
 }
@@ -181,6 +200,11 @@ impl Machine {
         Self { tee: Kind::Cca, ..Self::default() }
     }
 
+    /// A machine of Azure, with a paravisor on hardware of the given kind.
+    pub fn azure(tee: Kind) -> Self {
+        Self { tee, azure: Some(Azure::default()), ..Self::default() }
+    }
+
     /// The measurement of what the machine was started with: the first thing a security officer compares.
     pub fn launch_measurement(&self) -> &str {
         match self.tee {
@@ -204,7 +228,28 @@ impl Machine {
 
     /// The reference values under which this machine is affirmed.
     pub fn reference_values(&self) -> serde_json::Value {
+        // Nothing is measured into the emulated TPM.
+        let pcr11 = "00".repeat(32);
         match self.tee {
+            Kind::Snp if self.azure.is_some() => serde_json::json!({
+                "measurement": [STANDARD.encode(hex::decode(&self.measurement).unwrap_or_default())],
+                "snp_pcr11": [pcr11],
+                "tcb_bootloader": [self.tcb.bootloader.to_string()],
+                "tcb_microcode": [self.tcb.microcode.to_string()],
+                "tcb_snp": [self.tcb.snp.to_string()],
+                "tcb_tee": [self.tcb.tee.to_string()],
+                "smt_enabled": ["true"],
+                "tsme_enabled": ["false"],
+                "abi_major": ["0"],
+                "abi_minor": ["0"],
+                "single_socket": ["false"],
+                "smt_allowed": ["true"],
+            }),
+            Kind::Tdx if self.azure.is_some() => serde_json::json!({
+                "mr_td": [self.td.mrtd],
+                "tdx_pcr11": [pcr11],
+                "xfam": [self.td.xfam],
+            }),
             Kind::Snp => serde_json::json!({
                 "snp_launch_measurement": [self.measurement],
                 "snp_bootloader": [self.tcb.bootloader],

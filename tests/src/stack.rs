@@ -100,6 +100,8 @@ pub struct Stack {
     emulator: Option<Process>,
     options: Options,
     kbs_url: String,
+    /// The metadata service of an Azure machine.
+    metadata_url: Option<String>,
     rest_port: u16,
     folder: PathBuf,
     _temporary: Option<TempDir>,
@@ -159,7 +161,8 @@ impl Stack {
             }
         };
         std::fs::create_dir_all(folder.join("root"))?;
-        if !options.devices_only {
+        // An Azure machine has no TSM interface: its TEE belongs to the paravisor.
+        if !options.devices_only && options.machine.azure.is_none() {
             std::fs::create_dir_all(folder.join("root").join(TSM_REPORT))?;
         }
         options.machine.write(&folder.join("machine.toml"))?;
@@ -177,6 +180,7 @@ impl Stack {
             kbs: None,
             emulator: None,
             kbs_url: options.foreign_kbs.as_ref().map(|k| k.url.clone()).unwrap_or_default(),
+            metadata_url: None,
             options,
             rest_port,
             folder,
@@ -214,8 +218,12 @@ impl Stack {
     }
 
     fn start_emulator(&mut self) -> anyhow::Result<()> {
-        let mut command = own_binary("tee-emulator")?;
-        if self.options.devices_only {
+        let azure = self.options.machine.azure.is_some();
+        let name = if azure { "azure-emulator" } else { "tee-emulator" };
+        let mut command = own_binary(name)?;
+        if azure {
+            command.arg("--tpm").arg(self.tpm()).arg("--state").arg(self.folder.join("swtpm"));
+        } else if self.options.devices_only {
             command.arg("--devices").arg(self.folder.join("root"));
         } else {
             command.arg("--mount").arg(self.tsm_report());
@@ -229,11 +237,12 @@ impl Stack {
             .arg(self.folder.join("stats.json"));
         if self.options.machine.tee == Kind::Tdx {
             command.arg("--collateral-out").arg(self.collateral());
-            if !(self.options.old_kernel || self.options.devices_only) {
+            if !(azure || self.options.old_kernel || self.options.devices_only) {
                 command.arg("--measurements").arg(self.measurements());
             }
         }
-        let (emulator, _) = Process::start_announced("tee-emulator", command, &self.folder)?;
+        let (emulator, ready) = Process::start_announced(name, command, &self.folder)?;
+        self.metadata_url = ready.get("metadata").and_then(|url| url.as_str()).map(str::to_owned);
         self.emulator = Some(emulator);
         Ok(())
     }
@@ -303,7 +312,12 @@ impl Stack {
     /// Text of the agent's configuration file. It names the key broker, so that one has to run.
     pub fn agent_config(&self) -> String {
         let platform = match self.options.tee {
-            Tee::Emulated => format!("sys_root = {:?}", self.folder.join("root")),
+            Tee::Emulated => {
+                let platform = format!("sys_root = {:?}", self.folder.join("root"));
+                let azure =
+                    |url| format!("\n[tpm]\ndevice = {:?}\n[azure]\nmetadata_url = {url:?}", self.tpm());
+                platform + &self.metadata_url.as_ref().map(azure).unwrap_or_default()
+            }
             Tee::Sample => "sample = true".to_owned(),
             Tee::Host => String::new(),
         };
@@ -489,6 +503,11 @@ impl Stack {
         self.folder.join("root").join(AGENT_LOG)
     }
 
+    /// The TPM of an emulated Azure machine.
+    pub fn tpm(&self) -> PathBuf {
+        self.folder.join("tpm.sock")
+    }
+
     /// The emulator's root certificates, or the public key of its CCA platform.
     pub fn roots(&self) -> PathBuf {
         self.folder.join("roots.pem")
@@ -551,6 +570,15 @@ pub fn emulator_runs_here() -> bool {
         skip(&format!("the TEE emulator needs root (here: {root}) and /dev/fuse (here: {fuse})"));
     }
     root && fuse
+}
+
+/// Whether this machine can run the emulated machine of Azure (swtpm); tells why not.
+pub fn azure_emulator_runs_here() -> bool {
+    let there = crate::process::command("swtpm").arg("--version").output().is_ok();
+    if !there {
+        skip("the emulated Azure machine needs swtpm");
+    }
+    there
 }
 
 /// Tells that the running test is skipped, and leaves a note in the file that `SKIPPED_TESTS` names, so that a run

@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 
 use cc_crypto::PublicJwk;
+use cc_evidence::azure::{AzureEvidence, EvidenceVersion};
 use cc_evidence::cca::CcaEvidence;
 use cc_evidence::initdata::InitData;
 use cc_evidence::nvidia::NvidiaEvidence;
@@ -207,7 +208,7 @@ fn document(member: InitDataMember) -> Result<InitData, Error> {
 /// Whether this server verifies evidence of `tee`; else why not.
 fn supported(tee: Tee, rules: &Rules) -> Result<(), String> {
     match tee {
-        Tee::Snp | Tee::Tdx | Tee::Tpm | Tee::Nvidia => Ok(()),
+        Tee::Snp | Tee::Tdx | Tee::AzSnpVtpm | Tee::AzTdxVtpm | Tee::Tpm | Tee::Nvidia => Ok(()),
         Tee::Cca if rules.cca_keys.is_empty() => Err(format!(
             "{tee} evidence proves something only under a known platform key, and this server was given none (--cca-keys)"
         )),
@@ -254,6 +255,29 @@ fn verify(tee: Tee, evidence: &str, expected: &Expected<'_>, rules: &Rules) -> R
             collateral_for(&evidence, rules, expected.now)
                 .and_then(|collateral| {
                     cc_verify::tdx::verify(&evidence, &rules.roots, collateral, &expectation)
+                })
+                .map(one)
+        }
+        Tee::AzSnpVtpm | Tee::AzTdxVtpm => {
+            let evidence =
+                AzureEvidence::from_json(tee, evidence).map_err(|error| failed(tee.as_str(), &error))?;
+            let expectation = cc_verify::azure::Expectation {
+                report_data: expected.report_data,
+                init_data_digest: digest.as_deref(),
+                now: expected.now,
+                // Older ones let one report of the hardware vouch for any later session.
+                oldest: EvidenceVersion::V2,
+            };
+            let collateral = match tee {
+                Tee::AzTdxVtpm => {
+                    let quote = TdxEvidence { quote: evidence.endorsement.clone(), cc_eventlog: None };
+                    collateral_for(&quote, rules, expected.now)
+                }
+                _ => Ok(None),
+            };
+            collateral
+                .and_then(|collateral| {
+                    cc_verify::azure::verify(&evidence, &rules.roots, collateral, &expectation)
                 })
                 .map(one)
         }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail, ensure};
 use cc_tests::eventlog::EventLog;
-use cc_tests::machine::{Machine, POLICY_DEBUG, Td};
+use cc_tests::machine::{Kind, Machine, POLICY_DEBUG, Td};
 use cc_tests::stack::{ForeignKbs, Options, Part, Stack, Tee};
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -46,6 +46,10 @@ enum TeeName {
     Tdx,
     /// Arm CCA, emulated on this machine
     Cca,
+    /// An Azure machine with SEV-SNP, emulated on this machine
+    AzSnpVtpm,
+    /// An Azure machine with TDX, emulated on this machine
+    AzTdxVtpm,
     /// The sample platform, which proves nothing
     Sample,
     /// Whatever this machine has
@@ -198,7 +202,7 @@ fn ask(stack: &Stack) -> anyhow::Result<cc_tests::curl::Answer> {
 }
 
 fn up(kbs_url: Option<String>, kbs_cert: Option<PathBuf>, tee: TeeName) -> anyhow::Result<()> {
-    if kbs_url.is_some() && matches!(tee, TeeName::Snp | TeeName::Tdx | TeeName::Cca) {
+    if kbs_url.is_some() && !matches!(tee, TeeName::Sample | TeeName::Host) {
         bail!(
             "a key broker that is not ours does not trust the emulated TEE: give --tee sample or --tee host"
         );
@@ -211,13 +215,15 @@ fn up(kbs_url: Option<String>, kbs_cert: Option<PathBuf>, tee: TeeName) -> anyho
     let foreign = kbs_url.is_some();
     let options = Options {
         tee: match tee {
-            TeeName::Snp | TeeName::Tdx | TeeName::Cca => Tee::Emulated,
             TeeName::Sample => Tee::Sample,
             TeeName::Host => Tee::Host,
+            _ => Tee::Emulated,
         },
         machine: match tee {
             TeeName::Tdx => Machine::tdx(),
             TeeName::Cca => Machine::cca(),
+            TeeName::AzSnpVtpm => Machine::azure(Kind::Snp),
+            TeeName::AzTdxVtpm => Machine::azure(Kind::Tdx),
             _ => Machine::default(),
         },
         foreign_kbs: kbs_url.map(|url| ForeignKbs { url, certificate: kbs_cert }),
