@@ -3,6 +3,7 @@
 //! It needs no daemon and no network. What it cannot verify it names together with the reason; it never calls a file
 //! good as a whole, because whether the values are the expected ones is a matter of policy.
 
+mod azure;
 mod cca;
 mod certificate;
 mod csv;
@@ -43,7 +44,7 @@ const INPUT_MAX: u64 = 4 << 20;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Recognised by content: SNP report, SNP evidence JSON, SNP certificate table, TDX quote, TDX evidence JSON, TDREPORT,
-SGX quote, Arm CCA token and evidence JSON, CSV evidence JSON, event logs (CCEL, of a TPM, the agent's), certificates
+SGX quote, evidence JSON and HCL reports of Azure machines, Arm CCA token and evidence JSON, CSV evidence JSON, event logs (CCEL, of a TPM, the agent's), certificates
 (DER or PEM), attestation token, init-data (TOML, annotation, device image). Exits with 1 when a verification fails; what could not be verified is listed and is no failure.
 
 Example:
@@ -206,14 +207,20 @@ pub(crate) fn run(args: &Args, json: bool, console: &mut Console<'_>) -> Result<
     };
     let path = || args.file.clone();
     let content = recognise(&bytes).map_err(|why| Failure::Unrecognised { path: path(), why })?;
-    if leaf.is_some() && !matches!(content, Content::SnpReport(_) | Content::SnpEvidence(_)) {
+    let has_report = matches!(
+        content,
+        Content::SnpReport(_) | Content::SnpEvidence(_) | Content::HclReport(_) | Content::AzureEvidence(_)
+    );
+    if leaf.is_some() && !has_report {
         return Err(Failure::Argument {
             argument: "--cert".into(),
             why: "only a report or evidence is signed by the key of such a certificate".into(),
             hint: "leave --cert away".into(),
         });
     }
-    if trust.collateral.is_some() && !matches!(content, Content::TdxQuote(_) | Content::QuoteEvidence(_)) {
+    let has_quote =
+        matches!(content, Content::TdxQuote(_) | Content::QuoteEvidence(_) | Content::AzureEvidence(_));
+    if trust.collateral.is_some() && !has_quote {
         return Err(Failure::Argument {
             argument: "--collateral".into(),
             why: "only a TDX quote or evidence is rated by it".into(),
@@ -270,6 +277,8 @@ fn explain(
         Content::TdxQuote(bytes) => dcap::quote(bytes, trust),
         Content::QuoteEvidence(text) => dcap::evidence(text, trust),
         Content::TdReport(bytes) => dcap::report(bytes),
+        Content::HclReport(bytes) => azure::hcl_report(bytes, leaf, trust),
+        Content::AzureEvidence(text) => azure::evidence(text, leaf, trust),
         Content::SgxQuote(bytes) => dcap::enclave_quote(bytes, trust),
         Content::CcaToken(bytes) => cca::token(bytes, trust),
         Content::CcaEvidence(text) => cca::evidence(text, trust),

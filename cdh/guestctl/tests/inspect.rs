@@ -504,3 +504,69 @@ fn recorded_csv_evidence() {
     assert_eq!(outcome.json()["report"]["serial_number"], "KPA64911240507");
     assert_eq!(outcome.check("signature"), "not verified", "there is no SM2 here");
 }
+
+/// What the facts call the parts of an HCL report, and what we do.
+fn assert_hcl(facts: &Value, ours: &Value) {
+    assert_eq!(facts["header_version"], ours["version"]);
+    assert_eq!(facts["runtime_keys"], ours["keys"]);
+    assert_eq!(facts["vm_configuration"], ours["vm_configuration"]);
+    assert_eq!(facts["user_data"].as_str().unwrap().to_lowercase(), ours["user_data"]);
+}
+
+#[test]
+fn evidence_of_azure_machines() {
+    for (folder, names) in [
+        ("az-snp-vtpm", vec!["evidence-v0", "evidence-v1", "evidence-v2", "evidence-genoa"]),
+        ("az-tdx-vtpm", vec!["evidence-v0", "evidence-v1"]),
+    ] {
+        let Some(folder) = vector(folder) else { return };
+        for name in names {
+            let facts = &facts(&folder)[name];
+            let file = folder.join(format!("{name}.json"));
+            let outcome = inspect(&file, &["--json", "--at", "2025-07-01T00:00:00Z"]);
+            let ours = outcome.json();
+            assert_eq!(outcome.exit, Exit::Success, "{ours:#}");
+            assert_eq!(ours["version"], facts["json_version"]);
+            assert_hcl(&facts["hcl"], &ours["hcl"]);
+            assert_eq!(ours["pcrs"]["pcr00"], facts["pcr00"]);
+            assert_eq!(ours["nonce"], facts["tpm"]["extra_data"]);
+            for check in ["certificate chain", "dates", "runtime data", "TPM quote"] {
+                assert_eq!(outcome.check(check), "verified", "{name}: {check}");
+            }
+            assert_eq!(outcome.check("bindings"), "not verified");
+            let fresh = if name == "evidence-v2" { "verified" } else { "not verified" };
+            assert_eq!(outcome.check("hardware freshness"), fresh, "{name}");
+            let shown = inspect(&file, &["--at", "2025-07-01T00:00:00Z"]).out;
+            assert!(shown.contains("TPM quote") && shown.contains("attestation key"), "{shown}");
+        }
+    }
+}
+
+#[test]
+fn hcl_reports_and_their_mutations() {
+    let temporary = tempfile::tempdir().unwrap();
+    for folder in ["az-snp-vtpm", "az-tdx-vtpm"] {
+        let Some(folder) = vector(folder) else { return };
+        let file = folder.join("hcl-report.bin");
+        let outcome = inspect(&file, &["--json"]);
+        assert_hcl(&facts(&folder)["hcl-report.bin"], &outcome.json()["hcl"]);
+        assert_eq!(outcome.check("runtime data"), "verified");
+        let mut bytes = fs::read(&file).unwrap();
+        let at = bytes.windows(4).position(|part| part == b"true").unwrap();
+        bytes[at..at + 4].copy_from_slice(b"null");
+        let changed = temporary.path().join("changed");
+        fs::write(&changed, &bytes).unwrap();
+        let outcome = inspect(&changed, &["--json"]);
+        assert_eq!((outcome.check("runtime data").as_str(), outcome.exit), ("failed", Exit::Failed));
+    }
+    // A part of evidence that is changed is told by its line.
+    let Some(folder) = vector("az-snp-vtpm") else { return };
+    let text = fs::read_to_string(folder.join("evidence-v2.json")).unwrap();
+    let mut evidence: Value = serde_json::from_str(&text).unwrap();
+    evidence["tpm_quote"]["pcrs"][3] = "00".repeat(32).into();
+    let changed = temporary.path().join("evidence");
+    fs::write(&changed, evidence.to_string()).unwrap();
+    let outcome = inspect(&changed, &["--json", "--at", "2025-07-01T00:00:00Z"]);
+    assert_eq!(outcome.check("TPM quote"), "failed");
+    assert_eq!(outcome.check("runtime data"), "verified");
+}

@@ -24,6 +24,10 @@ pub(crate) enum Content<'a> {
     TdxQuote(&'a [u8]),
     /// JSON with the member `quote`, of a trust domain or of an enclave.
     QuoteEvidence(&'a str),
+    /// HCL report of an Azure machine.
+    HclReport(&'a [u8]),
+    /// JSON with the members `hcl_report`, or `quote`, `report` and `vcek`.
+    AzureEvidence(&'a str),
     /// TDREPORT, 1024 bytes.
     TdReport(&'a [u8]),
     /// Intel SGX quote, version 3.
@@ -59,6 +63,8 @@ impl Content<'_> {
             Self::TdxQuote(_) => "TDX quote",
             Self::QuoteEvidence(_) => "evidence with a quote",
             Self::TdReport(_) => "TDREPORT",
+            Self::HclReport(_) => "HCL report",
+            Self::AzureEvidence(_) => "Azure evidence",
             Self::SgxQuote(_) => "SGX quote",
             Self::EventLog(_) | Self::AgentLog(_) => "event log",
             Self::CcaToken(_) => "Arm CCA token",
@@ -90,6 +96,9 @@ pub(crate) fn recognise(bytes: &[u8]) -> Result<Content<'_>, String> {
     if bytes.len() == tdx::REPORT_LEN && matches!(bytes.get(..4), Some([0x81, _, _, 0])) {
         return Ok(Content::TdReport(bytes));
     }
+    if bytes.starts_with(b"HCLA") && bytes.contains(&0) {
+        return Ok(Content::HclReport(bytes));
+    }
     match quote_kind(bytes) {
         Some(Kind::Tdx) => return Ok(Content::TdxQuote(bytes)),
         Some(Kind::Sgx) => return Ok(Content::SgxQuote(bytes)),
@@ -120,11 +129,12 @@ fn recognise_text(text: &str) -> Result<Content<'_>, String> {
     if text.contains("PRIVATE KEY-----") {
         return Err("a private key, and guestctl shows none".into());
     }
-    if text.contains("-----BEGIN CERTIFICATE-----") {
-        return Ok(Content::CertificatePem(text));
-    }
+    // Evidence may carry certificates as texts.
     if text_body.starts_with('{') {
         return recognise_json(text_body);
+    }
+    if text.contains("-----BEGIN CERTIFICATE-----") {
+        return Ok(Content::CertificatePem(text));
     }
     if is_compact_jws(text_body) {
         return Ok(Content::Token(text_body));
@@ -147,10 +157,14 @@ fn recognise_json(text: &str) -> Result<Content<'_>, String> {
         serial_number: Option<serde::de::IgnoredAny>,
         token: Option<serde_json::Value>,
         quote: Option<serde_json::Value>,
+        hcl_report: Option<serde::de::IgnoredAny>,
+        vcek: Option<serde::de::IgnoredAny>,
     }
     let members: Members = serde_json::from_str(text).map_err(|error| format!("broken JSON: {error}"))?;
     if members.attestation_report.is_some() && members.serial_number.is_some() {
         Ok(Content::CsvEvidence(text))
+    } else if members.hcl_report.is_some() || (members.quote.is_some() && members.vcek.is_some()) {
+        Ok(Content::AzureEvidence(text))
     } else if members.attestation_report.is_some() || members.report.is_some() {
         Ok(Content::SnpEvidence(text))
     } else if members.tee_keypair.is_some() {
@@ -279,6 +293,11 @@ mod tests {
         assert_eq!(recognise(cca.as_bytes()), Ok(Content::CcaEvidence(cca)));
         let csv = "{\"attestation_report\":{},\"serial_number\":[]}";
         assert_eq!(recognise(csv.as_bytes()), Ok(Content::CsvEvidence(csv)));
+        let hcl = b"HCLA\x02\0\0\0";
+        assert_eq!(recognise(hcl), Ok(Content::HclReport(hcl)));
+        for azure in ["{\"version\":2,\"hcl_report\":\"\"}", "{\"quote\":{},\"report\":[],\"vcek\":\"\"}"] {
+            assert_eq!(recognise(azure.as_bytes()), Ok(Content::AzureEvidence(azure)));
+        }
         let mut td_report = vec![0; tdx::REPORT_LEN];
         td_report[..4].copy_from_slice(&[0x81, 0, 1, 0]);
         assert_eq!(recognise(&td_report), Ok(Content::TdReport(&td_report)));
