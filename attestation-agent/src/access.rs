@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     fn caller(uid: Option<u32>, pid: Option<u32>, local_http: bool) -> Caller {
-        Caller { pid, uid, gid: uid, transport: Transport::Grpc, local_http }
+        Caller { pid, uid, gid: uid, transport: Transport::Grpc, local_http, place: None }
     }
 
     #[test]

@@ -17,6 +17,7 @@ use cc_kbs::{CertificateMode, KbsConfig};
 use clap::Parser;
 use serde::Deserialize;
 
+use crate::access::AccessTable;
 use crate::credential::Entry;
 use crate::pattern::Pattern;
 use crate::signing_key::SigningKeys;
@@ -99,6 +100,8 @@ pub struct Config {
     pub aa_address: Address,
     /// Files to fill from the key broker.
     pub credentials: Vec<Entry>,
+    /// Who may have which secret.
+    pub access: AccessTable,
     /// Who may sign sealed secrets.
     pub signing_keys: SigningKeys,
     /// Files of the offline store, in the order in which a later one wins.
@@ -124,6 +127,8 @@ struct FileConfig {
     image: Option<serde_json::Value>,
     #[serde(default)]
     skip_sealed_secret_verification: bool,
+    #[serde(default)]
+    access: AccessTable,
     #[serde(default)]
     sealed_secrets: SealedSecretsConfig,
     #[serde(default)]
@@ -262,6 +267,7 @@ impl Config {
             kbc_name: file.kbc.name,
             unmeasured: cli.unmeasured_config,
             credentials: file.credentials,
+            access: file.access,
             signing_keys,
             offline_files: cc_kbs::offline::files(surroundings.offline_files.as_deref()),
             settings: Settings { log_level: file.log.level, source, unused, threads: 1 },
@@ -311,6 +317,7 @@ fn defaults(kernel_command_line: &str) -> Result<FileConfig, StartFault> {
         credentials: Vec::new(),
         image: None,
         skip_sealed_secret_verification: false,
+        access: AccessTable::default(),
         sealed_secrets: SealedSecretsConfig::default(),
         log: LogSection::default(),
         socket_options: SocketSection::default(),

@@ -16,6 +16,14 @@ pub enum HubError {
     /// The key broker, the way to it, or the reference.
     #[error(transparent)]
     Kbs(#[from] cc_kbs::Error),
+    /// The configuration does not give this to this caller.
+    #[error("no rule of [access] gives {reference} to the caller ({caller})")]
+    AccessDenied {
+        /// The caller, as the kernel describes it.
+        caller: String,
+        /// What was asked for.
+        reference: String,
+    },
     /// A sealed secret or a wrapped key.
     #[error(transparent)]
     Sealed(#[from] cc_sealed::SealedError),
@@ -66,7 +74,7 @@ impl HubError {
         match self {
             Self::Kbs(e) => e.blame(),
             Self::Sealed(e) => e.blame(),
-            Self::SigningKeyRefused { .. } => Blame::Denied,
+            Self::AccessDenied { .. } | Self::SigningKeyRefused { .. } => Blame::Denied,
             Self::SigningKey { .. }
             | Self::UnknownProvider { .. }
             | Self::UnknownKbc(_)
@@ -79,6 +87,7 @@ impl HubError {
     pub fn code(&self) -> &str {
         match self {
             Self::Kbs(e) => e.code(),
+            Self::AccessDenied { .. } => "ACCESS_DENIED",
             Self::Sealed(e) => e.code(),
             Self::SigningKeyRefused { .. } => "SIGNING_KEY_REFUSED",
             Self::SigningKey { .. } => "SIGNING_KEY_UNUSABLE",
@@ -93,6 +102,9 @@ impl HubError {
     pub fn hint(&self) -> String {
         match self {
             Self::Kbs(e) => e.hint(),
+            Self::AccessDenied { .. } => {
+                "if this caller may have it, add a rule to [access] in the data hub's configuration".to_owned()
+            }
             Self::Sealed(e) => e.hint(),
             Self::SigningKeyRefused { .. } => {
                 "if that key may sign, add its name to sealed_secrets.signing_keys in the data hub's configuration".to_owned()

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cc_crypto::Secret;
+use cc_daemon::peer::Caller;
 use cc_kbs::offline::OfflineStore;
 use cc_kbs::params::{CC_KBC, OFFLINE_FS_KBC};
 use cc_kbs::{EvidenceSource, Group, ResourceUri, SessionStatus};
 use tokio::time::Instant;
 
+use crate::access::AccessTable;
 use crate::agent::AgentEvidence;
 use crate::config::Config;
 use crate::error::HubError;
@@ -30,6 +32,7 @@ enum Backend {
 #[derive(Debug)]
 pub struct Hub {
     backend: Backend,
+    access: AccessTable,
 }
 
 impl Hub {
@@ -46,7 +49,35 @@ impl Hub {
             OFFLINE_FS_KBC => Backend::Offline(OfflineStore::load(&config.offline_files)?),
             other => return Err(HubError::UnknownKbc(other.to_owned())),
         };
-        Ok(Self { backend })
+        Ok(Self { backend, access: config.access.clone() })
+    }
+
+    /// Fetches what `reference` (a `kbs://` URI) names for `caller`, if the access table gives it to him. Otherwise as
+    /// [`Hub::fetch`].
+    ///
+    /// # Errors
+    /// [`HubError::AccessDenied`], then as [`Hub::fetch`].
+    pub async fn fetch_for(
+        &self,
+        caller: &Caller,
+        reference: &str,
+        deadline: Instant,
+    ) -> Result<Secret, HubError> {
+        self.access.check(caller, &canonical(reference)?)?;
+        self.fetch(reference, deadline).await
+    }
+
+    /// Whether the access table gives what `reference` (`<provider>:<name>`) names in another store to `caller`.
+    ///
+    /// # Errors
+    /// [`HubError::AccessDenied`].
+    pub fn check_access(&self, caller: &Caller, reference: &str) -> Result<(), HubError> {
+        self.access.check(caller, reference)
+    }
+
+    /// Whether whoever no rule allows gets nothing.
+    pub fn is_strict(&self) -> bool {
+        self.access.strict
     }
 
     /// Fetches what `reference` (a `kbs://` URI) names, by `deadline` and never longer than
@@ -79,5 +110,32 @@ impl Hub {
             Backend::Broker(group) => group.probe(Instant::now() + time_limit).await,
             Backend::Offline(_) => Vec::new(),
         }
+    }
+}
+
+/// The reference as rules are written for it: path alone, without the address, which is ignored, and
+/// without a query, so that no spelling gets around a rule.
+fn canonical(reference: &str) -> Result<String, HubError> {
+    let uri: ResourceUri = reference.parse()?;
+    let text = uri.to_string();
+    let (scheme, rest) = text.split_once("://").unwrap_or((text.as_str(), ""));
+    let rest = rest.split('?').next().unwrap_or_default();
+    let path = rest.find('/').and_then(|slash| rest.get(slash..)).unwrap_or_default();
+    Ok(format!("{scheme}://{path}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::canonical;
+
+    #[test]
+    fn every_spelling_of_a_resource_has_one_canonical_form() {
+        for spelling in
+            ["kbs:///a/b/c", "kbs://kbs.example:8080/a/b/c", "kbs:///a/b/c?x=1", "KBS://other/a/b/c"]
+        {
+            assert_eq!(canonical(spelling).unwrap(), "kbs:///a/b/c", "{spelling}");
+        }
+        assert_eq!(canonical("kbs+pkcs11:///a/b/c?x=1").unwrap(), "kbs+pkcs11:///a/b/c");
+        assert!(canonical("a/b/c").is_err());
     }
 }

@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status};
 use crate::credential::Credentials;
 use crate::hub::Hub;
 use crate::provenance::Checker;
+use cc_daemon::peer::Place;
 
 /// How long the key broker may take to answer a probe.
 const PROBE_TIME_LIMIT: Duration = Duration::from_secs(5);
@@ -56,6 +57,8 @@ impl HubInfoService for HubInfo {
                 unknown_keys: source.unknown_keys.clone(),
             }),
             credentials: self.credentials.states(),
+            strict: self.hub.is_strict(),
+            callers_by_unit: sees_units(),
             brokers: sessions.into_iter().map(broker_state).collect(),
         }))
     }
@@ -107,4 +110,15 @@ fn broker_probe((url, answer): (String, Result<(), cc_kbs::Error>)) -> BrokerPro
             hint: e.hint(),
         },
     }
+}
+
+/// Inode of the first PID namespace (`PROC_PID_INIT_INO` in the kernel's `include/linux/proc_ns.h`).
+const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
+
+/// Whether other processes' numbers and control groups can be read here: in a PID namespace of its own the hub sees no
+/// numbers of others, and in a control-group namespace of its own it seems to run in the root group.
+fn sees_units() -> bool {
+    let namespace = std::fs::read_link("/proc/self/ns/pid");
+    let first = namespace.is_ok_and(|name| name.as_os_str() == FIRST_PID_NAMESPACE);
+    first && Place::of_this_process().is_ok_and(|place| place.unit.is_some())
 }

@@ -29,8 +29,8 @@ impl SealedSecretService for SealedService {
         request: Request<UnsealSecretInput>,
     ) -> Result<Response<UnsealSecretOutput>, Status> {
         let (caller, deadline) = (Caller::of(&request), Deadline::of(&request));
-        let result = self.unsealer.unseal(&request.into_inner().secret, deadline).await;
-        audit(caller, "unsealed a secret", "refused to unseal a secret", &result);
+        let result = self.unsealer.unseal(&caller, &request.into_inner().secret, deadline).await;
+        audit(&caller, "unsealed a secret", "refused to unseal a secret", &result);
         Ok(Response::new(UnsealSecretOutput { plaintext: result?.into_exposed() }))
     }
 }
@@ -50,16 +50,16 @@ impl KeyProviderService for SealedService {
     ) -> Result<Response<KeyProviderKeyWrapProtocolOutput>, Status> {
         let (caller, deadline) = (Caller::of(&request), Deadline::of(&request));
         let input = request.into_inner().key_provider_key_wrap_protocol_input;
-        let result = self.unsealer.unwrap_key(&input, deadline).await;
-        audit(caller, "unwrapped an image key", "refused to unwrap an image key", &result);
+        let result = self.unsealer.unwrap_key(&caller, &input, deadline).await;
+        audit(&caller, "unwrapped an image key", "refused to unwrap an image key", &result);
         Ok(Response::new(KeyProviderKeyWrapProtocolOutput { key_provider_key_wrap_protocol_output: result? }))
     }
 }
 
 /// Who, what, decision; never content.
-fn audit<T>(caller: Caller, given: &str, refused: &str, result: &Result<T, HubError>) {
+fn audit<T>(caller: &Caller, given: &str, refused: &str, result: &Result<T, HubError>) {
     match result {
-        Ok(_) => tracing::info!(uid = ?caller.uid, pid = ?caller.pid, "{given}"),
-        Err(e) => tracing::warn!(uid = ?caller.uid, pid = ?caller.pid, code = e.code(), "{refused}: {e}"),
+        Ok(_) => tracing::info!(%caller, "{given}"),
+        Err(e) => tracing::warn!(%caller, code = e.code(), "{refused}: {e}"),
     }
 }

@@ -32,15 +32,14 @@ impl GetResourceService for ResourceService {
         let caller = Caller::of(&request);
         let deadline = Deadline::of(&request);
         let reference = request.into_inner().resource_path;
-        let result = self.hub.fetch(&reference, deadline).await;
+        let result = self.hub.fetch_for(&caller, &reference, deadline).await;
         // The audit line: who, what, decision; never content. The reference is quoted, so that a line feed in
         // it cannot forge another line, and cut, so that it cannot fill the log.
         let reference: String = reference.chars().take(LOGGED_REFERENCE).collect();
-        let uid = caller.uid;
         match &result {
-            Ok(_) => tracing::info!(?uid, pid = ?caller.pid, ?reference, "gave a resource"),
+            Ok(_) => tracing::info!(%caller, ?reference, "gave a resource"),
             Err(e) => {
-                tracing::warn!(?uid, pid = ?caller.pid, ?reference, code = e.code(), "refused a resource")
+                tracing::warn!(%caller, ?reference, code = e.code(), "refused a resource")
             }
         }
         Ok(Response::new(GetResourceResponse { resource: result?.into_exposed() }))

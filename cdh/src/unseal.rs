@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use cc_crypto::Secret;
+use cc_daemon::peer::Caller;
 use cc_sealed::{AnnotationPacket, Payload, SealedSecret, Wrapping, key_provider, unverified};
 use tokio::time::Instant;
 
@@ -31,13 +32,16 @@ impl Unsealer {
         Self { hub, signing_keys }
     }
 
-    /// Opens the text of a sealed secret by `deadline`.
+    /// Opens the text of a sealed secret for `caller` by `deadline`.
     ///
     /// # Errors
-    /// A malformed text, a key that may not sign, a signature that does not fit, and what the store says.
-    pub async fn unseal(&self, text: &[u8], deadline: Instant) -> Result<Secret, HubError> {
+    /// A malformed text, a key that may not sign, a signature that does not fit, a secret that is not for `caller`, and what
+    /// the store says.
+    pub async fn unseal(&self, caller: &Caller, text: &[u8], deadline: Instant) -> Result<Secret, HubError> {
         match self.payload(text, deadline).await? {
-            Payload::Vault(vault) if vault.provider == KBS => self.hub.fetch(&vault.name, deadline).await,
+            Payload::Vault(vault) if vault.provider == KBS => {
+                self.hub.fetch_for(caller, &vault.name, deadline).await
+            }
             other => Err(HubError::UnknownProvider { provider: other.provider().to_owned() }),
         }
     }
@@ -51,15 +55,20 @@ impl Unsealer {
         Ok(sealed.verify(&key)?.into_payload())
     }
 
-    /// Answers a `keyunwrap` request of the key-provider protocol by `deadline`.
+    /// Answers a `keyunwrap` request of the key-provider protocol for `caller` by `deadline`.
     ///
     /// # Errors
-    /// A malformed request or packet, a key that does not fit, and what the key broker says.
-    pub async fn unwrap_key(&self, request: &[u8], deadline: Instant) -> Result<Vec<u8>, HubError> {
+    /// A malformed request or packet, a key that is not for `caller` or does not fit, and what the key broker says.
+    pub async fn unwrap_key(
+        &self,
+        caller: &Caller,
+        request: &[u8],
+        deadline: Instant,
+    ) -> Result<Vec<u8>, HubError> {
         let packet = AnnotationPacket::parse(&key_provider::parse_unwrap(request)?)?;
         match &packet.wrapping {
             Wrapping::KeyBroker { .. } => {
-                let key = self.hub.fetch(&key_reference(&packet.kid), deadline).await?;
+                let key = self.hub.fetch_for(caller, &key_reference(&packet.kid), deadline).await?;
                 Ok(key_provider::unwrapped(&packet.unwrap(&key)?))
             }
             Wrapping::Service { provider, .. } => {

@@ -13,6 +13,7 @@
     reason = "tests fail loudly"
 )]
 
+mod access;
 mod attester;
 mod azure;
 mod canary;

@@ -95,8 +95,14 @@ pub(super) fn event(content: &str) -> Event {
     Event::new("example.org", "test", content).unwrap()
 }
 
-pub(super) const ROOT: Caller =
-    Caller { pid: Some(1), uid: Some(0), gid: Some(0), transport: Transport::Grpc, local_http: false };
+pub(super) const ROOT: Caller = Caller {
+    pid: Some(1),
+    uid: Some(0),
+    gid: Some(0),
+    transport: Transport::Grpc,
+    local_http: false,
+    place: None,
+};
 
 /// The texts of the log, after it was replayed to what the registers hold.
 pub(super) fn explained(place: &Place, memory: &Memory) -> Vec<String> {
@@ -173,19 +179,19 @@ fn registers_of_the_machines_identity_are_nobodys() {
     let log = log.open();
     let workload = Caller { uid: Some(1000), ..ROOT };
     let http = Caller { local_http: true, ..ROOT };
-    let code = |asked, caller| log.register(asked, &caller).map_err(|e| e.code().to_owned());
-    for caller in [ROOT, workload, http, Caller::UNKNOWN] {
+    let code = |asked, caller: &Caller| log.register(asked, caller).map_err(|e| e.code().to_owned());
+    for caller in [&ROOT, &workload, &http, &Caller::UNKNOWN] {
         assert_eq!(code(None, caller), Ok(17));
         assert_eq!(code(Some(17), caller), Ok(17));
         for pcr in [8, 11] {
             assert_eq!(code(Some(pcr), caller), Err("REGISTER_REFUSED".to_owned()), "{caller:?}");
         }
     }
-    for caller in [workload, http, Caller::UNKNOWN] {
+    for caller in [&workload, &http, &Caller::UNKNOWN] {
         assert_eq!(code(Some(16), caller), Err("REGISTER_REFUSED".to_owned()), "{caller:?}");
     }
-    assert_eq!(code(Some(16), ROOT), Ok(16));
-    assert_eq!(code(Some(u64::from(u32::MAX) + 18), ROOT), Err("REGISTER_REFUSED".to_owned()));
+    assert_eq!(code(Some(16), &ROOT), Ok(16));
+    assert_eq!(code(Some(u64::from(u32::MAX) + 18), &ROOT), Err("REGISTER_REFUSED".to_owned()));
     for (pcr, allowed) in [(8, false), (11, false), (24, false), (23, true), (0, true)] {
         let settings = |enabled| Settings { enabled, pcr, log: PathBuf::new() };
         assert_eq!(settings(true).check().is_ok(), allowed, "{pcr}");

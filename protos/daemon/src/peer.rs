@@ -1,11 +1,17 @@
-//! Who calls: the identity that the kernel vouches for, and what the request says about its way.
+//! Who calls: the identity that the kernel vouches for, the place it runs in, and what the request says about its way.
 //!
 //! The identity is the one that `SO_PEERCRED` (`unix(7)`) reports: user, group and process at the time of
 //! `connect`. It is NOT an access rule; each daemon decides what a caller may do.
 
 use std::fmt;
+use std::sync::Arc;
 
 use http::HeaderMap;
+
+mod place;
+mod sys;
+
+pub use place::Place;
 
 /// Metadata key by which the HTTP front marks what it passes on.
 pub const FORWARDED_BY: &str = "x-forwarded-by";
@@ -31,7 +37,7 @@ impl fmt::Display for Transport {
 }
 
 /// The caller of one request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// Process that connected; unknown over TCP and for processes of another PID namespace.
     pub pid: Option<u32>,
@@ -44,43 +50,67 @@ pub struct Caller {
     /// Whether the request says that it was passed on by the HTTP front. Any caller may say so: it may narrow
     /// what is given, never widen it.
     pub local_http: bool,
+    /// Unit and container; unknown over TCP, and where the process has ended or belongs to another namespace.
+    pub place: Option<Arc<Place>>,
 }
 
 impl Caller {
     /// A caller of whom nothing is known.
     pub const UNKNOWN: Self =
-        Self { pid: None, uid: None, gid: None, transport: Transport::Grpc, local_http: false };
+        Self { pid: None, uid: None, gid: None, transport: Transport::Grpc, local_http: false, place: None };
 
     /// The caller of a request that came through [`crate::server::RpcServer`]; [`Caller::UNKNOWN`] for a request
     /// that did not.
     #[must_use]
     pub fn of<T>(request: &tonic::Request<T>) -> Self {
-        request.extensions().get::<Self>().copied().unwrap_or(Self::UNKNOWN)
+        request.extensions().get::<Self>().cloned().unwrap_or(Self::UNKNOWN)
     }
 
-    /// What the kernel says about the other end of a connection.
-    pub(crate) fn from_credentials(credentials: &tokio::net::unix::UCred) -> Self {
-        Self {
-            // 0 stands for a process that has no number in this PID namespace.
-            pid: credentials.pid().and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid != 0),
+    /// What the kernel says about the other end of `connection`.
+    ///
+    /// # Errors
+    /// The kernel says nothing.
+    pub fn of_connection(connection: &tokio::net::UnixStream) -> std::io::Result<Self> {
+        let credentials = connection.peer_cred()?;
+        // 0 stands for a process that has no number in this PID namespace.
+        let pid = credentials.pid().and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid != 0);
+        Ok(Self {
+            pid,
             uid: Some(credentials.uid()),
             gid: Some(credentials.gid()),
+            place: pid.and_then(|pid| Place::of_peer(connection, pid)).map(Arc::new),
             ..Self::UNKNOWN
-        }
+        })
+    }
+
+    /// The system unit of the caller, if it is known.
+    #[must_use]
+    pub fn unit(&self) -> Option<&str> {
+        self.place.as_ref()?.unit.as_deref()
+    }
+
+    /// The container of the caller, if it is known.
+    #[must_use]
+    pub fn container(&self) -> Option<&str> {
+        self.place.as_ref()?.container.as_deref()
     }
 
     /// The same caller with what one request's headers add.
-    pub(crate) fn with_headers(self, headers: &HeaderMap) -> Self {
+    pub(crate) fn with_headers(&self, headers: &HeaderMap) -> Self {
         let forwarded = headers.get_all(FORWARDED_BY).iter().any(|value| value == FORWARDED_BY_REST);
-        Self { local_http: forwarded, ..self }
+        Self { local_http: forwarded, ..self.clone() }
     }
 }
 
 impl fmt::Display for Caller {
-    /// `uid 0 pid 17 over ttrpc`, with `?` for what is unknown.
+    /// `uid 0 pid 17 in db.service over ttrpc`, with `?` for what is unknown.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let show = |number: Option<u32>| number.map_or_else(|| "?".to_owned(), |number| number.to_string());
-        write!(f, "uid {} pid {} over {}", show(self.uid), show(self.pid), self.transport)
+        write!(f, "uid {} pid {}", show(self.uid), show(self.pid))?;
+        if let Some(unit) = self.unit() {
+            write!(f, " in {unit}")?;
+        }
+        write!(f, " over {}", self.transport)
     }
 }
 

@@ -111,6 +111,12 @@ pub struct HubStatus {
     /// The key brokers, in the order in which they are asked.
     #[prost(message, repeated, tag = "10")]
     pub brokers: ::prost::alloc::vec::Vec<BrokerState>,
+    /// Whether whoever no rule of the access table allows gets nothing.
+    #[prost(bool, tag = "11")]
+    pub strict: bool,
+    /// Whether callers can be told apart by systemd unit and container, not only by user.
+    #[prost(bool, tag = "12")]
+    pub callers_by_unit: bool,
 }
 /// The session with one key broker.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

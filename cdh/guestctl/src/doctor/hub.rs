@@ -35,6 +35,7 @@ pub(super) async fn check(address: &Address) -> Vec<Finding> {
         Finding::ok(what, format!("version {}, resources from {}", status.version, status.kbc)),
         configuration("hub configuration", status.config.as_ref()),
     ];
+    findings.push(access(&status));
     findings.extend(status.credentials.iter().map(credential));
     if status.kbs_url.is_empty() {
         findings.push(Finding::ok("key broker", "none configured"));
@@ -47,6 +48,23 @@ pub(super) async fn check(address: &Address) -> Vec<Finding> {
         findings.push(session(&status));
     }
     findings
+}
+
+/// How far the hub tells its callers apart, and what it does with those it does not know.
+fn access(status: &HubStatus) -> Finding {
+    let what = "access to secrets";
+    let others = if status.strict { "gets nothing" } else { "gets what no rule claims" };
+    if status.callers_by_unit {
+        return Finding::ok(
+            what,
+            format!("callers are told apart by user, unit and container; whoever no rule allows {others}"),
+        );
+    }
+    Finding::warn(
+        what,
+        format!("callers are told apart by user alone; whoever no rule allows {others}"),
+        "run the hub as a systemd unit, or its container with --pid=host and --cgroupns=host",
+    )
 }
 
 /// A credential is `pending`, `written`, `waiting: CODE` during an outage, or stopped by an error with a code.

@@ -57,7 +57,7 @@ impl Accepting {
         match self {
             Self::Unix(socket) => {
                 let (stream, _) = socket.accept().await?;
-                let caller = Caller::from_credentials(&stream.peer_cred()?);
+                let caller = Caller::of_connection(&stream)?;
                 Ok((Wire::unix(stream), caller))
             }
             Self::Tcp(socket) => {
@@ -189,7 +189,7 @@ async fn read_preface(wire: &mut Wire, time: Duration) -> io::Result<()> {
 
 async fn serve_http2(wire: Wire, caller: Caller, shared: &Shared) {
     let service = service_fn(|request: http::Request<Incoming>| {
-        let dispatch = Arc::clone(&shared.dispatch);
+        let (dispatch, caller) = (Arc::clone(&shared.dispatch), caller.clone());
         async move { Ok::<_, Infallible>(dispatch.call(request, caller).await) }
     });
     let mut http2 = http2::Builder::new(TokioExecutor::new());

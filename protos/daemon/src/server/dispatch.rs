@@ -40,7 +40,7 @@ impl Dispatch {
         let begun = Instant::now();
         let caller = caller.with_headers(request.headers());
         let deadline = Deadline::from_now(self.deadline, grpc_timeout(request.headers()));
-        request.extensions_mut().insert(caller);
+        request.extensions_mut().insert(caller.clone());
         request.extensions_mut().insert(deadline);
         let path = request.uri().path().to_owned();
 

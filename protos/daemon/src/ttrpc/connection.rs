@@ -62,7 +62,7 @@ pub(crate) async fn serve(
 ) {
     let caller = Caller { transport: Transport::Ttrpc, ..caller };
     let connection = Connection {
-        caller,
+        caller: caller.clone(),
         dispatch,
         patience,
         incoming: BytesMut::new(),
@@ -195,7 +195,7 @@ impl Connection {
             self.answer(stream, &bridge::not_supported(&request.path()));
             return Ok(());
         }
-        let call = call(Arc::clone(&self.dispatch), self.caller, request);
+        let call = call(Arc::clone(&self.dispatch), self.caller.clone(), request);
         let task = self.calls.spawn(call);
         self.streams.insert(task.id(), (stream, size));
         self.pending += size;

@@ -1,0 +1,222 @@
+//! Who may have which secret: the table `[access]` of the configuration.
+//!
+//! ```toml
+//! [access]
+//! strict = true                          # whoever no rule allows gets nothing
+//! [[access.rules]]
+//! unit = ["db.service"]                  # any of them; several selectors must all fit
+//! resources = ["kbs:///db/**"]
+//! [[access.rules]]
+//! local = true                           # over local HTTP, where callers have no identity
+//! resources = ["kbs:///public/*/*"]
+//! ```
+//!
+//! A rule that covers a resource claims it: callers whom no rule allows do not get it, strict or not. What no rule covers is
+//! open to everybody, as in the existing stack, unless `strict`. Selectors are user, group, systemd unit and container of
+//! the caller, as the kernel gives them ([`cc_daemon::peer`]); a caller of unknown user, unit or container fits no selector
+//! that asks for one. A request that came over local HTTP is nobody's: only rules with `local` allow it, whoever passed it on.
+//!
+//! Not here: the sockets' own modes, and who may have evidence (the agent's table).
+
+use cc_daemon::peer::Caller;
+use serde::Deserialize;
+
+use crate::error::HubError;
+use crate::pattern::Pattern;
+
+/// Shortest part of a container's identifier that a rule may give, in digits.
+const MIN_CONTAINER_LEN: usize = 12;
+
+/// The table.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct AccessTable {
+    /// Whether whoever no rule allows gets nothing.
+    pub strict: bool,
+    rules: Vec<Rule>,
+}
+
+/// One rule: who, and what.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "RuleConfig")]
+struct Rule {
+    uid: Option<Vec<u32>>,
+    gid: Option<Vec<u32>>,
+    unit: Option<Vec<Pattern>>,
+    container: Option<Vec<String>>,
+    local: bool,
+    resources: Vec<Pattern>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RuleConfig {
+    uid: Option<Vec<u32>>,
+    gid: Option<Vec<u32>>,
+    unit: Option<Vec<Pattern>>,
+    container: Option<Vec<String>>,
+    #[serde(default)]
+    local: bool,
+    resources: Vec<Pattern>,
+}
+
+impl TryFrom<RuleConfig> for Rule {
+    type Error = String;
+
+    fn try_from(rule: RuleConfig) -> Result<Self, String> {
+        let RuleConfig { uid, gid, unit, container, local, resources } = rule;
+        let selects = uid.is_some() || gid.is_some() || unit.is_some() || container.is_some();
+        if selects == local {
+            return Err(
+                "a rule of [access] has either selectors (uid, gid, unit, container) or local = true"
+                    .to_owned(),
+            );
+        }
+        if resources.is_empty() {
+            return Err("a rule of [access] names at least one resource".to_owned());
+        }
+        let hex = |id: &String| {
+            id.len() >= MIN_CONTAINER_LEN && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+        };
+        if !container.iter().flatten().all(hex) {
+            return Err(format!(
+                "a container in a rule of [access] is at least {MIN_CONTAINER_LEN} lower-case hex digits"
+            ));
+        }
+        Ok(Self { uid, gid, unit, container, local, resources })
+    }
+}
+
+impl AccessTable {
+    /// Decides whether `caller` may have what `reference` names: a `kbs://` URI in its canonical form, or
+    /// `<provider>:<name>` for another store.
+    ///
+    /// # Errors
+    /// [`HubError::AccessDenied`].
+    pub fn check(&self, caller: &Caller, reference: &str) -> Result<(), HubError> {
+        let mut claimed = false;
+        for rule in self.rules.iter().filter(|rule| rule.resources.iter().any(|r| r.covers(reference))) {
+            if rule.fits(caller) {
+                return Ok(());
+            }
+            claimed = true;
+        }
+        if claimed || self.strict {
+            return Err(HubError::AccessDenied {
+                caller: caller.to_string(),
+                reference: reference.to_owned(),
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Rule {
+    fn fits(&self, caller: &Caller) -> bool {
+        if caller.local_http || self.local {
+            return caller.local_http && self.local;
+        }
+        fn any<T, V>(selector: Option<&Vec<T>>, value: Option<V>, fits: impl Fn(&T, &V) -> bool) -> bool {
+            selector
+                .is_none_or(|wanted| value.is_some_and(|value| wanted.iter().any(|one| fits(one, &value))))
+        }
+        any(self.uid.as_ref(), caller.uid, |wanted, uid| wanted == uid)
+            && any(self.gid.as_ref(), caller.gid, |wanted, gid| wanted == gid)
+            && any(self.unit.as_ref(), caller.unit(), |wanted, unit| wanted.covers(unit))
+            && any(self.container.as_ref(), caller.container(), |wanted, id| id.starts_with(wanted.as_str()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use cc_daemon::peer::Place;
+
+    use super::*;
+
+    const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+    fn table(text: &str) -> AccessTable {
+        toml::from_str(text).unwrap()
+    }
+
+    fn caller(uid: u32, unit: Option<&str>) -> Caller {
+        let place = Place { unit: unit.map(str::to_owned), container: None };
+        Caller {
+            uid: Some(uid),
+            gid: Some(uid),
+            pid: Some(7),
+            place: Some(Arc::new(place)),
+            ..Caller::UNKNOWN
+        }
+    }
+
+    fn allows(table: &AccessTable, caller: &Caller, reference: &str) -> bool {
+        table.check(caller, reference).is_ok()
+    }
+
+    #[test]
+    fn without_a_table_everybody_gets_everything() {
+        assert!(allows(&AccessTable::default(), &Caller::UNKNOWN, "kbs:///a/b/c"));
+    }
+
+    #[test]
+    fn a_rule_claims_its_resources_and_strict_claims_all() {
+        let text = "[[rules]]\nunit = [\"db.service\"]\nresources = [\"kbs:///db/**\"]\n";
+        let (open, strict) = (table(text), table(&format!("strict = true\n{text}")));
+        let (db, web) = (caller(70, Some("db.service")), caller(80, Some("web.service")));
+        for table in [&open, &strict] {
+            assert!(allows(table, &db, "kbs:///db/key/1"));
+            assert!(!allows(table, &web, "kbs:///db/key/1"));
+            assert!(!allows(table, &caller(0, None), "kbs:///db/key/1"), "root is no exception");
+            assert!(!allows(table, &Caller::UNKNOWN, "kbs:///db/key/1"));
+        }
+        assert!(allows(&open, &web, "kbs:///web/key/1"));
+        assert!(!allows(&strict, &web, "kbs:///web/key/1"));
+    }
+
+    #[test]
+    fn several_selectors_must_all_fit() {
+        let table = table(&format!(
+            "strict = true\n[[rules]]\nuid = [70]\nunit = [\"db@*.service\"]\nresources = [\"**\"]\n\
+             [[rules]]\ncontainer = [\"{}\"]\nresources = [\"**\"]\n",
+            &ID[..12]
+        ));
+        assert!(allows(&table, &caller(70, Some("db@1.service")), "kbs:///a/b/c"));
+        assert!(!allows(&table, &caller(71, Some("db@1.service")), "kbs:///a/b/c"));
+        assert!(!allows(&table, &caller(70, Some("db.service")), "kbs:///a/b/c"));
+        assert!(!allows(&table, &caller(70, None), "kbs:///a/b/c"));
+        let place = Place { unit: None, container: Some(ID.to_owned()) };
+        assert!(allows(&table, &Caller { place: Some(Arc::new(place)), ..Caller::UNKNOWN }, "aws:name"));
+    }
+
+    #[test]
+    fn local_http_is_nobodys() {
+        let table = table(
+            "strict = true\n[[rules]]\nuid = [0]\nresources = [\"**\"]\n\
+             [[rules]]\nlocal = true\nresources = [\"kbs:///public/**\"]\n",
+        );
+        let root = caller(0, None);
+        let passed_on = Caller { local_http: true, ..root.clone() };
+        assert!(allows(&table, &root, "kbs:///db/key/1"));
+        assert!(!allows(&table, &passed_on, "kbs:///db/key/1"), "the door's own user does not count");
+        assert!(allows(&table, &passed_on, "kbs:///public/key/1"));
+        assert!(!allows(&table, &caller(1000, None), "kbs:///public/key/1"));
+    }
+
+    #[test]
+    fn rules_that_would_not_do_what_they_seem_to_are_refused() {
+        for bad in [
+            "[[rules]]\nresources = [\"**\"]",
+            "[[rules]]\nuid = [0]\nlocal = true\nresources = [\"**\"]",
+            "[[rules]]\nuid = [0]\nresources = []",
+            "[[rules]]\nuid = [0]",
+            "[[rules]]\nuid = [0]\nresource = [\"**\"]\nresources = [\"a\"]",
+            "[[rules]]\ncontainer = [\"web\"]\nresources = [\"**\"]",
+            "[[rules]]\ncontainer = [\"0123\"]\nresources = [\"**\"]",
+        ] {
+            assert!(toml::from_str::<AccessTable>(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Where a caller runs: the systemd unit and the container that its control group names.
+//!
+//! The kernel tells who connected (`SO_PEERCRED`) and keeps a descriptor of that process (`SO_PEERPIDFD`); its control group
+//! is read from `/proc/<pid>/cgroup` while the descriptor shows that the process still is the same. Names follow systemd's
+//! rules for control groups (systemd.io, "Control Group APIs and Delegation") and the scopes of Podman, CRI-O, containerd
+//! and Docker.
+//!
+//! What it proves: that the process was in that group when it connected. A process that may write into control groups can
+//! move itself, which needs root. It proves nothing across the namespaces: a process of another PID namespace has no
+//! number here, and one outside of our control-group namespace has no readable path.
+
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use super::sys;
+
+/// Longest control-group file read, in bytes.
+const MAX_LEN: u64 = 16 * 1024;
+/// Hexadecimal digits in a container's identifier.
+const CONTAINER_ID_LEN: usize = 64;
+
+/// The unit and container of a process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The system unit, for instance `db.service`.
+    pub unit: Option<String>,
+    /// The container's identifier, 64 lower-case hexadecimal digits.
+    pub container: Option<String>,
+}
+
+impl Place {
+    /// The place of the process `pid` at the other end of `socket`; none if it cannot be told for certain.
+    pub(super) fn of_peer(socket: impl AsFd, pid: u32) -> Option<Self> {
+        let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
+        // Older kernels know only the number. Opening it now and checking that it lives on keeps the window small.
+        let process = match sys::peer_process(socket) {
+            Ok(process) => process,
+            Err(_) => pidfd_open(pid, PidfdFlags::empty()).ok()?,
+        };
+        let text = read(&format!("/proc/{}/cgroup", pid.as_raw_nonzero())).ok()?;
+        lives(&process).then(|| Self::parse(&text))
+    }
+
+    /// The place of this process.
+    ///
+    /// # Errors
+    /// `/proc` cannot be read.
+    pub fn of_this_process() -> std::io::Result<Self> {
+        read("/proc/self/cgroup").map(|text| Self::parse(&text))
+    }
+
+    /// Reads the text of a `/proc/<pid>/cgroup` file (cgroups(7)): the line of the unified hierarchy.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        let Some(path) = text.lines().find_map(|line| line.strip_prefix("0::")) else {
+            return Self::default();
+        };
+        let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
+        // Above our own control-group namespace what a path says is not ours to read; names that systemd would not give are
+        // nobody's.
+        let plain = path.bytes().all(|byte| byte.is_ascii_graphic());
+        if !plain || names.contains(&"..") {
+            return Self::default();
+        }
+        let unit = names
+            .iter()
+            .map(|name| name.strip_prefix('_').unwrap_or(name))
+            .find(|name| !name.ends_with(".slice"));
+        let unit = unit.filter(|name| {
+            [".service", ".scope", ".socket", ".mount"].iter().any(|kind| name.ends_with(kind))
+        });
+        Self {
+            unit: unit.map(str::to_owned),
+            container: names.iter().rev().find_map(|name| container(name)).map(str::to_owned),
+        }
+    }
+}
+
+/// The container in a name such as `libpod-<id>.scope`, `cri-containerd-<id>.scope`, `libpod-payload-<id>` or `<id>`.
+fn container(name: &str) -> Option<&str> {
+    let name = name.strip_suffix(".scope").unwrap_or(name);
+    let id = name.rsplit(['-', ':']).next()?;
+    let digits = id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    (id.len() == CONTAINER_ID_LEN && digits).then_some(id)
+}
+
+fn read(path: &str) -> std::io::Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(MAX_LEN).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Whether the process has not ended: its descriptor becomes readable when it does.
+fn lives(process: &OwnedFd) -> bool {
+    let mut descriptors = [PollFd::new(process, PollFlags::IN)];
+    matches!(poll(&mut descriptors, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+    #[test]
+    fn units_and_containers_are_read_from_the_unified_line() {
+        for (path, unit, container) in [
+            ("/system.slice/db.service", Some("db.service"), None),
+            ("/system.slice/db.service/child", Some("db.service"), None),
+            ("/system.slice/system-app.slice/app@1.service", Some("app@1.service"), None),
+            (
+                "/user.slice/user-1000.slice/user@1000.service/app.slice/x.service",
+                Some("user@1000.service"),
+                None,
+            ),
+            ("/machine.slice/libpod-ID.scope", Some("libpod-ID.scope"), Some(ID)),
+            ("/machine.slice/libpod-ID.scope/container", Some("libpod-ID.scope"), Some(ID)),
+            ("/system.slice/app.service/libpod-payload-ID", Some("app.service"), Some(ID)),
+            (
+                "/kubepods.slice/kubepods-pod1.slice/cri-containerd-ID.scope",
+                Some("cri-containerd-ID.scope"),
+                Some(ID),
+            ),
+            ("/kubepods-besteffort-podabc.slice:cri-containerd:ID", None, Some(ID)),
+            ("/docker/ID", None, Some(ID)),
+            ("/system.slice/_db.service", Some("db.service"), None),
+            ("/", None, None),
+            ("/../system.slice/db.service", None, None),
+            ("/system.slice/db.service (deleted)", None, None),
+            ("/init.scope", Some("init.scope"), None),
+            ("/a.slice/libpod-0123.scope", Some("libpod-0123.scope"), None),
+        ] {
+            let text = format!("1:cpu:/other.service\n0::{}\n", path.replace("ID", ID));
+            let expected = Place {
+                unit: unit.map(|unit| unit.replace("ID", ID)),
+                container: container.map(str::to_owned),
+            };
+            assert_eq!(Place::parse(&text), expected, "{path}");
+        }
+        assert_eq!(
+            Place::parse("1:name=systemd:/system.slice/db.service\n"),
+            Place::default(),
+            "only the unified line"
+        );
+    }
+
+    #[test]
+    fn a_peer_is_in_our_own_place_and_a_dead_one_in_none() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let place = Place::of_peer(&ours, std::process::id()).unwrap();
+        assert_eq!(place, Place::of_this_process().unwrap());
+        let mut child = std::process::Command::new("/bin/true").spawn().unwrap();
+        let process =
+            pidfd_open(Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap(), PidfdFlags::empty());
+        child.wait().unwrap();
+        assert!(!lives(&process.unwrap()));
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(text in any::<String>()) {
+            let _ = Place::parse(&text);
+            let _ = Place::parse(&format!("0::/{text}"));
+        }
+    }
+}
