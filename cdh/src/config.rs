@@ -42,8 +42,9 @@ pub struct Cli {
     #[arg(short = 'c', value_name = "FILE")]
     config_file: Option<PathBuf>,
     /// Whether to start with a configuration that neither init-data nor a dm-verity root vouches for: allow or refuse
-    #[arg(long, value_name = "WHAT", default_value = "allow")]
-    unmeasured_config: UnmeasuredConfig,
+    /// [default: refuse if access.strict, else allow]
+    #[arg(long, value_name = "WHAT")]
+    unmeasured_config: Option<UnmeasuredConfig>,
     /// Parse the configuration, report unknown keys as errors, and exit
     #[arg(long)]
     check_config: bool,
@@ -204,13 +205,17 @@ impl Config {
                 "correct or remove them; without --check-config they are ignored",
             ));
         }
+        let unmeasured = cli.unmeasured_config.unwrap_or(match file.access.strict {
+            true => UnmeasuredConfig::Refuse,
+            false => UnmeasuredConfig::Allow,
+        });
         if let Some(text) = &surroundings.aa_kbc_params {
             let params = KbcParams::parse(text).map_err(|e| bad_params("AA_KBC_PARAMS", &e))?;
             file.kbc.name = params.name;
             file.kbc.url = params.uri;
         }
         if let Some(list) = kernel_parameter(&surroundings.kernel_command_line, "cdh.kbs_resources") {
-            if cli.unmeasured_config == UnmeasuredConfig::Refuse {
+            if unmeasured == UnmeasuredConfig::Refuse {
                 Source::kernel_command_line().refuse_unmeasured(None)?;
             }
             file.credentials.extend(kernel_credentials(list)?);
@@ -265,7 +270,7 @@ impl Config {
             kbs: std::iter::once(first).chain(alternates).collect(),
             head_start,
             kbc_name: file.kbc.name,
-            unmeasured: cli.unmeasured_config,
+            unmeasured,
             credentials: file.credentials,
             access: file.access,
             signing_keys,
@@ -432,6 +437,19 @@ mod tests {
         assert_eq!(listed, [("https://a", Some("A")), ("https://b", Some("B"))]);
         assert_eq!(c.head_start, Duration::from_millis(250));
         assert!(with_file(&text.replace("250", "60000"), &Surroundings::default(), &[]).is_err());
+    }
+
+    #[test]
+    fn strict_mode_and_the_option_refuse_what_is_unmeasured() {
+        let strict = "[kbc]\nname = \"cc_kbc\"\n[access]\nstrict = true\n";
+        for (text, more, expected) in [
+            ("[kbc]\nname = \"cc_kbc\"\n", &[][..], UnmeasuredConfig::Allow),
+            (strict, &[], UnmeasuredConfig::Refuse),
+            (strict, &["--unmeasured-config", "allow"], UnmeasuredConfig::Allow),
+        ] {
+            let config = with_file(text, &Surroundings::default(), more).unwrap();
+            assert_eq!(config.unmeasured, expected, "{text} {more:?}");
+        }
     }
 
     #[test]

@@ -67,7 +67,7 @@ pub struct Options {
     pub agent_config: String,
     /// Further arguments of the agent.
     pub agent_arguments: Vec<String>,
-    /// Do not allow the agent to start with an unmeasured configuration by name: what it does then is its own affair.
+    /// Do not allow agent and hub to start with an unmeasured configuration by name: what they do then is their own affair.
     pub measured_config: bool,
     /// TOML put before the tables of the hub's configuration.
     pub hub_config: String,
@@ -338,6 +338,9 @@ impl Stack {
         std::fs::write(&config, self.hub_config())?;
         let mut command = own_binary("confidential-data-hub")?;
         command.arg("-c").arg(config);
+        if !self.options.measured_config {
+            command.args(["--unmeasured-config", "allow"]);
+        }
         command.args(&self.options.hub_arguments).env("RUST_LOG", self.log_filter());
         Process::start("confidential-data-hub", command, &self.folder)
     }
