@@ -68,7 +68,7 @@ demo: setup ## Watch a secret being released, and three tampered machines being 
 	cargo build --locked --workspace --bins
 	target/debug/stack demo
 
-up: setup ## The same stack in the foreground. KBS_URL=, KBS_CERT=, TEE=snp|tdx|az-snp-vtpm|az-tdx-vtpm|cca|sample|host
+up: setup ## The same stack in the foreground. KBS_URL=, KBS_CERT=, TEE=snp|tdx|az-snp-vtpm|az-tdx-vtpm|cca|tpm|sample|host
 	cargo build --locked --workspace --bins
 	target/debug/stack up $(if $(KBS_URL),--kbs-url $(KBS_URL)) $(if $(KBS_CERT),--kbs-cert $(KBS_CERT)) --tee $(TEE)
 

@@ -38,6 +38,7 @@ mod sealed;
 mod single_flight;
 mod strict;
 mod tdx;
+mod tpm;
 
 use cc_tests::stack::{Options, Stack};
 

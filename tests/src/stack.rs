@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use crate::curl::{self, Answer};
 use crate::machine::{self, Kind, Machine};
 use crate::process::{Process, own_binary};
+use crate::soft_tpm::SoftTpm;
 
 /// Where the emulated TSM interface lies below the system root that the agent is given.
 const TSM_REPORT: &str = "sys/kernel/config/tsm/report";
@@ -29,6 +30,8 @@ pub enum Tee {
     /// The emulator's.
     #[default]
     Emulated,
+    /// A TPM alone, in software (swtpm), with an attestation key.
+    Tpm,
     /// The sample platform, which proves nothing.
     Sample,
     /// The one of this machine.
@@ -98,6 +101,7 @@ pub struct Stack {
     agent: Option<Process>,
     kbs: Option<Process>,
     emulator: Option<Process>,
+    tpm: Option<SoftTpm>,
     options: Options,
     kbs_url: String,
     /// The metadata service of an Azure machine.
@@ -132,14 +136,15 @@ impl Stack {
         if stack.options.tee == Tee::Emulated {
             stack.start_part(Part::Emulator)?;
         }
+        if stack.options.tee == Tee::Tpm {
+            let tpm = SoftTpm::start(&stack.folder.join("tpm"))?;
+            tpm.make_key("-G rsa -s rsassa")?;
+            stack.tpm = Some(tpm);
+        }
         if stack.options.foreign_kbs.is_none() {
             stack.start_part(Part::Kbs)?;
             if !stack.options.no_reference_values {
-                let values = match stack.options.tee {
-                    Tee::Sample => machine::sample_reference_values(),
-                    _ => stack.options.machine.reference_values(),
-                };
-                stack.set_reference_values(&values)?;
+                stack.set_reference_values(&stack.reference_values()?)?;
             }
         }
         for part in [Part::Agent, Part::Hub, Part::Rest] {
@@ -161,8 +166,8 @@ impl Stack {
             }
         };
         std::fs::create_dir_all(folder.join("root"))?;
-        // An Azure machine has no TSM interface: its TEE belongs to the paravisor.
-        if !options.devices_only && options.machine.azure.is_none() {
+        // An Azure machine has no TSM interface: its TEE belongs to the paravisor. Nor has one with a TPM alone.
+        if !options.devices_only && options.machine.azure.is_none() && options.tee != Tee::Tpm {
             std::fs::create_dir_all(folder.join("root").join(TSM_REPORT))?;
         }
         options.machine.write(&folder.join("machine.toml"))?;
@@ -179,6 +184,7 @@ impl Stack {
             agent: None,
             kbs: None,
             emulator: None,
+            tpm: None,
             kbs_url: options.foreign_kbs.as_ref().map(|k| k.url.clone()).unwrap_or_default(),
             metadata_url: None,
             options,
@@ -318,6 +324,11 @@ impl Stack {
                     |url| format!("\n[tpm]\ndevice = {:?}\n[azure]\nmetadata_url = {url:?}", self.tpm());
                 platform + &self.metadata_url.as_ref().map(azure).unwrap_or_default()
             }
+            Tee::Tpm => format!(
+                "sys_root = {:?}\n[tpm]\ndevice = {:?}",
+                self.folder.join("root"),
+                self.folder.join("tpm/tpm")
+            ),
             Tee::Sample => "sample = true".to_owned(),
             Tee::Host => String::new(),
         };
@@ -424,6 +435,28 @@ impl Stack {
         let Ok(text) = std::fs::read_to_string(self.folder.join("stats.json")) else { return Ok(0) };
         let stats: serde_json::Value = serde_json::from_str(&text)?;
         stats.get("quotes").and_then(serde_json::Value::as_u64).context("the emulator counts nothing")
+    }
+
+    /// The software TPM.
+    ///
+    /// # Errors
+    /// This stack has none.
+    pub fn soft_tpm(&mut self) -> anyhow::Result<&mut SoftTpm> {
+        self.tpm.as_mut().context("this stack has no TPM")
+    }
+
+    /// What the key broker's administrator says is good: what this stack's machine is when it starts.
+    fn reference_values(&self) -> anyhow::Result<serde_json::Value> {
+        let Some(tpm) = &self.tpm else {
+            return Ok(match self.options.tee {
+                Tee::Sample => machine::sample_reference_values(),
+                _ => self.options.machine.reference_values(),
+            });
+        };
+        Ok(serde_json::json!({
+            "trusted_aks": [std::fs::read_to_string(tpm.folder().join("ak.pem"))?],
+            "tpm_pcr04": [tpm.pcr(4)?], "tpm_pcr07": [tpm.pcr(7)?], "tpm_pcr11": [tpm.pcr(11)?],
+        }))
     }
 
     /// Stores a secret at the key broker, as its administrator would. `path` is `repository/type/tag`.

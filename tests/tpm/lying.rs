@@ -228,6 +228,23 @@ fn a_tpm_in_use_is_waited_for() {
 }
 
 #[test]
+fn a_tpm_with_a_full_queue_is_busy() {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, listen, socket};
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tpm");
+    let listener = socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+    bind(&listener, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+    // Room for one that waits; nobody takes it.
+    listen(&listener, 0).unwrap();
+    let _first = std::os::unix::net::UnixStream::connect(&path).unwrap();
+    let limit = Duration::from_millis(300);
+    let begun = Instant::now();
+    let error = Device::open(&path, limit).unwrap_err();
+    assert_eq!(error.code(), "TPM_BUSY", "{error}");
+    assert!(error.hint().contains("/dev/tpmrm0") && begun.elapsed() < limit * 10, "{}", error.hint());
+}
+
+#[test]
 fn requests_that_make_no_sense_are_not_sent() {
     let liar = Liar::new(|_, _| Reply::Close);
     let device = Device::open(&liar.path(), LIMIT).unwrap();

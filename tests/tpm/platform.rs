@@ -129,9 +129,14 @@ fn registers_are_the_pcrs() {
     assert_eq!((registers.register_of(0).unwrap(), registers.register_of(23).unwrap()), (0, 23));
     registers.extend(12, &[3; 32]).unwrap();
     assert_eq!(hex::encode(registers.read(12).unwrap()), room.tpm.pcr(12).unwrap());
-    let error = registers.extend(17, &[3; 32]).unwrap_err();
-    assert_eq!(error.code(), "TPM_PCR_RESERVED", "{error}");
-    assert!(error.hint().contains("init_pcr"), "{}", error.hint());
+    for error in [
+        registers.extend(17, &[3; 32]).unwrap_err(),
+        room.device().pcr_extend(22, Sha256, &[3; 32]).unwrap_err(),
+    ] {
+        assert_eq!(error.code(), "TPM_PCR_RESERVED", "{error}");
+        assert!(error.hint().contains("init_pcr"), "{}", error.hint());
+    }
+    assert_eq!(registers.read(17).unwrap(), [0xFF; 32]);
     assert_eq!(registers.read(24).unwrap_err().code(), "REGISTER_UNKNOWN");
     assert_eq!(registers.extend(24, &[3; 32]).unwrap_err().code(), "REGISTER_UNKNOWN");
     assert_eq!(registers.extend(12, &[3; 48]).unwrap_err().code(), "REGISTER_DIGEST_LENGTH");

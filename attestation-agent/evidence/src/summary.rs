@@ -236,7 +236,9 @@ fn tpm(evidence: &TpmEvidence) -> Result<Vec<(&'static str, String)>, crate::Err
         ("resets", format!("{}, restarts {}", clock.reset_count, clock.restart_count)),
         ("clock", format!("{} ms{}", clock.clock, if clock.safe { "" } else { ", not safe" })),
     ];
-    let extended = PCR_NAMES.into_iter().zip(&evidence.pcrs).filter(|(_, value)| **value != [0; 32]);
+    // Those of the processor's late launch begin with ones.
+    let untouched = |value: &[u8; 32]| *value == [0; 32] || *value == [0xFF; 32];
+    let extended = PCR_NAMES.into_iter().zip(&evidence.pcrs).filter(|(_, value)| !untouched(value));
     lines.extend(extended.map(|(name, value)| (name, hex::encode(value))));
     Ok(lines)
 }

@@ -277,8 +277,8 @@ impl PlatformError {
             Self::NoPlatform { .. } => {
                 "run inside a confidential VM, load the guest driver (sev-guest or tdx-guest), mount configfs on \
                  /sys/kernel/config (Linux 6.7 or later) or let the agent open the driver's device (/dev/sev-guest, \
-                 /dev/tdx_guest); for development without hardware name the sample platform in \
-                 the configuration"
+                 /dev/tdx_guest); on a machine with a TPM alone make an attestation key (docs/tpm.md); for development \
+                 without hardware name the sample platform in the configuration"
             }
             Self::TsmMissing { .. } => {
                 "the kernel must be 6.7 or later with CONFIG_TSM_REPORTS; mount configfs (mount -t configfs none \

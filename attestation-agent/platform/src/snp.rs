@@ -177,8 +177,7 @@ mod tests {
             return;
         }
         let outblob = std::fs::read(folder.join("report.bin")).unwrap();
-        let vlek =
-            CertEntry { kind: CertKind::Vlek, data: std::fs::read(folder.join("vlek.der")).unwrap() };
+        let vlek = CertEntry { kind: CertKind::Vlek, data: std::fs::read(folder.join("vlek.der")).unwrap() };
         let mut auxblob = cert_table::encode(std::slice::from_ref(&vlek)).unwrap();
         auxblob.resize(16 * 1024, 0);
         let asked = outblob[0x50..0x90].try_into().unwrap();

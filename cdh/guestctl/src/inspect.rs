@@ -13,6 +13,7 @@ mod initdata;
 mod recognise;
 mod snp;
 mod token;
+mod tpm;
 
 use std::{
     fs::File,
@@ -44,13 +45,14 @@ const INPUT_MAX: u64 = 4 << 20;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Recognised by content: SNP report, SNP evidence JSON, SNP certificate table, TDX quote, TDX evidence JSON, TDREPORT,
-SGX quote, evidence JSON and HCL reports of Azure machines, Arm CCA token and evidence JSON, CSV evidence JSON, event logs (CCEL, of a TPM, the agent's), certificates
+SGX quote, TPM quote, TPM evidence JSON, evidence JSON and HCL reports of Azure machines, Arm CCA token and evidence JSON, CSV evidence JSON, event logs (CCEL, of a TPM, the agent's), certificates
 (DER or PEM), attestation token, init-data (TOML, annotation, device image). Exits with 1 when a verification fails; what could not be verified is listed and is no failure.
 
 Example:
   guestctl inspect evidence.json
   guestctl inspect quote.bin --collateral pcs-answers/
   guestctl inspect /sys/firmware/acpi/tables/data/CCEL --registers evidence.json
+  guestctl inspect tpm.json --event-log /sys/kernel/security/tpm0/binary_bios_measurements
   guestctl inspect report.bin --cert vcek.der --at 2025-06-01T00:00:00Z --json")]
 pub(crate) struct Args {
     /// The file, or - for standard input
@@ -72,6 +74,9 @@ pub(crate) struct Args {
     /// Public attestation keys of Arm CCA platforms (PEM, JWK, or a list of {pkey, implementation-id, instance-id})
     #[arg(long, value_name = "FILE")]
     cca_keys: Option<PathBuf>,
+    /// What the firmware measured into the TPM of TPM evidence, to explain its PCRs
+    #[arg(long, value_name = "FILE")]
+    event_log: Option<PathBuf>,
     /// Judge validity dates at this moment instead of now: RFC 3339 in UTC (2025-06-01T00:00:00Z) or Unix seconds
     #[arg(long, value_name = "TIME", value_parser = parse_moment)]
     at: Option<Moment>,
@@ -246,9 +251,27 @@ pub(crate) fn run(args: &Args, json: bool, console: &mut Console<'_>) -> Result<
             hint: "leave --cca-keys away".into(),
         });
     }
-    explain(content, leaf.as_ref(), registers.as_ref(), &trust)
+    let event_log = args.event_log.as_deref().map(read_bounded).transpose()?;
+    if event_log.is_some() && !matches!(content, Content::TpmEvidence(_)) {
+        return Err(Failure::Argument {
+            argument: "--event-log".into(),
+            why: "only TPM evidence is explained by it; other evidence carries its log".into(),
+            hint: "leave --event-log away".into(),
+        });
+    }
+    let beside =
+        Beside { leaf: leaf.as_ref(), registers: registers.as_ref(), event_log: event_log.as_deref() };
+    explain(content, &beside, &trust)
         .map_err(|why| Failure::Malformed { path: path(), kind: content.name(), why })?
         .show(json, console)
+}
+
+/// What was given beside the file.
+#[derive(Clone, Copy, Debug, Default)]
+struct Beside<'a> {
+    leaf: Option<&'a Certificate>,
+    registers: Option<&'a eventlog::Rtmr>,
+    event_log: Option<&'a [u8]>,
 }
 
 /// The run-time registers in the file at `path`.
@@ -263,12 +286,8 @@ fn registers(path: &Path) -> Result<eventlog::Rtmr, Failure> {
     })
 }
 
-fn explain(
-    content: Content<'_>,
-    leaf: Option<&Certificate>,
-    registers: Option<&eventlog::Rtmr>,
-    trust: &Trust,
-) -> Result<Inspection, String> {
+fn explain(content: Content<'_>, beside: &Beside<'_>, trust: &Trust) -> Result<Inspection, String> {
+    let Beside { leaf, registers, event_log } = *beside;
     match content {
         Content::EventLog(bytes) => eventlog::inspect(bytes, registers),
         Content::AgentLog(bytes) => eventlog::agent(bytes, registers),
@@ -283,6 +302,8 @@ fn explain(
         Content::CcaToken(bytes) => cca::token(bytes, trust),
         Content::CcaEvidence(text) => cca::evidence(text, trust),
         Content::CsvEvidence(text) => csv::evidence(text),
+        Content::TpmQuote(bytes) => tpm::quote(bytes),
+        Content::TpmEvidence(text) => tpm::evidence(text, event_log),
         Content::CertTable(bytes) => snp::cert_table(bytes, trust),
         Content::CertificateDer(bytes) => certificate::inspect(vec![bytes.to_vec()], trust),
         Content::CertificatePem(text) => certificate::inspect(certificate::split_pem(text)?, trust),
@@ -367,7 +388,7 @@ mod tests {
             CertEntry { kind: CertKind::Other([7; 16]), data: b"extra".to_vec() },
         ];
         let table = cert_table::encode(&entries).unwrap();
-        let inspection = explain(recognise(&table).unwrap(), None, None, &vendor_trust()).unwrap();
+        let inspection = explain(recognise(&table).unwrap(), &Beside::default(), &vendor_trust()).unwrap();
         assert_eq!(inspection.facts["certs"][1]["bytes"], 5);
         assert!(
             inspection.checks.iter().any(|check| check.mark == Mark::Fail && check.detail.contains("VCEK"))
@@ -379,6 +400,7 @@ mod tests {
         fn whatever_is_recognised_is_explained_or_refused(
             start in prop::sample::select(vec![
                 &b""[..], b"\x30\x82\x01\x00\x30", b"{\"attestation_report\":", b"{\"report\":\"", b"eyJhIjoxfQ.eyJ9.",
+                b"\xffTCG\x80\x18", b"{\"ak_public\":\"",
                 b"\x04\0\x02\0\x81\0\0\0", b"\x03\0\x02\0\0\0\0\0", b"{\"quote\":\"BAACAIEAAAA=\"",
                 b"\xd9\x01\x8f\xa2\x19\xac\xca", b"{\"token\":[217,1,143",
                 b"version = \"1\"\nalgorithm = \"sha256\"\n[data]\n", b"-----BEGIN CERTIFICATE-----\n",
@@ -389,7 +411,7 @@ mod tests {
         ) {
             let bytes = [start, &rest].concat();
             if let Ok(content) = recognise(&bytes) {
-                let _ = explain(content, None, None, &vendor_trust());
+                let _ = explain(content, &Beside::default(), &vendor_trust());
             }
         }
 
@@ -398,7 +420,7 @@ mod tests {
             version in 2u8..=15, body in prop::collection::vec(any::<u8>(), REPORT_LEN - 4),
         ) {
             let bytes = [&[version, 0, 0, 0], body.as_slice()].concat();
-            let inspection = explain(recognise(&bytes).unwrap(), None, None, &vendor_trust()).unwrap();
+            let inspection = explain(recognise(&bytes).unwrap(), &Beside::default(), &vendor_trust()).unwrap();
             prop_assert!(!inspection.checks.iter().any(Check::is_verified));
             prop_assert_eq!(&inspection.facts["report"]["version"], &Value::from(version));
         }

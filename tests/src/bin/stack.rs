@@ -22,7 +22,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show releases and denials on SEV-SNP and on TDX, then stop. Ends with "demo: ok"
+    /// Show releases and denials on SEV-SNP, on TDX and on a TPM, then stop. Ends with "demo: ok"
     Demo,
     /// Keep the stack running until Ctrl-C
     Up {
@@ -50,6 +50,8 @@ enum TeeName {
     AzSnpVtpm,
     /// An Azure machine with TDX, emulated on this machine
     AzTdxVtpm,
+    /// A TPM alone, in software on this machine
+    Tpm,
     /// The sample platform, which proves nothing
     Sample,
     /// Whatever this machine has
@@ -122,6 +124,7 @@ fn demo() -> anyhow::Result<()> {
         reason: "mr_td",
     }];
     round("TDX", &honest, Some(&log), denied)?;
+    round_of_tpm()?;
     say("\ndemo: ok");
     Ok(())
 }
@@ -191,6 +194,42 @@ fn measure(stack: &Stack) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A stack on a TPM alone: it gets the secret, does not after a PCR changed, and does again after a reset.
+fn round_of_tpm() -> anyhow::Result<()> {
+    heading("a key broker, a machine with a TPM alone (swtpm), and the guest services");
+    let mut stack =
+        Stack::start(Options { tee: Tee::Tpm, rest_port: Some(REST_PORT), ..Options::default() })?;
+    let socket = stack.soft_tpm()?.socket();
+    say(&format!("key broker        {}", stack.kbs_url()));
+    say(&format!("TPM               {}", socket.display()));
+    say(
+        "the administrator stores a secret, registers the TPM's attestation key and tells which PCRs are good",
+    );
+    stack.put_resource(RESOURCE, SECRET)?;
+
+    heading("the application asks for its secret");
+    let answer = ask(&stack)?;
+    ensure!(answer.status == 200, "the honest machine was refused: {}", answer.text());
+    ensure!(answer.body == SECRET, "the secret arrived altered");
+
+    heading("a machine that measured something else into PCR 11");
+    let extend = format!("tpm2_pcrextend 11:sha256={}", "66".repeat(32));
+    say(&format!("$ {extend}"));
+    stack.soft_tpm()?.tool(&extend)?;
+    stack.stop_part(Part::Hub)?;
+    stack.start_part(Part::Hub)?;
+    let answer = ask(&stack)?;
+    ensure!(answer.status == 403, "it was not denied: {} {}", answer.status, answer.text());
+    ensure!(answer.text().contains("PCR 11"), "the PCR is not told: {}", answer.text());
+
+    heading("the machine after a reset");
+    stack.soft_tpm()?.reset()?;
+    stack.stop_part(Part::Hub)?;
+    stack.start_part(Part::Hub)?;
+    ensure!(ask(&stack)?.status == 200, "the honest machine was refused");
+    Ok(())
+}
+
 /// What an application does, shown as a person would type it.
 fn ask(stack: &Stack) -> anyhow::Result<cc_tests::curl::Answer> {
     let path = format!("/cdh/resource/{RESOURCE}");
@@ -204,7 +243,7 @@ fn ask(stack: &Stack) -> anyhow::Result<cc_tests::curl::Answer> {
 fn up(kbs_url: Option<String>, kbs_cert: Option<PathBuf>, tee: TeeName) -> anyhow::Result<()> {
     if kbs_url.is_some() && !matches!(tee, TeeName::Sample | TeeName::Host) {
         bail!(
-            "a key broker that is not ours does not trust the emulated TEE: give --tee sample or --tee host"
+            "a key broker that is not ours does not trust an emulated TEE or TPM: give --tee sample or --tee host"
         );
     }
     if let Some(path) = &kbs_cert {
@@ -215,6 +254,7 @@ fn up(kbs_url: Option<String>, kbs_cert: Option<PathBuf>, tee: TeeName) -> anyho
     let foreign = kbs_url.is_some();
     let options = Options {
         tee: match tee {
+            TeeName::Tpm => Tee::Tpm,
             TeeName::Sample => Tee::Sample,
             TeeName::Host => Tee::Host,
             _ => Tee::Emulated,

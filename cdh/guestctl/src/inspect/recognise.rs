@@ -42,6 +42,10 @@ pub(crate) enum Content<'a> {
     CcaEvidence(&'a str),
     /// JSON with the members `attestation_report` and `serial_number`.
     CsvEvidence(&'a str),
+    /// Quote of a TPM 2.0, TPMS_ATTEST.
+    TpmQuote(&'a [u8]),
+    /// JSON with the members `tpm_quote` and `ak_public`.
+    TpmEvidence(&'a str),
     /// Certificate table of an extended report (AMD publication 56421).
     CertTable(&'a [u8]),
     /// One X.509 certificate in DER.
@@ -70,6 +74,8 @@ impl Content<'_> {
             Self::CcaToken(_) => "Arm CCA token",
             Self::CcaEvidence(_) => "Arm CCA evidence",
             Self::CsvEvidence(_) => "Hygon CSV evidence",
+            Self::TpmQuote(_) => "TPM quote",
+            Self::TpmEvidence(_) => "TPM evidence",
             Self::CertTable(_) => "SNP certificate table",
             Self::CertificateDer(_) | Self::CertificatePem(_) => "certificate",
             Self::Token(_) => "attestation token",
@@ -107,6 +113,9 @@ pub(crate) fn recognise(bytes: &[u8]) -> Result<Content<'_>, String> {
     // A CBOR tag in three bytes, 399 or 907, and a map.
     if matches!(bytes.get(..4), Some([0xD9, 0x01, 0x8F, 0xA0..=0xB7] | [0xD9, 0x03, 0x8B, 0xA0..=0xB7])) {
         return Ok(Content::CcaToken(bytes));
+    }
+    if bytes.starts_with(b"\xffTCG\x80\x18") {
+        return Ok(Content::TpmQuote(bytes));
     }
     if bytes.starts_with(&[0x30, 0x82]) {
         return Ok(Content::CertificateDer(bytes));
@@ -156,6 +165,7 @@ fn recognise_json(text: &str) -> Result<Content<'_>, String> {
         svn: Option<serde::de::IgnoredAny>,
         serial_number: Option<serde::de::IgnoredAny>,
         token: Option<serde_json::Value>,
+        ak_public: Option<serde::de::IgnoredAny>,
         quote: Option<serde_json::Value>,
         hcl_report: Option<serde::de::IgnoredAny>,
         vcek: Option<serde::de::IgnoredAny>,
@@ -167,6 +177,8 @@ fn recognise_json(text: &str) -> Result<Content<'_>, String> {
         Ok(Content::AzureEvidence(text))
     } else if members.attestation_report.is_some() || members.report.is_some() {
         Ok(Content::SnpEvidence(text))
+    } else if members.ak_public.is_some() {
+        Ok(Content::TpmEvidence(text))
     } else if members.tee_keypair.is_some() {
         Err("an answer of GetToken with a private key in it; give the token alone".into())
     } else if members.svn.is_some() {
@@ -298,6 +310,9 @@ mod tests {
         for azure in ["{\"version\":2,\"hcl_report\":\"\"}", "{\"quote\":{},\"report\":[],\"vcek\":\"\"}"] {
             assert_eq!(recognise(azure.as_bytes()), Ok(Content::AzureEvidence(azure)));
         }
+        assert_eq!(recognise(b"\xffTCG\x80\x18\0"), Ok(Content::TpmQuote(b"\xffTCG\x80\x18\0")));
+        let tpm_evidence = "{\"tpm_quote\":{},\"ak_public\":\"\"}";
+        assert_eq!(recognise(tpm_evidence.as_bytes()), Ok(Content::TpmEvidence(tpm_evidence)));
         let mut td_report = vec![0; tdx::REPORT_LEN];
         td_report[..4].copy_from_slice(&[0x81, 0, 1, 0]);
         assert_eq!(recognise(&td_report), Ok(Content::TdReport(&td_report)));
