@@ -6,7 +6,7 @@ use cc_tests::soft_tpm::runs_here;
 use cc_tests::stack::{Options, Part, Stack, Tee};
 
 use crate::operator::guestctl;
-use crate::{RESOURCE, REST_PATH, SECRET, code};
+use crate::{RESOURCE, REST_PATH, SECRET};
 
 fn options() -> Options {
     Options { tee: Tee::Tpm, ..Options::default() }
@@ -42,7 +42,8 @@ fn a_secret_is_released_until_a_pcr_changes() {
 
     stack.soft_tpm().unwrap().tool(&format!("tpm2_pcrextend 7:sha256={}", "66".repeat(32))).unwrap();
     let answer = ask_anew(&mut stack);
-    assert_eq!((answer.status, code(&answer.body).as_str()), (403, "KBS_DENIED_POLICY"), "{}", answer.text());
+    assert_eq!(answer.status, 403, "{}", answer.text());
+    assert!(answer.text().contains("[KBS_DENIED_POLICY]"), "{}", answer.text());
     assert!(answer.text().contains("PCR 7 "), "{}", answer.text());
 
     stack.soft_tpm().unwrap().reset().unwrap();
@@ -55,13 +56,8 @@ fn a_key_that_nobody_registered_is_denied_with_the_way_to_register_it() {
     let Some(mut stack) = stack(options()) else { return };
     stack.set_reference_values(&serde_json::json!({ "trusted_aks": [] })).unwrap();
     let answer = ask_anew(&mut stack);
-    assert_eq!(
-        (answer.status, code(&answer.body).as_str()),
-        (403, "KBS_DENIED_ATTESTATION"),
-        "{}",
-        answer.text()
-    );
-    for words in ["tpm.ak_unregistered", "trusted_aks", "SHA-256"] {
+    assert_eq!(answer.status, 403, "{}", answer.text());
+    for words in ["[KBS_DENIED_ATTESTATION]", "tpm.ak_unregistered", "trusted_aks", "SHA-256"] {
         assert!(answer.text().contains(words), "{words}: {}", answer.text());
     }
     // The fingerprint in the refusal is what the administrator registers after looking at the key.

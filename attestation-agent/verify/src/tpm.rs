@@ -54,7 +54,7 @@ pub fn verify(evidence: &TpmEvidence, x: &Expectation<'_>) -> Result<TpmClaims, 
         .map_err(|UnreadableKey(why)| refused("tpm.ak", format!("the attestation key is unusable: {why}")))?;
     if !x.registered_keys.contains(key.fingerprint()) {
         let why = format!(
-            "the attestation key with the SHA-256 {} is not registered here: anyone can make such a key",
+            "the attestation key with the SHA-256 {} is not registered here (reference value trusted_aks): anyone can make such a key",
             hex::encode(key.fingerprint())
         );
         return Err(refused("tpm.ak_unregistered", why));
