@@ -61,7 +61,7 @@ fn tampered_machines_are_denied_with_the_reason() {
         let honest = Machine::azure(kind);
         let other_code = match kind {
             Kind::Snp => Machine { measurement: "66".repeat(48), ..honest.clone() },
-            Kind::Tdx => {
+            _ => {
                 let mut machine = honest.clone();
                 machine.td.mrtd = "66".repeat(48);
                 machine
