@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// How long a program may take to get ready, and to stop after SIGTERM.
-const TIME_LIMIT: Duration = Duration::from_secs(20);
+/// How long a program may take to get ready, and to stop after SIGTERM: the emulator makes an RSA key of 4096 bits first,
+/// which takes long where many others work.
+const TIME_LIMIT: Duration = Duration::from_secs(60);
 /// Pause between two looks at a path or a process.
 const GLANCE: Duration = Duration::from_millis(5);
 
