@@ -16,6 +16,7 @@ use cc_evidence::aael::DEFAULT_PCR;
 use cc_kbs::params::{CC_KBC, KbcParams};
 use cc_kbs::{CertificateMode, KbsConfig};
 use cc_platform::SysRoot;
+use cc_platform::nvidia::{NvidiaOptions, Require};
 use clap::Parser;
 use serde::Deserialize;
 
@@ -126,6 +127,8 @@ pub struct Config {
     pub sys_root: PathBuf,
     /// How long one quote may take.
     pub quote_time_limit: Duration,
+    /// How NVIDIA GPUs are treated.
+    pub nvidia: NvidiaOptions,
     /// Which TPM to use where there is no TEE.
     pub tpm: cc_platform::tpm::TpmOptions,
     /// Surroundings of an Azure machine.
@@ -146,6 +149,7 @@ struct FileConfig {
     platform: PlatformConfig,
     tpm: tpm::TpmConfig,
     azure: azure::AzureConfig,
+    nvidia: NvidiaConfig,
     socket: SocketSection,
 }
 
@@ -224,6 +228,37 @@ impl Default for PlatformConfig {
     }
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct NvidiaConfig {
+    require: Option<RequireGpus>,
+    set_ready: bool,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum RequireGpus {
+    All,
+    Attestable,
+    None,
+}
+
+impl NvidiaConfig {
+    fn options(&self) -> Result<NvidiaOptions, StartFault> {
+        let require = self.require.map(|require| match require {
+            RequireGpus::All => Require::All,
+            RequireGpus::Attestable => Require::Attestable,
+            RequireGpus::None => Require::None,
+        });
+        if self.set_ready && matches!(require, Some(Require::Attestable | Require::None)) {
+            let message = "nvidia.set_ready is on, and nvidia.require does not ask for all GPUs";
+            let hint = "GPUs are set ready all together: set nvidia.require to \"all\", or nvidia.set_ready to false";
+            return Err(StartFault::config(message, hint));
+        }
+        Ok(NvidiaOptions { require, set_ready: self.set_ready })
+    }
+}
+
 impl Config {
     /// Puts command line, file and surroundings together.
     ///
@@ -284,6 +319,7 @@ impl Config {
             sample: file.platform.sample,
             sys_root: file.platform.sys_root,
             quote_time_limit: Duration::from_secs(limit),
+            nvidia: file.nvidia.options()?,
             tpm: file.tpm.options(&surroundings.tpm)?,
             azure: file.azure.options()?,
             settings: Settings { log_level: file.log.level, source, unused: Vec::new(), threads: 1 },
@@ -440,10 +476,24 @@ mod tests {
             "[socket]\nmode = \"rw\"",
             "[socket]\nmode = \"7777\"",
             "[platform]\nquote_time_limit_seconds = 0",
+            "[nvidia]\nrequire = \"some\"",
+            "[nvidia]\nrequire = \"attestable\"\nset_ready = true",
         ] {
             assert!(with_file("a.toml", text, &[]).is_err(), "{text}");
         }
         assert!(build(&["-c", "/nonexistent/aa.toml"], &Surroundings::default()).is_err());
+    }
+
+    #[test]
+    fn gpus_are_required_as_the_file_says() {
+        let nvidia = |text: &str| with_file("a.toml", text, &[]).unwrap().nvidia;
+        assert_eq!(nvidia(""), NvidiaOptions { require: None, set_ready: false });
+        for (name, require) in
+            [("all", Require::All), ("attestable", Require::Attestable), ("none", Require::None)]
+        {
+            assert_eq!(nvidia(&format!("[nvidia]\nrequire = {name:?}")).require, Some(require));
+        }
+        assert!(nvidia("[nvidia]\nset_ready = true").set_ready);
     }
 
     #[test]

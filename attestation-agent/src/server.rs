@@ -115,6 +115,7 @@ async fn detect(config: &Config) -> Result<cc_platform::Detected, StartFault> {
         event_log: Some(config.event_log.log.clone()),
         tpm: config.tpm.clone(),
         azure: config.azure.clone(),
+        nvidia: config.nvidia,
     };
     tokio::task::spawn_blocking(move || cc_platform::detect(&options))
         .await

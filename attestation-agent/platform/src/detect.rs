@@ -15,7 +15,7 @@ use crate::cca::{self, Cca};
 use crate::sample::Sample;
 use crate::snp::{self, Snp};
 use crate::tdx::{self, Tdx};
-use crate::{Error, Options, Platform, azure, tpm, tsm};
+use crate::{Error, Options, Platform, azure, nvidia, tpm, tsm};
 
 /// What the driver behind a device gives: the platform, or why there is none.
 type Found = Result<Arc<dyn Platform>, Error>;
@@ -96,7 +96,8 @@ impl Answer {
 /// proves nothing.
 ///
 /// # Errors
-/// [`Error::NoPlatform`] with everything that was looked for.
+/// [`Error::NoPlatform`] with everything that was looked for; [`Error::Device`] when it cannot be told whether there are
+/// GPUs that must be attested.
 pub fn detect(options: &Options) -> Result<Detected, Error> {
     let mut tried = Vec::new();
     let mut answer = ask_tsm(options, &mut tried);
@@ -128,7 +129,11 @@ pub fn detect(options: &Options) -> Result<Detected, Error> {
         (_, false) => None,
     };
     match primary {
-        Some(primary) => Ok(Detected { primary, devices: Vec::new(), tried }),
+        Some(primary) => {
+            let gpus = nvidia::detect(options, primary.tee(), &mut tried)?;
+            let devices = gpus.map(|gpus| Arc::new(gpus) as Arc<dyn Platform>).into_iter().collect();
+            Ok(Detected { primary, devices, tried })
+        }
         None => Err(Error::NoPlatform { tried }),
     }
 }

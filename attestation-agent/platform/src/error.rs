@@ -216,6 +216,9 @@ pub enum PlatformError {
     /// An Azure machine: its paravisor or its metadata service.
     #[error(transparent)]
     Azure(#[from] AzureError),
+    /// NVIDIA GPUs, or their driver.
+    #[error(transparent)]
+    Gpu(#[from] crate::nvidia::GpuError),
     /// The operating system refused a thread or random bytes.
     #[error("{step} failed: {source}")]
     System {
@@ -267,6 +270,7 @@ impl PlatformError {
             Self::DigestLength { .. } => "REGISTER_DIGEST_LENGTH",
             Self::Tpm(error) => error.code(),
             Self::Azure(error) => error.code(),
+            Self::Gpu(error) => error.code(),
             Self::System { .. } => "SYSTEM_RESOURCE",
         }
     }
@@ -367,6 +371,7 @@ impl PlatformError {
             Self::DigestLength { .. } => "give a digest of the algorithm that the platform's registers have",
             Self::Tpm(error) => error.hint(),
             Self::Azure(error) => error.hint(),
+            Self::Gpu(error) => error.hint(),
             Self::System { .. } => "check the limits on processes and memory of the agent's unit",
         }
         .to_owned()

@@ -21,6 +21,7 @@ mod cca;
 mod detect;
 mod error;
 mod gate;
+pub mod nvidia;
 mod sample;
 mod snp;
 mod sys;
@@ -85,6 +86,8 @@ pub struct Options {
     pub tpm: tpm::TpmOptions,
     /// Surroundings of an Azure machine.
     pub azure: azure::AzureOptions,
+    /// How NVIDIA GPUs are treated.
+    pub nvidia: nvidia::NvidiaOptions,
 }
 
 impl Default for Options {
@@ -94,6 +97,7 @@ impl Default for Options {
             sample: false,
             quote_time_limit: DEFAULT_QUOTE_TIME_LIMIT,
             event_log: None,
+            nvidia: nvidia::NvidiaOptions::default(),
             tpm: tpm::TpmOptions::default(),
             azure: azure::AzureOptions::default(),
         }
@@ -122,6 +126,14 @@ pub trait Platform: Send + Sync + Debug {
     ///
     /// [`evidence`]: Platform::evidence
     fn bind_init_data(&self, digest: &[u8]) -> Result<InitDataBinding, Error>;
+
+    /// A relying party has accepted an attestation with this platform's evidence. Nothing to do for most platforms.
+    ///
+    /// # Errors
+    /// What goes wrong in what the platform does then.
+    fn accepted(&self) -> Result<(), Error> {
+        Ok(())
+    }
 
     /// The registers into which software measures what happens while the machine runs; none where the platform has
     /// no such registers.
