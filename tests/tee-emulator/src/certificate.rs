@@ -22,7 +22,7 @@ pub(crate) mod intel;
 pub(crate) mod revocation;
 
 const BASIC_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.19");
-const KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.15");
+pub(crate) const KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.15");
 /// 2050-01-01, from which RFC 5280 wants the longer form of time; seconds since 1970.
 const YEAR_2050: u64 = 2_524_608_000;
 
@@ -140,10 +140,10 @@ fn time(seconds: u64) -> der::Result<Time> {
     })
 }
 
-fn extension(extn_id: ObjectIdentifier, critical: bool, value: Vec<u8>) -> der::Result<Extension> {
+pub(crate) fn extension(extn_id: ObjectIdentifier, critical: bool, value: Vec<u8>) -> der::Result<Extension> {
     Ok(Extension { extn_id, critical, extn_value: OctetString::new(value)? })
 }
 
-fn encoding(what: &'static str) -> impl Fn(der::Error) -> Error {
+pub(crate) fn encoding(what: &'static str) -> impl Fn(der::Error) -> Error {
     move |source| Error::Encoding { what, source }
 }

@@ -12,7 +12,8 @@
 //! Implements the Linux ABI documents `configfs-tsm-report` and `sysfs-devices-virtual-misc-tdx_guest`, AMD publication 56860 (report) and 57230 (certificates),
 //! and of Intel's the TDX DCAP quoting library API (quote), the SGX PCK certificate profile and the answers of the
 //! provisioning certification service, version 4 (collateral); of Arm's DEN0137 the attestation token; and of Linux's
-//! user interface `sev-guest.h` and `tdx-guest.h`.
+//! user interface `sev-guest.h` and `tdx-guest.h`; of NVIDIA's NVML
+//! the functions that attestation needs, and DMTF DSP0274 1.1 (GPU reports).
 
 pub mod azure;
 mod cca;
@@ -28,6 +29,7 @@ pub mod machine;
 mod manufacturer;
 mod measurements;
 mod mount;
+pub mod nvidia;
 mod pem;
 pub mod report;
 mod stats;

@@ -14,10 +14,12 @@ use serde::{Deserialize, Deserializer};
 use crate::Error;
 
 mod azure;
+mod nvidia;
 mod realm;
 mod td;
 
 pub use azure::{Azure, AzureFault};
+pub use nvidia::{DriverFault, Gpu, GpuFault, MultiGpu, Nvidia, NvidiaMode};
 pub use realm::Realm;
 pub use td::Td;
 pub(crate) use td::UP_TO_DATE_SVN;
@@ -78,6 +80,16 @@ personalization = "0000000000000000000000000000000000000000000000000000000000000
 implementation_id = "cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc"
 lifecycle = 0x3003         # 0x3000 to 0x30FF: secured
 rmm = "b3b3b3b3b3b3b3b3b3b3b3b3b3b3b3b3b3b3b3b3b3b3b3b3b3b3b3b3b3b3b3b3" # the realm management monitor
+
+[nvidia]                   # with --nvidia; each GPU is a table [[nvidia.gpus]]: name, uuid, address, architecture (9: Hopper),
+                           # driver_version, vbios_version, recorded_report and recorded_chain (files to play back), and
+                           # fault: flip-byte, wrong-nonce, truncated, report-size-lies, empty-report, chain-size-lies, no-pem,
+                           # not-supported, unknown-error, lost, not-served, endless-name, wrong-fwid, expired, foreign-root,
+                           # another-gpu
+mode = "on"                # on, off, devtools, simulated, unsupported
+multi_gpu = "none"         # none, protected-pcie, nvlink, future, unsupported
+fault = "none"             # not-loaded, hang, count-lies
+old_library = false        # no functions of confidential computing; fixed while the emulator runs
 "#;
 
 /// The emulated machine.
@@ -120,6 +132,8 @@ pub struct Machine {
     pub azure: Azure,
     /// The realm of a machine with CCA.
     pub realm: Realm,
+    /// The GPUs, for `--nvidia`.
+    pub nvidia: Nvidia,
 }
 
 impl Default for Machine {
@@ -151,6 +165,7 @@ impl Default for Machine {
             td: Td::default(),
             azure: Azure::default(),
             realm: Realm::default(),
+            nvidia: Nvidia::default(),
         }
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Parser;
 use tee_emulator::machine::Tee;
+use tee_emulator::nvidia::Driver;
 use tee_emulator::{Collateral, Emulator, Machine, MachineSource, Manufacturer, Setup, machine};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -49,6 +50,10 @@ struct Arguments {
     /// made if it does not exist.
     #[arg(long, value_name = "DIR")]
     collateral_out: Option<PathBuf>,
+    /// Where to put a stand-in for NVIDIA's management library (libnvidia-ml.so.1) that shows the machine's GPUs; made if it
+    /// does not exist. Programs find it when LD_LIBRARY_PATH names this folder. The root of the GPUs is added to --roots-out.
+    #[arg(long, value_name = "DIR")]
+    nvidia: Option<PathBuf>,
     /// Where to keep the counters, {"quotes": N, "entries_open": N}.
     #[arg(long, value_name = "FILE.json")]
     stats: Option<PathBuf>,
@@ -103,9 +108,14 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         described.tee.name()
     );
     let maker = Arc::new(Manufacturer::of(&described)?);
+    let driver =
+        arguments.nvidia.as_deref().map(|folder| Driver::start(folder, source.clone())).transpose()?;
     if let Some(path) = &arguments.roots_out {
-        fs::write(path, maker.roots_pem()?)
-            .with_context(|| format!("writing the roots to {}", path.display()))?;
+        let mut roots = maker.roots_pem()?;
+        if let Some(driver) = &driver {
+            roots.push_str(&driver.roots_pem()?);
+        }
+        fs::write(path, roots).with_context(|| format!("writing the roots to {}", path.display()))?;
     }
     if let (Some(directory), Manufacturer::Intel(chain)) = (&arguments.collateral_out, &*maker) {
         Collateral::issue(chain)?.write(directory)?;
@@ -140,6 +150,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
     });
     drop(emulator);
+    drop(driver);
     anyhow::ensure!(!unmounted, "unmounted by somebody else");
     Ok(())
 }

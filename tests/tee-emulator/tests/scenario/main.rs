@@ -9,6 +9,7 @@ mod cca;
 mod devices;
 mod interface;
 mod measurements;
+mod nvidia;
 mod platform;
 mod program;
 mod room;
