@@ -29,12 +29,17 @@ impl Access {
     /// [`AgentError::Refused`] in strict mode for calls that come through the local HTTP door, for callers whose user
     /// the kernel does not tell (TCP, another PID name space) and for users that are not named.
     pub fn check(&self, caller: &Caller, what: &'static str) -> Result<(), AgentError> {
-        if !self.strict {
-            return Ok(());
-        }
+        if self.strict { self.check_named(caller, what) } else { Ok(()) }
+    }
+
+    /// The check of strict mode, whether or not that is on: for what no other caller has reason to ask for.
+    ///
+    /// # Errors
+    /// As [`Access::check`] in strict mode.
+    pub fn check_named(&self, caller: &Caller, what: &'static str) -> Result<(), AgentError> {
         let refuse = |why| Err(AgentError::Refused { what, caller: describe(caller), why });
         if caller.local_http {
-            return refuse("strict mode gives neither evidence nor tokens over local HTTP");
+            return refuse("nothing of the kind is given over local HTTP");
         }
         // Across PID name spaces the kernel reports pid 0: such a peer cannot be told from any other.
         match (caller.pid, caller.uid) {
@@ -78,6 +83,8 @@ mod tests {
         let access = Access::default();
         assert!(access.check(&caller(Some(1000), Some(7), true), "evidence").is_ok());
         assert!(access.check(&caller(None, None, false), "evidence").is_ok());
+        // Nobody is named by default, so nobody is believed who must be.
+        assert!(access.check_named(&caller(Some(0), Some(7), false), "it").is_err());
     }
 
     #[test]

@@ -170,6 +170,17 @@ impl Agent {
         Ok(if members.is_empty() { String::new() } else { format!("{{{}}}", members.join(",")) })
     }
 
+    /// Tells the devices that a relying party has accepted an attestation with their evidence.
+    ///
+    /// # Errors
+    /// What the first device says that cannot do what it does then.
+    pub async fn devices_accepted(&self) -> Result<(), AgentError> {
+        for device in &self.devices {
+            device.run(|p| p.accepted()).await?;
+        }
+        Ok(())
+    }
+
     /// The init-data the machine was started with, if any.
     pub async fn init_data(&self) -> Option<BoundInitData> {
         self.init_data.read().await.clone()

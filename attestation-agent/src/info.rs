@@ -6,7 +6,8 @@ use cc_daemon::config::Source;
 use cc_daemon::peer::Caller;
 use cc_protos::guest_services::agent_info_service_server::AgentInfoService;
 use cc_protos::guest_services::{
-    AgentStatus, AgentStatusRequest, ConfigSource, GetInitDataRequest, GetInitDataResponse,
+    AgentStatus, AgentStatusRequest, ConfigSource, DevicesAcceptedRequest, DevicesAcceptedResponse,
+    GetInitDataRequest, GetInitDataResponse,
 };
 use tonic::{Request, Response, Status};
 
@@ -43,6 +44,16 @@ impl AgentInfoService for AgentInfo {
             None => GetInitDataResponse::default(),
         };
         Ok(Response::new(answer))
+    }
+
+    /// Nobody but the data hub has seen the key broker's answer, so nobody else is believed, in any mode.
+    async fn devices_accepted(
+        &self,
+        request: Request<DevicesAcceptedRequest>,
+    ) -> Result<Response<DevicesAcceptedResponse>, Status> {
+        self.access.check_named(&Caller::of(&request), "setting devices ready")?;
+        self.agent.devices_accepted().await?;
+        Ok(Response::new(DevicesAcceptedResponse {}))
     }
 
     async fn get_status(

@@ -115,6 +115,17 @@ impl EvidenceSource for OwnEvidence {
         Box::pin(async move { self.0.evidence(&report_data).await.map_err(carry) })
     }
 
+    /// GPUs that wait for it start to work.
+    fn attested<'a>(&'a self, token: &'a cc_kbs::Secret) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            if cc_kbs::affirms_gpus(token)
+                && let Err(e) = self.0.devices_accepted().await
+            {
+                tracing::error!(code = e.code(), error = %e, "the GPUs were accepted and are not set ready");
+            }
+        })
+    }
+
     fn init_data(&self) -> BoxFuture<'_, Result<Option<String>, cc_kbs::Error>> {
         Box::pin(async { Ok(self.0.init_data().await.and_then(|d| d.toml)) })
     }

@@ -18,7 +18,7 @@ use cc_protos::attestation_agent::{
     GetAdditionalEvidenceRequest, GetEvidenceRequest, GetEvidenceResponse, GetTeeTypeRequest, GetTokenRequest,
 };
 use cc_protos::guest_services::agent_info_service_client::AgentInfoServiceClient;
-use cc_protos::guest_services::{GetInitDataRequest, GetInitDataResponse};
+use cc_protos::guest_services::{DevicesAcceptedRequest, GetInitDataRequest, GetInitDataResponse};
 use tonic::{Code, Status};
 
 /// How long the agent may take for one piece of evidence.
@@ -140,6 +140,25 @@ impl EvidenceSource for AgentEvidence {
             let doing = "getting evidence";
             let answer = self.agent().get_evidence(GetEvidenceRequest { runtime_data: report_data }).await;
             self.text(doing, answer.map_err(|s| self.explain(doing, &s))?.into_inner())
+        })
+    }
+
+    /// GPUs that wait for it start to work; the agent knows whether there are any.
+    fn attested<'a>(&'a self, token: &'a Secret) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            if !cc_kbs::affirms_gpus(token) {
+                return;
+            }
+            let mut client = AgentInfoServiceClient::new(self.channel.clone());
+            match client.devices_accepted(DevicesAcceptedRequest {}).await {
+                Ok(_) => {}
+                // An agent of the existing stack leaves its GPUs as they are.
+                Err(s) if s.code() == Code::Unimplemented => {}
+                Err(s) => {
+                    let e = self.explain("telling that the GPUs were accepted", &s);
+                    tracing::error!(code = e.code(), error = %e, "the GPUs are not set ready");
+                }
+            }
         })
     }
 

@@ -36,6 +36,20 @@ impl Claims {
         self.exp.is_none_or(|exp| now <= exp) && self.nbf.is_none_or(|nbf| nbf <= now)
     }
 
+    /// Whether the relying party vouches for devices of `class` (`gpu`, `switch`): the token speaks of at least one, and
+    /// affirms every one of them. By the attestation result's member `ear.status` of submodules that are named
+    /// by class and number.
+    #[must_use]
+    pub fn affirms(&self, class: &str) -> bool {
+        let submodules = self.payload.get("submods").and_then(Value::as_object);
+        let mut verdicts = submodules.into_iter().flatten().filter_map(|(name, module)| {
+            let number = name.strip_prefix(class)?;
+            let numbered = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+            numbered.then(|| module.get("ear.status").is_some_and(|status| status == "affirming"))
+        });
+        verdicts.next().is_some_and(|first| first && verdicts.all(|affirmed| affirmed))
+    }
+
     /// The life that the issuer gave the token, `exp` − `iat` in seconds. It does not depend on the
     /// clock of this machine, which the host controls. `None` when a claim is absent or `exp` is
     /// before `iat`.
@@ -104,6 +118,29 @@ mod tests {
         assert_eq!((claims.iat, claims.exp, claims.nbf), (Some(100), Some(400), None));
         assert_eq!(claims.payload["iss"], json!("as"));
         assert_eq!(claims.life(), Some(300));
+    }
+
+    #[test]
+    fn a_class_is_affirmed_when_every_device_of_it_is() {
+        let affirms = |submods: Value| {
+            let payload = json!({ "submods": submods }).to_string();
+            decode(&token(&payload)).unwrap().affirms("gpu")
+        };
+        let status = |status: &str| json!({ "ear.status": status });
+        assert!(affirms(json!({ "cpu0": status("warning"), "gpu0": status("affirming") })));
+        assert!(affirms(json!({ "gpu0": status("affirming"), "gpu10": status("affirming") })));
+        for refused in [
+            json!({}),
+            json!([]),
+            json!({ "cpu0": status("affirming") }),
+            json!({ "gpu0": status("affirming"), "gpu1": status("warning") }),
+            json!({ "gpu0": status("none") }),
+            json!({ "gpu0": {} }),
+            json!({ "gpu": status("affirming"), "gpux": status("affirming") }),
+        ] {
+            assert!(!affirms(refused.clone()), "{refused}");
+        }
+        assert!(!decode(&token("{}")).unwrap().affirms("gpu"));
     }
 
     #[test]

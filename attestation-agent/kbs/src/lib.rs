@@ -36,7 +36,7 @@ pub use error::{KbsError as Error, Reason, Refusal};
 pub use group::{DEFAULT_HEAD_START, Group, MAX_MEMBERS};
 pub use names::Names;
 pub use session::{Attested, Denial, Session, SessionStatus};
-pub use source::{BorrowedToken, BoxFuture, EvidenceSource, SourceFault};
+pub use source::{BorrowedToken, BoxFuture, EvidenceSource, SourceFault, affirms_gpus};
 pub use uri::ResourceUri;
 
 /// The message types of the state machines.

@@ -404,16 +404,18 @@ impl Core {
         let report_data = challenged.device_report_data()?;
         let additional =
             within(deadline, "collecting device evidence", source.additional(report_data)).await?;
+        let devices = summary::additional_essentials(&additional);
         let bound = challenged.with_devices(additional);
         let primary = within(deadline, "collecting evidence", source.primary(bound.report_data()?)).await?;
         let init_data = within(deadline, "asking for the init-data", source.init_data()).await?;
-        let sent = summary_of(&tee, &primary, init_data.as_deref());
+        let sent = summary_of(&tee, &primary, devices, init_data.as_deref());
 
         let (attesting, request) = bound.attest(&primary, init_data.as_deref())?;
         // The token is made after this moment, so a life counted from here ends early rather than late.
         let issued = Instant::now();
         let answer = self.client.send("attest", request, handshake::MAX_ANSWER_LEN, deadline).await?;
         let token = attesting.on_answer(&answer, &sent)?;
+        source.attested(&token.text).await;
         Attested::new(token, key, sent, issued)
     }
 
@@ -437,8 +439,14 @@ pub(crate) async fn within<T>(
 }
 
 /// What the KBS is told about this machine, for people.
-fn summary_of(tee: &str, primary: &str, init_data: Option<&str>) -> Vec<(String, String)> {
+fn summary_of(
+    tee: &str,
+    primary: &str,
+    devices: Vec<(String, String)>,
+    init_data: Option<&str>,
+) -> Vec<(String, String)> {
     let mut sent = summary::essentials(tee, primary);
+    sent.extend(devices);
     // A document that does not parse is the KBS's to refuse; then there is no digest to show.
     if let Some(document) = init_data.and_then(|body| InitData::parse(body).ok()) {
         sent.push(("init-data digest".to_owned(), hex::encode(document.digest())));

@@ -21,6 +21,12 @@ pub struct GetInitDataResponse {
     #[prost(bool, tag = "5")]
     pub hardware_checked: bool,
 }
+/// Request of `DevicesAccepted`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DevicesAcceptedRequest {}
+/// Response of `DevicesAccepted`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DevicesAcceptedResponse {}
 /// Where a configuration came from.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ConfigSource {
@@ -334,6 +340,37 @@ pub mod agent_info_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// A relying party has accepted an attestation with the evidence of this agent's devices: GPUs that wait for that
+        /// may start to work. For the users that may have evidence in strict mode, in any mode.
+        pub async fn devices_accepted(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DevicesAcceptedRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DevicesAcceptedResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/guest_services.v1.AgentInfoService/DevicesAccepted",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "guest_services.v1.AgentInfoService",
+                        "DevicesAccepted",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -362,6 +399,15 @@ pub mod agent_info_service_server {
             &self,
             request: tonic::Request<super::AgentStatusRequest>,
         ) -> std::result::Result<tonic::Response<super::AgentStatus>, tonic::Status>;
+        /// A relying party has accepted an attestation with the evidence of this agent's devices: GPUs that wait for that
+        /// may start to work. For the users that may have evidence in strict mode, in any mode.
+        async fn devices_accepted(
+            &self,
+            request: tonic::Request<super::DevicesAcceptedRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DevicesAcceptedResponse>,
+            tonic::Status,
+        >;
     }
     /// What the attestation agent tells besides evidence.
     #[derive(Debug)]
@@ -516,6 +562,52 @@ pub mod agent_info_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetStatusSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/guest_services.v1.AgentInfoService/DevicesAccepted" => {
+                    #[allow(non_camel_case_types)]
+                    struct DevicesAcceptedSvc<T: AgentInfoService>(pub Arc<T>);
+                    impl<
+                        T: AgentInfoService,
+                    > tonic::server::UnaryService<super::DevicesAcceptedRequest>
+                    for DevicesAcceptedSvc<T> {
+                        type Response = super::DevicesAcceptedResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DevicesAcceptedRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AgentInfoService>::devices_accepted(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DevicesAcceptedSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

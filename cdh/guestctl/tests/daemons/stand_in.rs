@@ -22,8 +22,8 @@ use cc_protos::{
         attestation_agent_service_server::{AttestationAgentService, AttestationAgentServiceServer},
     },
     guest_services::{
-        AgentStatus, AgentStatusRequest, GetInitDataRequest, GetInitDataResponse, HubStatus,
-        HubStatusRequest, ProbeKbsRequest, ProbeKbsResponse,
+        AgentStatus, AgentStatusRequest, DevicesAcceptedRequest, DevicesAcceptedResponse, GetInitDataRequest,
+        GetInitDataResponse, HubStatus, HubStatusRequest, ProbeKbsRequest, ProbeKbsResponse,
         agent_info_service_server::{AgentInfoService, AgentInfoServiceServer},
         hub_info_service_server::{HubInfoService, HubInfoServiceServer},
     },
@@ -209,6 +209,13 @@ impl AttestationAgentService for Service {
 
 #[async_trait]
 impl AgentInfoService for Service {
+    async fn devices_accepted(
+        &self,
+        _: Request<DevicesAcceptedRequest>,
+    ) -> Result<Response<DevicesAcceptedResponse>, Status> {
+        Ok(Response::new(DevicesAcceptedResponse {}))
+    }
+
     async fn get_init_data(
         &self,
         _: Request<GetInitDataRequest>,
