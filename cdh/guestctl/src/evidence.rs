@@ -104,10 +104,15 @@ fn split_additional(answer: &str) -> Result<Vec<Piece>, Failure> {
 
 fn show_json(pieces: &[Piece], console: &mut Console<'_>) -> Result<(), Failure> {
     let piece = |piece: &Piece| {
-        let summary: Map<String, Value> = summary::summarize(&piece.tee, &piece.json)
-            .into_iter()
-            .map(|(name, value)| (name, value.into()))
-            .collect();
+        let mut summary: Map<String, Value> = Map::new();
+        for (name, value) in summary::summarize(&piece.tee, &piece.json) {
+            // Several GPUs have the same lines each: their values stand in a list, in the order of the GPUs.
+            match summary.get_mut(&name) {
+                None => drop(summary.insert(name, value.into())),
+                Some(Value::Array(values)) => values.push(value.into()),
+                Some(first) => *first = json!([first.take(), value]),
+            }
+        }
         let evidence: Value = serde_json::from_str(&piece.json).unwrap_or_else(|_| piece.json.clone().into());
         json!({"tee": piece.tee, "summary": summary, "evidence": evidence})
     };

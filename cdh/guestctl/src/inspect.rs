@@ -10,6 +10,7 @@ mod csv;
 mod dcap;
 mod eventlog;
 mod initdata;
+mod nvidia;
 mod recognise;
 mod snp;
 mod token;
@@ -45,7 +46,8 @@ const INPUT_MAX: u64 = 4 << 20;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Recognised by content: SNP report, SNP evidence JSON, SNP certificate table, TDX quote, TDX evidence JSON, TDREPORT,
-SGX quote, TPM quote, TPM evidence JSON, evidence JSON and HCL reports of Azure machines, Arm CCA token and evidence JSON, CSV evidence JSON, event logs (CCEL, of a TPM, the agent's), certificates
+SGX quote, TPM quote, TPM evidence JSON, evidence JSON and HCL reports of Azure machines, Arm CCA token and evidence JSON, CSV evidence JSON, NVIDIA GPU report and
+evidence JSON (alone or among that of all further devices), event logs (CCEL, of a TPM, the agent's), certificates
 (DER or PEM), attestation token, init-data (TOML, annotation, device image). Exits with 1 when a verification fails; what could not be verified is listed and is no failure.
 
 Example:
@@ -53,6 +55,7 @@ Example:
   guestctl inspect quote.bin --collateral pcs-answers/
   guestctl inspect /sys/firmware/acpi/tables/data/CCEL --registers evidence.json
   guestctl inspect tpm.json --event-log /sys/kernel/security/tpm0/binary_bios_measurements
+  guestctl evidence --additional --raw > gpus.json && guestctl inspect gpus.json
   guestctl inspect report.bin --cert vcek.der --at 2025-06-01T00:00:00Z --json")]
 pub(crate) struct Args {
     /// The file, or - for standard input
@@ -60,7 +63,10 @@ pub(crate) struct Args {
     /// Certificate (DER or PEM) of the key that signed the report
     #[arg(long, value_name = "FILE")]
     cert: Option<PathBuf>,
-    /// Trust these authorities (PEM: ASK, ARK, ASVK, or a root for TDX), for instance an emulator's, besides the
+    /// Certificate chain (PEM, leaf first) of the key that signed a GPU report
+    #[arg(long, value_name = "FILE.pem")]
+    chain: Option<PathBuf>,
+    /// Trust these authorities (PEM: ASK, ARK, ASVK, or a root for TDX or for GPUs), for instance an emulator's, besides the
     /// vendors'
     #[arg(long, value_name = "FILE.pem")]
     roots: Option<PathBuf>,
@@ -223,6 +229,14 @@ pub(crate) fn run(args: &Args, json: bool, console: &mut Console<'_>) -> Result<
             hint: "leave --cert away".into(),
         });
     }
+    let chain = args.chain.as_deref().map(read_bounded).transpose()?;
+    if chain.is_some() && !matches!(content, Content::NvidiaReport(_)) {
+        return Err(Failure::Argument {
+            argument: "--chain".into(),
+            why: "only a bare GPU report needs it; evidence has its chain inside".into(),
+            hint: "leave --chain away".into(),
+        });
+    }
     let has_quote =
         matches!(content, Content::TdxQuote(_) | Content::QuoteEvidence(_) | Content::AzureEvidence(_));
     if trust.collateral.is_some() && !has_quote {
@@ -259,8 +273,12 @@ pub(crate) fn run(args: &Args, json: bool, console: &mut Console<'_>) -> Result<
             hint: "leave --event-log away".into(),
         });
     }
-    let beside =
-        Beside { leaf: leaf.as_ref(), registers: registers.as_ref(), event_log: event_log.as_deref() };
+    let beside = Beside {
+        leaf: leaf.as_ref(),
+        registers: registers.as_ref(),
+        event_log: event_log.as_deref(),
+        chain: chain.as_deref(),
+    };
     explain(content, &beside, &trust)
         .map_err(|why| Failure::Malformed { path: path(), kind: content.name(), why })?
         .show(json, console)
@@ -272,6 +290,7 @@ struct Beside<'a> {
     leaf: Option<&'a Certificate>,
     registers: Option<&'a eventlog::Rtmr>,
     event_log: Option<&'a [u8]>,
+    chain: Option<&'a [u8]>,
 }
 
 /// The run-time registers in the file at `path`.
@@ -287,7 +306,7 @@ fn registers(path: &Path) -> Result<eventlog::Rtmr, Failure> {
 }
 
 fn explain(content: Content<'_>, beside: &Beside<'_>, trust: &Trust) -> Result<Inspection, String> {
-    let Beside { leaf, registers, event_log } = *beside;
+    let Beside { leaf, registers, event_log, chain } = *beside;
     match content {
         Content::EventLog(bytes) => eventlog::inspect(bytes, registers),
         Content::AgentLog(bytes) => eventlog::agent(bytes, registers),
@@ -304,6 +323,8 @@ fn explain(content: Content<'_>, beside: &Beside<'_>, trust: &Trust) -> Result<I
         Content::CsvEvidence(text) => csv::evidence(text),
         Content::TpmQuote(bytes) => tpm::quote(bytes),
         Content::TpmEvidence(text) => tpm::evidence(text, event_log),
+        Content::NvidiaReport(bytes) => nvidia::report(bytes, chain, trust),
+        Content::NvidiaEvidence(text) => nvidia::evidence(text, trust),
         Content::CertTable(bytes) => snp::cert_table(bytes, trust),
         Content::CertificateDer(bytes) => certificate::inspect(vec![bytes.to_vec()], trust),
         Content::CertificatePem(text) => certificate::inspect(certificate::split_pem(text)?, trust),
@@ -403,6 +424,7 @@ mod tests {
                 b"\xffTCG\x80\x18", b"{\"ak_public\":\"",
                 b"\x04\0\x02\0\x81\0\0\0", b"\x03\0\x02\0\0\0\0\0", b"{\"quote\":\"BAACAIEAAAA=\"",
                 b"\xd9\x01\x8f\xa2\x19\xac\xca", b"{\"token\":[217,1,143",
+                b"\x11\xe0\x01\xff", b"{\"device_evidence_list\":[{",
                 b"version = \"1\"\nalgorithm = \"sha256\"\n[data]\n", b"-----BEGIN CERTIFICATE-----\n",
                 b"\x04\0\0\0\x06\0\0\0\x01\0\0\0\x0c\0", b"\0\0\0\0\x03\0\0\0",
                 b"\x63\xda\x75\x8d\xe6\x64\x45\x64\xad\xc5\xf4\xb9\x3b\xe8\xac\xcd\x30\0\0\0\x08\0\0\0",

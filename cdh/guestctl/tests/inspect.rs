@@ -570,3 +570,66 @@ fn hcl_reports_and_their_mutations() {
     assert_eq!(outcome.check("TPM quote"), "failed");
     assert_eq!(outcome.check("runtime data"), "verified");
 }
+
+#[test]
+fn nvidia_reports_show_every_recorded_fact_and_verify() {
+    let Some(folder) = vector("nvidia-hopper") else { return };
+    let facts = facts(&folder);
+    let scratch = tempfile::tempdir().unwrap();
+    for name in ["report1", "report2"] {
+        let report =
+            hex::decode(fs::read_to_string(folder.join(format!("{name}.hex"))).unwrap().trim()).unwrap();
+        let chain = folder.join(format!("{name}-chain.pem"));
+        let bare = scratch.path().join("report.bin");
+        fs::write(&bare, &report).unwrap();
+        let outcome = inspect(&bare, &["--json", "--chain", chain.to_str().unwrap()]);
+        assert_eq!(outcome.exit, Exit::Success, "{}{}", outcome.out, outcome.err);
+        let (facts, shown) = (&facts[name], &outcome.json()["report"]);
+        for member in ["nonce", "slot", "responder_nonce", "signature"] {
+            assert_eq!(shown[member], facts[member], "{member}");
+        }
+        for measurement in facts["measurements"].as_array().unwrap() {
+            assert_eq!(shown["measurements"][measurement["index"].to_string()], measurement["value"]);
+        }
+        for member in ["driver_version", "vbios_version", "fwid"] {
+            assert_eq!(shown["opaque"][member], facts["opaque"][member], "{member}");
+        }
+        assert_eq!(shown["chain"]["leaf_sha256"], facts["chain"][0]["sha256"]);
+        for check in ["certificate chain", "dates", "report signature", "firmware identity"] {
+            assert_eq!(outcome.check(check), "verified", "{check}");
+        }
+        for check in ["nonce", "measurements", "revocation"] {
+            assert_eq!(outcome.check(check), "not verified", "{check}");
+        }
+        // Without its chain nothing is verified, and nothing is wrong.
+        let outcome = inspect(&bare, &["--json"]);
+        assert_eq!(
+            (outcome.exit, outcome.check("report signature").as_str()),
+            (Exit::Success, "not verified")
+        );
+
+        let evidence = |report: &[u8]| {
+            let device = serde_json::json!({
+                "arch": "HOPPER", "uuid": "GPU-1", "evidence": hex::encode(report),
+                "certificate": base64::Engine::encode(
+                    &base64::engine::general_purpose::STANDARD, fs::read(&chain).unwrap()),
+            });
+            serde_json::json!({"device_evidence_list": [device]})
+        };
+        let file = scratch.path().join("evidence.json");
+        for whole in [evidence(&report), serde_json::json!({"nvidia": evidence(&report), "sampledevice": {}})]
+        {
+            fs::write(&file, whole.to_string()).unwrap();
+            let outcome = inspect(&file, &["--json"]);
+            assert_eq!(outcome.check("report signature"), "verified", "{}{}", outcome.out, outcome.err);
+            assert_eq!(outcome.json()["devices"][0]["opaque"]["fwid"], facts["opaque"]["fwid"]);
+            assert!(inspect(&file, &[]).out.contains("NVIDIA Device Identity CA"));
+        }
+        let mut forged = report.clone();
+        forged[100] ^= 1;
+        fs::write(&file, evidence(&forged).to_string()).unwrap();
+        let outcome = inspect(&file, &["--json"]);
+        assert_eq!((outcome.exit, outcome.check("report signature").as_str()), (Exit::Failed, "failed"));
+        assert_eq!(outcome.check("certificate chain"), "verified");
+    }
+}

@@ -11,6 +11,7 @@ use cc_evidence::{
 };
 
 use super::dcap::{Kind, is_quote, quote_kind};
+use super::nvidia;
 use crate::initdata::Form;
 
 /// A kind of content and the part of the input that carries it.
@@ -46,6 +47,10 @@ pub(crate) enum Content<'a> {
     TpmQuote(&'a [u8]),
     /// JSON with the members `tpm_quote` and `ak_public`.
     TpmEvidence(&'a str),
+    /// SPDM measurements of an NVIDIA GPU: request and response (DMTF DSP0274 1.1).
+    NvidiaReport(&'a [u8]),
+    /// JSON with the member `device_evidence_list`, possibly inside a member `nvidia`.
+    NvidiaEvidence(&'a str),
     /// Certificate table of an extended report (AMD publication 56421).
     CertTable(&'a [u8]),
     /// One X.509 certificate in DER.
@@ -76,6 +81,8 @@ impl Content<'_> {
             Self::CsvEvidence(_) => "Hygon CSV evidence",
             Self::TpmQuote(_) => "TPM quote",
             Self::TpmEvidence(_) => "TPM evidence",
+            Self::NvidiaReport(_) => "NVIDIA GPU report",
+            Self::NvidiaEvidence(_) => "NVIDIA evidence",
             Self::CertTable(_) => "SNP certificate table",
             Self::CertificateDer(_) | Self::CertificatePem(_) => "certificate",
             Self::Token(_) => "attestation token",
@@ -116,6 +123,9 @@ pub(crate) fn recognise(bytes: &[u8]) -> Result<Content<'_>, String> {
     }
     if bytes.starts_with(b"\xffTCG\x80\x18") {
         return Ok(Content::TpmQuote(bytes));
+    }
+    if nvidia::is_report(bytes) {
+        return Ok(Content::NvidiaReport(bytes));
     }
     if bytes.starts_with(&[0x30, 0x82]) {
         return Ok(Content::CertificateDer(bytes));
@@ -169,6 +179,8 @@ fn recognise_json(text: &str) -> Result<Content<'_>, String> {
         quote: Option<serde_json::Value>,
         hcl_report: Option<serde::de::IgnoredAny>,
         vcek: Option<serde::de::IgnoredAny>,
+        device_evidence_list: Option<serde::de::IgnoredAny>,
+        nvidia: Option<serde::de::IgnoredAny>,
     }
     let members: Members = serde_json::from_str(text).map_err(|error| format!("broken JSON: {error}"))?;
     if members.attestation_report.is_some() && members.serial_number.is_some() {
@@ -179,6 +191,8 @@ fn recognise_json(text: &str) -> Result<Content<'_>, String> {
         Ok(Content::SnpEvidence(text))
     } else if members.ak_public.is_some() {
         Ok(Content::TpmEvidence(text))
+    } else if members.device_evidence_list.is_some() || members.nvidia.is_some() {
+        Ok(Content::NvidiaEvidence(text))
     } else if members.tee_keypair.is_some() {
         Err("an answer of GetToken with a private key in it; give the token alone".into())
     } else if members.svn.is_some() {
@@ -313,6 +327,11 @@ mod tests {
         assert_eq!(recognise(b"\xffTCG\x80\x18\0"), Ok(Content::TpmQuote(b"\xffTCG\x80\x18\0")));
         let tpm_evidence = "{\"tpm_quote\":{},\"ak_public\":\"\"}";
         assert_eq!(recognise(tpm_evidence.as_bytes()), Ok(Content::TpmEvidence(tpm_evidence)));
+        let gpu_report = [0x11, 0xe0, 1, 0xff, 0];
+        assert_eq!(recognise(&gpu_report), Ok(Content::NvidiaReport(&gpu_report)));
+        for gpus in ["{\"device_evidence_list\":[]}", "{\"nvidia\":{}}"] {
+            assert_eq!(recognise(gpus.as_bytes()), Ok(Content::NvidiaEvidence(gpus)));
+        }
         let mut td_report = vec![0; tdx::REPORT_LEN];
         td_report[..4].copy_from_slice(&[0x81, 0, 1, 0]);
         assert_eq!(recognise(&td_report), Ok(Content::TdReport(&td_report)));
