@@ -30,6 +30,7 @@ mod lifecycle;
 mod local;
 mod measurement;
 mod mixed;
+mod nvidia;
 mod operator;
 mod platform;
 mod release;

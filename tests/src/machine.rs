@@ -1,6 +1,6 @@
 //! The machines that the emulator plays, and the reference values that describe them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use base64::Engine as _;
@@ -50,6 +50,77 @@ pub struct Machine {
     /// The paravisor around the hardware, on a machine of Azure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub azure: Option<Azure>,
+    /// The machine's GPUs and their driver.
+    pub nvidia: Nvidia,
+}
+
+/// GPUs and driver; what the names mean stands in the emulator's example file.
+#[derive(Debug, Clone, Serialize)]
+pub struct Nvidia {
+    /// Setting of confidential computing.
+    pub mode: String,
+    /// How several GPUs work together.
+    pub multi_gpu: String,
+    /// What is wrong with the driver.
+    pub fault: String,
+    /// The library is older than confidential computing.
+    pub old_library: bool,
+    /// The GPUs.
+    pub gpus: Vec<Gpu>,
+}
+
+impl Default for Nvidia {
+    fn default() -> Self {
+        Self {
+            mode: "on".to_owned(),
+            multi_gpu: "none".to_owned(),
+            fault: "none".to_owned(),
+            old_library: false,
+            gpus: Vec::new(),
+        }
+    }
+}
+
+/// One GPU.
+#[derive(Debug, Clone, Serialize)]
+pub struct Gpu {
+    /// `GPU-` and a UUID.
+    pub uuid: String,
+    /// PCI address.
+    pub address: String,
+    /// NVML's number of the generation.
+    pub architecture: u32,
+    /// Version of the driver.
+    pub driver_version: String,
+    /// Version of the video BIOS.
+    pub vbios_version: String,
+    /// What is wrong with it.
+    pub fault: String,
+    /// A recorded report to play back.
+    pub recorded_report: Option<PathBuf>,
+    /// The chain that goes with it.
+    pub recorded_chain: Option<PathBuf>,
+}
+
+impl Gpu {
+    /// A GPU in order, told from others by its number.
+    pub fn number(number: u8) -> Self {
+        Self {
+            uuid: format!("GPU-00000000-0000-0000-0000-0000000000{number:02x}"),
+            address: format!("0000:{number:02x}:00.0"),
+            architecture: 9,
+            driver_version: "580.95.05".to_owned(),
+            vbios_version: "96.00.74.00.1a".to_owned(),
+            fault: "none".to_owned(),
+            recorded_report: None,
+            recorded_chain: None,
+        }
+    }
+
+    /// The same with a fault.
+    pub fn faulty(number: u8, fault: &str) -> Self {
+        Self { fault: fault.to_owned(), ..Self::number(number) }
+    }
 }
 
 /// What tokens say of a realm and its platform, hex of the bytes as they stand there.
@@ -140,6 +211,7 @@ impl Default for Machine {
             td: Td::default(),
             realm: Realm::default(),
             azure: None,
+            nvidia: Nvidia::default(),
         }
     }
 }
@@ -182,6 +254,11 @@ impl Machine {
     /// A machine with TDX.
     pub fn tdx() -> Self {
         Self { tee: Kind::Tdx, ..Self::default() }
+    }
+
+    /// The default machine with these GPUs.
+    pub fn with_gpus(gpus: impl IntoIterator<Item = Gpu>) -> Self {
+        Self { nvidia: Nvidia { gpus: gpus.into_iter().collect(), ..Nvidia::default() }, ..Self::default() }
     }
 
     /// A machine with TDX whose registers are those that the boot in `log` leaves.
@@ -230,7 +307,7 @@ impl Machine {
     pub fn reference_values(&self) -> serde_json::Value {
         // Nothing is measured into the emulated TPM.
         let pcr11 = "00".repeat(32);
-        match self.tee {
+        let mut values = match self.tee {
             Kind::Snp if self.azure.is_some() => serde_json::json!({
                 "measurement": [STANDARD.encode(hex::decode(&self.measurement).unwrap_or_default())],
                 "snp_pcr11": [pcr11],
@@ -276,7 +353,13 @@ impl Machine {
                 "cca_platform_sw_components": [base64_of(&"b1".repeat(32)), base64_of(&self.realm.rmm)],
                 "cca_platform_config": [base64_of("cfcfcfcf")],
             }),
+        };
+        if let Some(values) = values.as_object_mut().filter(|_| !self.nvidia.gpus.is_empty()) {
+            let list = |version: fn(&Gpu) -> &str| self.nvidia.gpus.iter().map(version).collect::<Vec<_>>();
+            values.insert("allowed_driver_versions".into(), list(|gpu| &gpu.driver_version).into());
+            values.insert("allowed_vbios_versions".into(), list(|gpu| &gpu.vbios_version).into());
         }
+        values
     }
 }
 

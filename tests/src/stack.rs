@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use tempfile::TempDir;
 
 use crate::curl::{self, Answer};
@@ -16,6 +16,8 @@ use crate::soft_tpm::SoftTpm;
 const TSM_REPORT: &str = "sys/kernel/config/tsm/report";
 /// Where the registers of a TDX machine lie below it, in kernels from 6.16.
 const MEASUREMENTS: &str = "sys/devices/virtual/misc/tdx_guest/measurements";
+/// Where the PCI bus is below it.
+const PCI_DEVICES: &str = "sys/bus/pci/devices";
 /// Where the firmware's event log lies below it.
 const FIRMWARE_LOG: &str = "sys/firmware/acpi/tables/data/CCEL";
 /// Where the agent's own event log lies below it.
@@ -62,10 +64,14 @@ pub struct Options {
     pub old_kernel: bool,
     /// The kernel is older than 6.7: the TEE's driver has its device and no TSM interface.
     pub devices_only: bool,
+    /// The machine has no library of NVIDIA's driver.
+    pub no_nvidia_library: bool,
     /// Do not give the key broker the collateral of the emulated TDX platform.
     pub no_collateral: bool,
     /// Further arguments of the key broker.
     pub kbs_arguments: Vec<String>,
+    /// TOML put into the `[platform]` table of the agent's configuration.
+    pub agent_platform_config: String,
     /// TOML appended to the agent's configuration.
     pub agent_config: String,
     /// Further arguments of the agent.
@@ -171,6 +177,7 @@ impl Stack {
             std::fs::create_dir_all(folder.join("root").join(TSM_REPORT))?;
         }
         options.machine.write(&folder.join("machine.toml"))?;
+        write_gpus(&folder, &options.machine)?;
         if let Some(log) = &options.firmware_log {
             write_firmware_log(&folder, log)?;
         }
@@ -247,6 +254,9 @@ impl Stack {
                 command.arg("--measurements").arg(self.measurements());
             }
         }
+        if !self.options.machine.nvidia.gpus.is_empty() {
+            command.arg("--nvidia").arg(self.nvidia());
+        }
         let (emulator, ready) = Process::start_announced(name, command, &self.folder)?;
         self.metadata_url = ready.get("metadata").and_then(|url| url.as_str()).map(str::to_owned);
         self.emulator = Some(emulator);
@@ -312,6 +322,9 @@ impl Stack {
             command.args(["--unmeasured-config", "allow"]);
         }
         command.args(&self.options.agent_arguments).env("RUST_LOG", self.log_filter());
+        if !self.options.machine.nvidia.gpus.is_empty() && !self.options.no_nvidia_library {
+            command.env("LD_LIBRARY_PATH", self.nvidia());
+        }
         Process::start("attestation-agent", command, &self.folder)
     }
 
@@ -333,9 +346,10 @@ impl Stack {
             Tee::Host => String::new(),
         };
         format!(
-            "[token_configs.kbs]\nurl = {url:?}\n{certificate}[platform]\n{platform}\n{more}\n",
+            "[token_configs.kbs]\nurl = {url:?}\n{certificate}[platform]\n{platform}\n{platform_more}\n{more}\n",
             url = self.kbs_url,
             certificate = self.certificate_line("cert"),
+            platform_more = self.options.agent_platform_config,
             more = self.options.agent_config,
         )
     }
@@ -416,6 +430,7 @@ impl Stack {
     /// # Errors
     /// The machine file cannot be written.
     pub fn set_machine(&self, machine: &Machine) -> anyhow::Result<()> {
+        write_gpus(&self.folder, machine)?;
         machine.write(&self.folder.join("machine.toml"))
     }
 
@@ -475,6 +490,16 @@ impl Stack {
         let payload = STANDARD.encode(values.to_string());
         let message = serde_json::json!({"version": "0.1.0", "type": "sample", "payload": payload});
         self.admin_post("reference-value", message.to_string().as_bytes())
+    }
+
+    /// Makes the key broker release the resource at `path` only to machines with a device of this kind.
+    ///
+    /// # Errors
+    /// The key broker refuses the policy.
+    pub fn require_device(&self, path: &str, device: &str) -> anyhow::Result<()> {
+        let policy = format!("[[allow]]\nresource = {path:?}\ndevice = {device:?}\n");
+        let body = serde_json::json!({ "policy": URL_SAFE_NO_PAD.encode(policy) });
+        self.admin_post("resource-policy", body.to_string().as_bytes())
     }
 
     /// An administrator's POST to the key broker.
@@ -554,6 +579,11 @@ impl Stack {
         self.folder.join("collateral")
     }
 
+    /// The folder of the stand-in for NVIDIA's library.
+    pub fn nvidia(&self) -> PathBuf {
+        self.folder.join("nvidia")
+    }
+
     /// The key broker's state folder.
     pub fn kbs_state(&self) -> PathBuf {
         self.folder.join("kbs")
@@ -591,6 +621,21 @@ fn write_firmware_log(folder: &Path, log: &[u8]) -> anyhow::Result<()> {
     let path = folder.join("root").join(FIRMWARE_LOG);
     std::fs::create_dir_all(path.parent().context("the log has no folder")?)?;
     std::fs::write(&path, log).with_context(|| format!("writing {}", path.display()))
+}
+
+/// Puts the GPUs of the machine on its PCI bus, and nothing else. A machine that never had a GPU has no bus.
+fn write_gpus(folder: &Path, machine: &Machine) -> anyhow::Result<()> {
+    let bus = folder.join("root").join(PCI_DEVICES);
+    if bus.exists() {
+        std::fs::remove_dir_all(&bus)?;
+    }
+    for gpu in &machine.nvidia.gpus {
+        let function = bus.join(&gpu.address);
+        std::fs::create_dir_all(&function)?;
+        std::fs::write(function.join("vendor"), "0x10de\n")?;
+        std::fs::write(function.join("class"), "0x030200\n")?;
+    }
+    Ok(())
 }
 
 /// A loopback port that was free a moment ago.

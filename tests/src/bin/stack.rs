@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail, ensure};
 use cc_tests::eventlog::EventLog;
-use cc_tests::machine::{Kind, Machine, POLICY_DEBUG, Td};
+use cc_tests::machine::{Gpu, Kind, Machine, POLICY_DEBUG, Td};
 use cc_tests::stack::{ForeignKbs, Options, Part, Stack, Tee};
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -125,6 +125,13 @@ fn demo() -> anyhow::Result<()> {
     }];
     round("TDX", &honest, Some(&log), denied)?;
     round_of_tpm()?;
+    let honest = Machine::with_gpus([Gpu::number(1)]);
+    let denied = [Denied {
+        title: "one altered byte in the GPU's report denies the whole machine",
+        machine: Machine::with_gpus([Gpu::faulty(1, "flip-byte")]),
+        reason: "nvidia.signature",
+    }];
+    round("SEV-SNP (with an NVIDIA GPU)", &honest, None, denied)?;
     say("\ndemo: ok");
     Ok(())
 }

@@ -3,6 +3,7 @@
 
 mod administration;
 mod guest;
+mod nvidia;
 mod program;
 mod protocol;
 mod resources;
