@@ -260,6 +260,20 @@ impl NvidiaConfig {
 }
 
 impl Config {
+    /// What looking for the platform needs to know.
+    #[must_use]
+    pub fn platform(&self) -> cc_platform::Options {
+        cc_platform::Options {
+            sys_root: SysRoot::new(self.sys_root.clone()),
+            sample: self.sample,
+            quote_time_limit: self.quote_time_limit,
+            event_log: Some(self.event_log.log.clone()),
+            tpm: self.tpm.clone(),
+            azure: self.azure.clone(),
+            nvidia: self.nvidia,
+        }
+    }
+
     /// Puts command line, file and surroundings together.
     ///
     /// # Errors

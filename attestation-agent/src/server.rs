@@ -13,7 +13,7 @@ use cc_daemon::server::RpcServer;
 use cc_daemon::shutdown::Shutdown;
 use cc_daemon::start::{EXIT_CONFIG, EXIT_FAILED, EXIT_UNAVAILABLE, StartFault};
 use cc_daemon::{introspection, notify};
-use cc_platform::{Options, SysRoot};
+use cc_platform::SysRoot;
 use cc_protos::attestation_agent::attestation_agent_service_server::AttestationAgentServiceServer;
 use cc_protos::guest_services::agent_info_service_server::AgentInfoServiceServer;
 use tokio::task::JoinHandle;
@@ -108,15 +108,7 @@ async fn detect(config: &Config) -> Result<cc_platform::Detected, StartFault> {
     if config.sys_root != Path::new("/") {
         tracing::warn!(root = %config.sys_root.display(), "TEE interfaces are looked up below another root: for tests only");
     }
-    let options = Options {
-        sys_root: SysRoot::new(config.sys_root.clone()),
-        sample: config.sample,
-        quote_time_limit: config.quote_time_limit,
-        event_log: Some(config.event_log.log.clone()),
-        tpm: config.tpm.clone(),
-        azure: config.azure.clone(),
-        nvidia: config.nvidia,
-    };
+    let options = config.platform();
     tokio::task::spawn_blocking(move || cc_platform::detect(&options))
         .await
         .map_err(|_| AgentError::EvidenceThread)

@@ -1,3 +1,4 @@
 //! Measuring tools of the benchmarks.
 
+pub mod evidence;
 pub mod load;

@@ -11,9 +11,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use cc_crypto::{Jwe, TeeKeyPair};
+use cc_tests::bench::evidence;
 use cc_tests::bench::load::{self, Summary, Target};
+use cc_tests::machine::{Gpu, Kind, Machine};
 use cc_tests::process::{binary_folder, own_binary};
-use cc_tests::stack::{Options, Part, Stack, address};
+use cc_tests::stack::{Options, Part, Stack, Tee, address};
 use clap::Parser;
 use serde::Serialize;
 
@@ -117,12 +119,55 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     throughput(&mut report, &mut stack, &runtime, Duration::from_secs(cli.seconds))?;
     memory(&mut report, &mut stack, &runtime, cli.requests)?;
     drop(stack);
+    platforms(&mut report)?;
+    failover(&mut report)?;
     let folder = binary_folder()?.join("../bench");
     std::fs::create_dir_all(&folder)?;
     let file = folder.join("summary.json");
     std::fs::write(&file, serde_json::to_vec_pretty(&report.rows)?)?;
     let missed = report.rows.iter().filter(|r| r.met == Some(false)).count();
     say(&format!("\n{} budgets missed; numbers in {}", missed, file.display()));
+    Ok(())
+}
+
+/// One piece of evidence on each emulated platform: the device, and what the agent adds to it.
+fn platforms(report: &mut Report) -> anyhow::Result<()> {
+    let options = |machine| Options { machine, log: Some("warn".to_owned()), ..Options::default() };
+    let tpm = Options { tee: Tee::Tpm, ..options(Machine::default()) };
+    for (name, devices, options) in [
+        ("SEV-SNP", false, options(Machine::default())),
+        ("TDX", false, options(Machine::tdx())),
+        ("Arm CCA", false, options(Machine::cca())),
+        ("TPM", false, tpm),
+        ("Azure SEV-SNP", false, options(Machine::azure(Kind::Snp))),
+        ("Azure TDX", false, options(Machine::azure(Kind::Tdx))),
+        ("NVIDIA GPU", true, options(Machine::with_gpus([Gpu::number(1)]))),
+    ] {
+        let stack = Stack::start(options)?;
+        let figures = evidence::measure(&stack, devices)?;
+        report.context(format!("evidence, {name}: the device alone"), millis(figures.device), "ms");
+        report.at_most(format!("evidence, {name}: added by the agent"), millis(figures.added()), "ms", 1.0);
+    }
+    Ok(())
+}
+
+/// What a dead first key broker costs the first secret and the ones after it.
+fn failover(report: &mut Report) -> anyhow::Result<()> {
+    let mut first = Vec::new();
+    for dead_first_kbs in [false, true] {
+        let stack =
+            Stack::start(Options { dead_first_kbs, log: Some("warn".to_owned()), ..Options::default() })?;
+        stack.put_resource(RESOURCE, SECRET)?;
+        let server = rest_address(&stack)?;
+        let start = Instant::now();
+        ensure!(ask_once(server)?.starts_with(b"HTTP/1.1 200"), "no secret");
+        first.push(millis(start.elapsed()));
+    }
+    if let [alive, dead] = first.as_slice() {
+        report.context("first secret", *alive, "ms");
+        report.context("first secret, first key broker dead", *dead, "ms");
+        report.at_most("added by a dead first key broker", dead - alive, "ms", 1000.0);
+    }
     Ok(())
 }
 
