@@ -120,6 +120,7 @@ fn what_is_built_is_unpacked_in_every_form() {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "the system's own tools are what is tested against")]
 fn gzip_and_base64_of_the_system_are_read() {
     use std::process::{Command, Stdio};
     let folder = files();

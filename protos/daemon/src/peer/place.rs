@@ -152,6 +152,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::disallowed_methods, reason = "a process that ends")]
     fn a_peer_is_in_our_own_place_and_a_dead_one_in_none() {
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let place = Place::of_peer(&ours, std::process::id()).unwrap();
