@@ -2,14 +2,17 @@
 
 use cc_evidence::summary::summarize;
 
-/// The parts of an input: each begins with its length, two little endian bytes; what an input lacks is empty.
+/// Takes the next part off `input`: two little endian bytes of length, then as many bytes, or what there is.
+pub fn part<'a>(input: &mut &'a [u8]) -> &'a [u8] {
+    let (length, rest) = input.split_first_chunk().unwrap_or((&[0, 0], &[]));
+    let (part, rest) = rest.split_at(usize::from(u16::from_le_bytes(*length)).min(rest.len()));
+    *input = rest;
+    part
+}
+
+/// The first parts of an input; what it lacks is empty.
 pub fn parts<const N: usize>(mut input: &[u8]) -> [&[u8]; N] {
-    std::array::from_fn(|_| {
-        let Some((length, rest)) = input.split_first_chunk() else { return &input[..0] };
-        let (part, rest) = rest.split_at(usize::from(u16::from_le_bytes(*length)).min(rest.len()));
-        input = rest;
-        part
-    })
+    std::array::from_fn(|_| part(&mut input))
 }
 
 /// The time in the first eight bytes of `part`, seconds since 1970; 0 if it is shorter.
