@@ -96,10 +96,10 @@ deny: ## Licences, bans and sources of all dependencies (offline)
 advisories: ## Known vulnerabilities of all dependencies (needs the advisory database)
 	cargo deny check advisories
 
-fuzz: ## Run one fuzz target: TARGET_NAME=snp_report TIME=60 (seconds)
+fuzz: setup ## Run one fuzz target: TARGET_NAME=snp_report TIME=60 (seconds)
 	tests/fuzz/fuzz run $(TARGET_NAME) $(TIME)
 
-fuzz-smoke: ## Run every fuzz target for TIME_EACH=3 seconds from its seeds
+fuzz-smoke: setup ## Run every fuzz target for TIME_EACH=3 seconds from its seeds
 	tests/fuzz/fuzz smoke $(TIME_EACH)
 
 bench: setup ## Side-by-side measurements; table on the terminal, target/bench/summary.json

@@ -21,6 +21,9 @@ fuzz_target!(|bytes: &[u8]| {
     let mut written = Vec::new();
     write(&value, &mut written);
     assert_eq!(written, bytes);
+    // One item, the whole of it: neither less nor more is one.
+    assert!(Value::parse(&bytes[..bytes.len() - 1]).is_err());
+    assert!(Value::parse(&[bytes, &[0]].concat()).is_err());
     if let Ok(token) = token {
         for signed in [token.platform.envelope, token.realm.envelope] {
             assert!(signed.signed().ends_with(signed.payload()));
