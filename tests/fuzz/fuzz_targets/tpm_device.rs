@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use cc_evidence::HashAlgorithm::Sha256;
@@ -14,6 +14,7 @@ use cc_evidence::tpm::{Attest, digest_of_values};
 use cc_fuzz::part;
 use cc_platform::tpm::Device;
 use libfuzzer_sys::fuzz_target;
+use signal_hook::consts::SIGPIPE;
 
 /// TPM_ST_SESSIONS: the command has an authorization, and so must the response have.
 const SESSIONS: [u8; 2] = [0x80, 0x02];
@@ -22,6 +23,8 @@ const INDEX: u32 = 0x0140_0001;
 static RESPONSES: Mutex<VecDeque<Vec<u8>>> = Mutex::new(VecDeque::new());
 
 static SOCKET: LazyLock<PathBuf> = LazyLock::new(|| {
+    // A Rust program starts with this signal ignored, a fuzzer's does not.
+    signal_hook::flag::register(SIGPIPE, Arc::default()).expect("a handler");
     let path = std::env::temp_dir().join(format!("fuzz-tpm-{}", std::process::id()));
     let listener = UnixListener::bind(&path).expect("a socket");
     std::thread::spawn(move || listener.incoming().for_each(|peer| serve(peer.expect("a peer"))));
