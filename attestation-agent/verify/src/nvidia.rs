@@ -49,7 +49,7 @@ pub fn verify(
         return Err(Rejection::NothingExpected { tee: Tee::Nvidia, what: "report data" });
     }
     let nonce = fit(x.report_data, NONCE_LEN);
-    let mut leaves = BTreeSet::new();
+    let mut keys = BTreeSet::new();
     let claims = evidence.devices.iter().map(|device| {
         let refuse = |check, why| refused(check, device, why);
         let report = read(device)?;
@@ -60,8 +60,8 @@ pub fn verify(
                 format!("its nonce is {}, expected {}", hex::encode(report.nonce), hex::encode(&nonce)),
             ));
         }
-        // One device shown twice would pass for two.
-        if !leaves.insert(chain.leaf_sha256()) {
+        // One device shown twice would pass for two, also with another certificate for its key.
+        if !keys.insert(chain.public_key().to_vec()) {
             return Err(refuse("nvidia.duplicate", "the same device is in the evidence twice".to_owned()));
         }
         Ok(NvidiaClaims::new(device, &report))

@@ -55,7 +55,7 @@ Example:
   guestctl inspect quote.bin --collateral pcs-answers/
   guestctl inspect /sys/firmware/acpi/tables/data/CCEL --registers evidence.json
   guestctl inspect tpm.json --event-log /sys/kernel/security/tpm0/binary_bios_measurements
-  guestctl evidence --additional --raw > gpus.json && guestctl inspect gpus.json
+  guestctl inspect gpu-report.bin --chain gpu-chain.pem
   guestctl inspect report.bin --cert vcek.der --at 2025-06-01T00:00:00Z --json")]
 pub(crate) struct Args {
     /// The file, or - for standard input

@@ -626,7 +626,7 @@ fn nvidia_reports_show_every_recorded_fact_and_verify() {
             assert!(inspect(&file, &[]).out.contains("NVIDIA Device Identity CA"));
         }
         let mut forged = report.clone();
-        forged[100] ^= 1;
+        forged[60] ^= 1;
         fs::write(&file, evidence(&forged).to_string()).unwrap();
         let outcome = inspect(&file, &["--json"]);
         assert_eq!((outcome.exit, outcome.check("report signature").as_str()), (Exit::Failed, "failed"));

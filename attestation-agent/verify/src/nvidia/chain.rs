@@ -125,7 +125,7 @@ impl GpuChain {
         &self.leaf_name
     }
 
-    /// SHA-256 over the leaf's DER: tells devices apart.
+    /// SHA-256 over the leaf's DER.
     #[must_use]
     pub const fn leaf_sha256(&self) -> [u8; 32] {
         self.leaf_sha256

@@ -134,7 +134,7 @@ async fn what_was_changed_on_the_way_is_refused_as_a_whole() {
     let additional = hardware.devices(&guest);
     let mut parsed: Value = serde_json::from_str(&additional).unwrap();
     let mut evidence = NvidiaEvidence::from_json(&parsed["nvidia"].to_string()).unwrap();
-    evidence.devices[1].report[100] ^= 1;
+    evidence.devices[1].report[60] ^= 1;
     parsed["nvidia"] = serde_json::from_str(&evidence.to_json().unwrap()).unwrap();
     let altered = parsed.to_string();
     let primary = hardware.primary(&guest, &altered);

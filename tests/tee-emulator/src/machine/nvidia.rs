@@ -119,7 +119,7 @@ pub enum GpuFault {
     FlipByte,
     /// A correctly signed report over another nonce.
     WrongNonce,
-    /// The last 100 bytes of the report are missing.
+    /// The last 50 bytes of the report are missing.
     Truncated,
     /// The report has 4,294,967,295 bytes.
     ReportSizeLies,

@@ -22,7 +22,7 @@ pub fn build(gpu: &Gpu, key: &GpuKey, nonce: &[u8; 32]) -> Result<Vec<u8>, Error
     match gpu.fault {
         // In the value of the first measurement.
         GpuFault::FlipByte => report.iter_mut().skip(60).take(1).for_each(|byte| *byte ^= 1),
-        GpuFault::Truncated => report.truncate(report.len().saturating_sub(100)),
+        GpuFault::Truncated => report.truncate(report.len().saturating_sub(50)),
         _ => {}
     }
     Ok(report)
