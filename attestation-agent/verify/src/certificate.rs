@@ -1,5 +1,6 @@
-//! One X.509 certificate of a manufacturer's hierarchy: RFC 5280 structure; RSA-PSS SHA-384 signatures as
-//! AMD has them, ECDSA P-256 SHA-256 as Intel has them, ECDSA P-384 SHA-384 as NVIDIA has them.
+//! One X.509 certificate of a manufacturer's hierarchy, or of a token signer's: RFC 5280 structure; RSA-PSS SHA-384
+//! signatures as AMD has them, ECDSA P-256 SHA-256 as Intel has them, ECDSA P-384 SHA-384 as NVIDIA has them, RSA PKCS#1
+//! v1.5 as authorities of every other kind have them.
 //!
 //! Signatures are computed over the original bytes, never over a re-encoding. It is NOT a path
 //! builder: who has to sign whom is decided by the chain check.
@@ -18,6 +19,9 @@ use x509_cert::name::Name;
 const MAX_LEN: usize = 16 * 1024;
 
 const RSASSA_PSS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.10");
+const SHA256_WITH_RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.11");
+const SHA384_WITH_RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.12");
+const SHA512_WITH_RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.13");
 const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
 const ECDSA_WITH_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2");
@@ -82,6 +86,10 @@ impl Cert {
         self.parsed.tbs_certificate().subject()
     }
 
+    pub(crate) fn issuer(&self) -> &Name {
+        self.parsed.tbs_certificate().issuer()
+    }
+
     /// Common name of the issuer, empty when it has none.
     pub(crate) fn issuer_common_name(&self) -> String {
         common_name(self.parsed.tbs_certificate().issuer()).unwrap_or_default()
@@ -129,19 +137,20 @@ impl Cert {
             .map_err(|why| format!("{} is not signed by {}: {why}", self.common_name, issuer.common_name))
     }
 
-    /// Checks a signature under this certificate's key: RSA-PSS with SHA-384, or ECDSA in DER form: P-256
-    /// with SHA-256, P-384 with SHA-384. The error is half a sentence.
+    /// Checks a signature under this certificate's key: RSA-PSS with SHA-384, RSA PKCS#1 v1.5 with SHA-256, SHA-384 or
+    /// SHA-512, or ECDSA in DER form: P-256 with SHA-256, P-384 with SHA-384. The error is half a sentence.
     pub(crate) fn verify(
         &self,
         algorithm: ObjectIdentifier,
         message: &[u8],
         sig: &BitString,
     ) -> Result<(), String> {
+        let rsa_key = || self.rsa_key().ok_or_else(|| "the issuer's key is not RSA".to_owned());
         let (key, how): (_, &dyn VerificationAlgorithm) = match algorithm {
-            RSASSA_PSS => (
-                self.rsa_key().ok_or_else(|| "the issuer's key is not RSA".to_owned())?,
-                &signature::RSA_PSS_2048_8192_SHA384,
-            ),
+            RSASSA_PSS => (rsa_key()?, &signature::RSA_PSS_2048_8192_SHA384),
+            SHA256_WITH_RSA => (rsa_key()?, &signature::RSA_PKCS1_2048_8192_SHA256),
+            SHA384_WITH_RSA => (rsa_key()?, &signature::RSA_PKCS1_2048_8192_SHA384),
+            SHA512_WITH_RSA => (rsa_key()?, &signature::RSA_PKCS1_2048_8192_SHA512),
             ECDSA_WITH_SHA256 => (
                 self.p256_point().ok_or_else(|| "the issuer's key is not on the curve P-256".to_owned())?,
                 &signature::ECDSA_P256_SHA256_ASN1,
@@ -151,7 +160,7 @@ impl Cert {
                 &signature::ECDSA_P384_SHA384_ASN1,
             ),
             other => {
-                return Err(format!("the algorithm is {other}, not RSASSA-PSS or ECDSA"));
+                return Err(format!("the algorithm is {other}, not RSA with SHA-2 or ECDSA"));
             }
         };
         let sig = sig.as_bytes().ok_or_else(|| "the signature is not whole bytes".to_owned())?;
@@ -188,6 +197,23 @@ impl Cert {
         }
     }
 
+    /// Most authorities that may stand between this one and a leaf; `None` for any number. The error is a sentence.
+    pub(crate) fn path_length(&self) -> Result<Option<u8>, String> {
+        match self.parsed.tbs_certificate().get_extension::<BasicConstraints>() {
+            Ok(found) => Ok(found.and_then(|(_, constraints)| constraints.path_len_constraint)),
+            Err(_) => Err(format!("the basic constraints of {} cannot be read", self.common_name)),
+        }
+    }
+
+    /// Whether the key may sign other things than certificates: a key usage that is there must say so.
+    pub(crate) fn may_sign_data(&self) -> bool {
+        match self.parsed.tbs_certificate().get_extension::<KeyUsage>() {
+            Ok(None) => true,
+            Ok(Some((_, usage))) => usage.digital_signature(),
+            Err(_) => false,
+        }
+    }
+
     /// Whether the certificate claims to be an authority.
     pub(crate) fn is_authority(&self) -> bool {
         !matches!(
@@ -219,20 +245,24 @@ impl Cert {
         (spki.algorithm.oid == RSA_ENCRYPTION).then(|| spki.subject_public_key.as_bytes()).flatten()
     }
 
-    fn rsa_bits(&self) -> Option<usize> {
-        // PKCS#1 `RSAPublicKey`: modulus and exponent (RFC 8017, appendix A.1.1).
+    /// Modulus and exponent of an RSA key, big-endian without leading zeros.
+    pub(crate) fn rsa_numbers(&self) -> Option<(&[u8], &[u8])> {
+        // PKCS#1 `RSAPublicKey` (RFC 8017, appendix A.1.1).
         let mut key = SliceReader::new(self.rsa_key()?).ok()?;
-        let modulus = key
-            .sequence(|key| {
-                let modulus = UintRef::decode(key)?;
-                UintRef::decode(key)?;
-                Ok::<_, der::Error>(modulus)
-            })
-            .ok()?
-            .as_bytes();
-        let unused = usize::try_from(modulus.first()?.leading_zeros()).ok()?;
-        (modulus.len() * 8).checked_sub(unused)
+        let (modulus, exponent) =
+            key.sequence(|key| Ok::<_, der::Error>((UintRef::decode(key)?, UintRef::decode(key)?))).ok()?;
+        Some((modulus.as_bytes(), exponent.as_bytes()))
     }
+
+    fn rsa_bits(&self) -> Option<usize> {
+        self.rsa_numbers().and_then(|(modulus, _)| bits(modulus))
+    }
+}
+
+/// Size of a big-endian number without leading zeros, in bits; `None` for an empty one.
+pub(crate) fn bits(number: &[u8]) -> Option<usize> {
+    let unused = usize::try_from(number.first()?.leading_zeros()).ok()?;
+    (number.len() * 8).checked_sub(unused)
 }
 
 /// Reads all certificates of a PEM text of at most `max` bytes, in their order. The error is a sentence.

@@ -5,11 +5,11 @@
 //! [`tdx::verify`] Intel TDX evidence, [`nvidia::verify`] that of NVIDIA GPUs, [`cca::verify`] Arm CCA evidence,
 //! [`azure::verify`] that of Azure's machines, [`tpm::verify`] that of a TPM,
 //! [`sample::verify`] does so for evidence without hardware, [`appraisal`] compares claims with
-//! reference values.
+//! reference values. [`token_key`] asks who signed the token that an attestation service made of claims.
 //!
 //! It is NOT linked by any daemon of the guest: what a guest thinks of its own evidence is worth
 //! nothing. It is not a general X.509 validator either; it knows the hierarchies of AMD,
-//! Intel and NVIDIA only.
+//! Intel and NVIDIA, and those of token signers as far as [`token_key`] says.
 #![forbid(unsafe_code)]
 
 pub mod appraisal;
@@ -19,6 +19,7 @@ pub mod nvidia;
 pub mod sample;
 pub mod snp;
 pub mod tdx;
+pub mod token_key;
 pub mod tpm;
 
 mod certificate;

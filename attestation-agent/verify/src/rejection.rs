@@ -308,6 +308,15 @@ pub enum Rejection {
         /// What is wrong.
         why: String,
     },
+    /// An attestation token, or the key that signed it, fails a check.
+    #[error("the attestation token is refused: {why}")]
+    Token {
+        /// Name of the check: `token.format`, `token.algorithm`, `token.key`, `token.signature`, `token.x5c`,
+        /// `token.leaf_key`, `token.chain` or `token.validity`.
+        check: &'static str,
+        /// What is wrong.
+        why: String,
+    },
     /// The evidence of a GPU fails a check.
     #[error("the evidence of {gpu} is refused: {why}")]
     Gpu {
@@ -371,7 +380,9 @@ impl Rejection {
             Rejection::CcaPersonalization { .. } => "cca.init_data",
             Rejection::TcbUnsupported { .. } => "tdx.tcb_unsupported",
             Rejection::TcbRevoked { .. } => "tdx.tcb_revoked",
-            Rejection::Tpm { check, .. } | Rejection::Gpu { check, .. } => check,
+            Rejection::Tpm { check, .. } | Rejection::Gpu { check, .. } | Rejection::Token { check, .. } => {
+                check
+            }
         }
     }
 
@@ -475,6 +486,7 @@ impl Rejection {
             }
             Rejection::Tpm { check, .. } => tpm_hint(check),
             Rejection::Gpu { check, .. } => gpu_hint(check),
+            Rejection::Token { check, .. } => token_hint(check),
             Rejection::CcaPlatform { .. } => {
                 "give the relying party the public attestation key (CPAK) of this platform, as its maker publishes it, if \
                  the platform is to be trusted; for an emulator pass its key by name"
@@ -514,6 +526,30 @@ fn tpm_hint(check: &str) -> &'static str {
             "boot the machine with this init-data (algorithm sha256) and with no other program that extends PCR 8"
         }
         _ => "the quote was changed on its way or is by another key; collect new evidence",
+    }
+}
+
+/// What to do about an attestation token that failed `check`.
+fn token_hint(check: &str) -> &'static str {
+    match check {
+        "token.format" => "take the token anew from its source; it may have been cut",
+        "token.algorithm" | "token.key" => {
+            "let the attestation service sign with an RSA key of 2048 to 8192 bits, P-256 or P-384, and show that key in \
+             the token's header (jwk)"
+        }
+        "token.x5c" | "token.leaf_key" => {
+            "give the attestation service the certificate chain of its token key: leaf first, and for this very key"
+        }
+        "token.chain" => {
+            "the signer is not one that these roots vouch for: check that they are those of your attestation service, and \
+             that it was given its intermediate certificates"
+        }
+        "token.validity" => {
+            "check the clock, or judge at another time; then renew the certificate of the attestation service"
+        }
+        _ => {
+            "the token was changed on its way or signed by another key: do not trust it, and ask for a new one"
+        }
     }
 }
 

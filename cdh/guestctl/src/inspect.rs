@@ -24,7 +24,7 @@ use std::{
 };
 
 use cc_evidence::initdata::InitData;
-use cc_verify::{TrustRoots, cca::PlatformKeys, tdx::Collateral};
+use cc_verify::{TrustRoots, cca::PlatformKeys, tdx::Collateral, token_key::SignerRoots};
 use der::DateTime;
 use serde_json::{Map, Value, json};
 
@@ -56,6 +56,7 @@ Example:
   guestctl inspect /sys/firmware/acpi/tables/data/CCEL --registers evidence.json
   guestctl inspect tpm.json --event-log /sys/kernel/security/tpm0/binary_bios_measurements
   guestctl inspect gpu-report.bin --chain gpu-chain.pem
+  guestctl inspect token.jwt --roots attestation-service-ca.pem
   guestctl inspect report.bin --cert vcek.der --at 2025-06-01T00:00:00Z --json")]
 pub(crate) struct Args {
     /// The file, or - for standard input
@@ -67,7 +68,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE.pem")]
     chain: Option<PathBuf>,
     /// Trust these authorities (PEM: ASK, ARK, ASVK, or a root for TDX or for GPUs), for instance an emulator's, besides the
-    /// vendors'
+    /// vendors'; for a token the roots of the attestation service
     #[arg(long, value_name = "FILE.pem")]
     roots: Option<PathBuf>,
     /// What Intel says about the platform of a TDX quote: tcbInfo.json, qeIdentity.json, tcb-signing-chain.pem and
@@ -120,6 +121,8 @@ pub(crate) struct Trust {
     pub(crate) cca_keys: PlatformKeys,
     /// What Intel says about platforms, when it was given.
     pub(crate) collateral: Option<Collateral>,
+    /// The roots of the attestation service, when a token is inspected and they were given.
+    pub(crate) signers: Option<SignerRoots>,
 }
 
 /// One verification that was made, or could not be made.
@@ -211,13 +214,13 @@ impl Inspection {
 /// Reads, recognises, explains and verifies the file.
 pub(crate) fn run(args: &Args, json: bool, console: &mut Console<'_>) -> Result<(), Failure> {
     let bytes = read_bounded(&args.file)?;
-    let trust = trust(args)?;
+    let path = || args.file.clone();
+    let content = recognise(&bytes).map_err(|why| Failure::Unrecognised { path: path(), why })?;
+    let trust = trust(args, content)?;
     let leaf = match &args.cert {
         Some(path) => Some(certificate::single(path, read_bounded(path)?)?),
         None => None,
     };
-    let path = || args.file.clone();
-    let content = recognise(&bytes).map_err(|why| Failure::Unrecognised { path: path(), why })?;
     let has_report = matches!(
         content,
         Content::SnpReport(_) | Content::SnpEvidence(_) | Content::HclReport(_) | Content::AzureEvidence(_)
@@ -328,7 +331,7 @@ fn explain(content: Content<'_>, beside: &Beside<'_>, trust: &Trust) -> Result<I
         Content::CertTable(bytes) => snp::cert_table(bytes, trust),
         Content::CertificateDer(bytes) => certificate::inspect(vec![bytes.to_vec()], trust),
         Content::CertificatePem(text) => certificate::inspect(certificate::split_pem(text)?, trust),
-        Content::Token(text) => token::inspect(text, trust.at),
+        Content::Token(text) => token::inspect(text, trust.at, trust.signers.as_ref()),
         Content::InitData(bytes) => initdata::inspect(bytes),
     }
 }
@@ -340,22 +343,29 @@ pub(crate) fn init_data(document: &InitData, form: Form) -> Inspection {
 
 /// Explains a token that was just fetched, for `guestctl token`.
 pub(crate) fn fetched_token(text: &str) -> Result<Inspection, String> {
-    token::inspect(text, Moment::now())
+    token::inspect(text, Moment::now(), None)
 }
 
-fn trust(args: &Args) -> Result<Trust, Failure> {
-    let at = args.at.unwrap_or_else(Moment::now);
-    let collateral = args.collateral.as_deref().map(dcap::load_collateral).transpose()?;
-    let cca_keys = args.cca_keys.as_deref().map(cca_keys).transpose()?.unwrap_or_default();
-    let Some(path) = &args.roots else {
-        return Ok(Trust { roots: TrustRoots::vendor(), given: Vec::new(), at, cca_keys, collateral });
+fn trust(args: &Args, content: Content<'_>) -> Result<Trust, Failure> {
+    let mut trust = Trust {
+        roots: TrustRoots::vendor(),
+        given: Vec::new(),
+        at: args.at.unwrap_or_else(Moment::now),
+        cca_keys: args.cca_keys.as_deref().map(cca_keys).transpose()?.unwrap_or_default(),
+        collateral: args.collateral.as_deref().map(dcap::load_collateral).transpose()?,
+        signers: None,
     };
+    let Some(path) = &args.roots else { return Ok(trust) };
     let malformed = |why| Failure::Malformed { path: path.clone(), kind: "set of root certificates", why };
     let pem = String::from_utf8(read_bounded(path)?).map_err(|_| malformed("not PEM text".to_owned()))?;
-    let roots = TrustRoots::vendor().with_test_roots(&pem).map_err(|error| malformed(error.to_string()))?;
-    let given =
+    if matches!(content, Content::Token(_)) {
+        trust.signers = Some(SignerRoots::from_pem(&pem).map_err(|error| malformed(error.to_string()))?);
+        return Ok(trust);
+    }
+    trust.roots = trust.roots.with_test_roots(&pem).map_err(|error| malformed(error.to_string()))?;
+    trust.given =
         certificate::split_pem(&pem).map_err(malformed)?.iter().map(|der| certificate::sha256(der)).collect();
-    Ok(Trust { roots, given, at, cca_keys, collateral })
+    Ok(trust)
 }
 
 fn cca_keys(path: &Path) -> Result<PlatformKeys, Failure> {
@@ -399,7 +409,14 @@ mod tests {
     fn vendor_trust() -> Trust {
         let cca_keys = PlatformKeys::default();
         let at = Moment(1_748_736_000);
-        Trust { roots: TrustRoots::vendor(), given: Vec::new(), at, cca_keys, collateral: None }
+        Trust {
+            roots: TrustRoots::vendor(),
+            given: Vec::new(),
+            at,
+            cca_keys,
+            collateral: None,
+            signers: None,
+        }
     }
 
     #[test]

@@ -12,6 +12,8 @@ use serde_json::Value;
 
 #[path = "inspect/eventlog.rs"]
 mod eventlog;
+#[path = "inspect/token.rs"]
+mod token;
 
 /// The folder of one vector, or nothing where the vectors are not on this machine.
 #[allow(clippy::disallowed_methods, clippy::print_stderr)]

@@ -1,10 +1,12 @@
 //! Attestation tokens: what the attestation service says about each part of the machine, and until when.
 //!
 //! A token is a JWS in compact serialization (RFC 7515) whose claims are an attestation result (EAR). The token itself
-//! is a secret and is never shown; its claims alone open nothing. The signature is not verified: the key inside the
-//! token is the token's own word, and which signer to trust is the key broker's decision.
+//! is a secret and is never shown; its claims alone open nothing. The signature is verified only where the roots of the
+//! attestation service are given: without them the key inside the token is the token's own word.
 
 use cc_evidence::token::{self, Claims};
+use cc_verify::Rejection;
+use cc_verify::token_key::{SignedToken, SignerRoots};
 use serde_json::{Map, Value};
 
 use super::{Check, Inspection, Moment};
@@ -22,8 +24,8 @@ const VECTOR: [&str; 8] = [
     "sourced-data",
 ];
 
-/// Explains a token and judges its dates at `at`.
-pub(super) fn inspect(text: &str, at: Moment) -> Result<Inspection, String> {
+/// Explains a token and judges its dates, and those of its signer's certificates under `signers`, at `at`.
+pub(super) fn inspect(text: &str, at: Moment, signers: Option<&SignerRoots>) -> Result<Inspection, String> {
     let claims = token::decode(text).map_err(|error| error.to_string())?;
     let mut table = Table::new();
     table.section("token");
@@ -40,15 +42,38 @@ pub(super) fn inspect(text: &str, at: Moment) -> Result<Inspection, String> {
     for (name, submodule) in claims.payload.get("submods").and_then(Value::as_object).into_iter().flatten() {
         show_submodule(name, submodule, &mut table);
     }
-    let checks = vec![
-        Check::not_verified(
+    let mut checks = match signers {
+        Some(roots) => signer(text, roots, at),
+        None => vec![Check::not_verified(
             "signature",
-            "the signer's key is not known here; the token's own copy of it proves nothing",
-        ),
-        dates(&claims, at),
-    ];
+            "the signer's key is not known here; the token's own copy of it proves nothing. Give the attestation \
+             service's roots with --roots",
+        )],
+    };
+    checks.push(dates(&claims, at));
     let facts = Map::from_iter([("claims".to_owned(), claims.payload)]);
     Ok(Inspection { kind: "token", facts, table, checks })
+}
+
+/// Whether the key in the header signed the token, and whether `roots` vouch for that key: both are needed.
+fn signer(text: &str, roots: &SignerRoots, at: Moment) -> Vec<Check> {
+    let failed =
+        |name, rejection: Rejection| Check::failed(name, format!("{rejection}; {}", rejection.hint()));
+    let token = match SignedToken::parse(text) {
+        Ok(token) => token,
+        Err(rejection) => return vec![failed("signature", rejection)],
+    };
+    let signature = match token.verify() {
+        Ok(()) => {
+            Check::verified("signature", format!("{} by the key in the token's header", token.algorithm()))
+        }
+        Err(rejection) => failed("signature", rejection),
+    };
+    let chain = match token.key().verify_chain(roots, at.0) {
+        Ok(names) => Check::verified("signer chain", format!("{}, a given root", names.join(", issued by "))),
+        Err(rejection) => failed("signer chain", rejection),
+    };
+    vec![signature, chain]
 }
 
 fn dates(claims: &Claims, at: Moment) -> Check {
@@ -155,7 +180,7 @@ mod tests {
 
     #[test]
     fn the_table_names_status_tiers_and_dates() {
-        let inspection = inspect(&compact(&payload()), Moment(1_790_000_060)).unwrap();
+        let inspection = inspect(&compact(&payload()), Moment(1_790_000_060), None).unwrap();
         let text = inspection.table.render(false);
         for line in [
             "issuer",
@@ -214,7 +239,7 @@ mod tests {
     #[test]
     fn broken_tokens_are_refused_without_their_text() {
         for text in ["eyJ.b.c", "eyJhIjox.!.c", "eyJhIjoxfQ.bm90IGpzb24.c2ln"] {
-            let why = inspect(text, Moment(0)).unwrap_err();
+            let why = inspect(text, Moment(0), None).unwrap_err();
             assert!(!why.contains("bm90"), "{why}");
         }
     }
