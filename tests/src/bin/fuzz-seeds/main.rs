@@ -7,6 +7,7 @@
 mod azure;
 mod cca;
 mod tdx;
+mod token;
 mod tpm;
 
 use std::path::Path;
@@ -37,6 +38,7 @@ fn main() -> Result<()> {
         azure::seeds()?,
         cca::seeds()?,
         tpm::seeds()?,
+        token::seeds()?,
         nvidia()?,
         init_data()?,
         event_logs(),
