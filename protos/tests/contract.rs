@@ -160,6 +160,7 @@ fn our_additions_stay_in_our_package() {
         [
             "AgentInfoService/GetInitData(GetInitDataRequest) -> GetInitDataResponse",
             "AgentInfoService/GetStatus(AgentStatusRequest) -> AgentStatus",
+            "AgentInfoService/DevicesAccepted(DevicesAcceptedRequest) -> DevicesAcceptedResponse",
             "HubInfoService/GetStatus(HubStatusRequest) -> HubStatus",
             "HubInfoService/ProbeKbs(ProbeKbsRequest) -> ProbeKbsResponse",
         ]
