@@ -117,6 +117,8 @@ fn parse(text: &str) -> Result<ResourceUri, &'static str> {
     if !url.username().is_empty() || url.password().is_some() {
         return Err("it holds a user name");
     }
+    // An empty port is dropped: the host on its own must still be what it was with it.
+    check_raw_path(url.authority())?;
     let path = url.path().strip_prefix('/').ok_or("it has no path")?;
     let segments: Vec<String> = path.split('/').map(str::to_owned).collect();
     if segments.iter().any(String::is_empty) {
@@ -250,6 +252,14 @@ mod tests {
             assert_eq!(e.code(), "RESOURCE_URI_INVALID", "{text}");
             assert!(e.to_string().len() < 400 && !e.to_string().contains('\n'));
         }
+    }
+
+    #[test]
+    fn a_host_that_reads_as_encoded_dots_without_its_port_is_refused() {
+        for text in ["kbs://.%2E:/a/b", "kbs://%2e:/a"] {
+            assert!(text.parse::<ResourceUri>().is_err(), "{text}");
+        }
+        assert_eq!(uri("kbs://host:/a").to_string(), "kbs://host/a");
     }
 
     #[test]
