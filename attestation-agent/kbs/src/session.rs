@@ -21,7 +21,7 @@ use cc_evidence::initdata::InitData;
 use cc_evidence::summary;
 use http::{HeaderValue, Request};
 use serde_json::Value;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::backoff::Backoff;
 use crate::client::Client;
@@ -37,6 +37,9 @@ mod borrowed;
 mod flight;
 
 use flight::{Boarding, Flight};
+
+/// How long a handshake waits for devices to take notice of it.
+const DEVICES_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A client of one KBS.
 pub struct Session {
@@ -415,7 +418,10 @@ impl Core {
         let issued = Instant::now();
         let answer = self.client.send("attest", request, handshake::MAX_ANSWER_LEN, deadline).await?;
         let token = attesting.on_answer(&answer, &sent)?;
-        source.attested(&token.text).await;
+        // Secrets do not wait for devices that are slow to take notice.
+        if timeout(DEVICES_PATIENCE, source.attested(&token.text)).await.is_err() {
+            tracing::warn!("the devices have not taken notice yet that they were accepted");
+        }
         Attested::new(token, key, sent, issued)
     }
 
