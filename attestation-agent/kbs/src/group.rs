@@ -5,13 +5,13 @@
 //!
 //! * A member that owes an answer for longer than the head start is not waited for: the next is asked as well, and the first
 //!   to answer serves.
-//! * A member that failed is asked last for half a minute.
+//! * A member that failed is asked last, until a probe in the background finds it well again; no caller waits for that.
 //! * A denial is final, and so is "no such resource": nobody else is asked then.
 //!
 //! Not here: retries and handshakes, which are each session's own.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cc_crypto::Secret;
@@ -29,8 +29,10 @@ use crate::uri::ResourceUri;
 pub const DEFAULT_HEAD_START: Duration = Duration::from_millis(500);
 /// Most members.
 pub const MAX_MEMBERS: usize = 8;
-/// How long a member that failed is asked last.
+/// How long a member that failed is left alone before it is probed.
 const REST: Duration = Duration::from_secs(30);
+/// How long a probe may take.
+const PROBE_TIME_LIMIT: Duration = Duration::from_secs(10);
 /// How often a silence is looked at.
 const GLANCE: Duration = Duration::from_millis(20);
 
@@ -42,7 +44,8 @@ pub struct Group {
 
 struct Member {
     session: Session,
-    rests_until: Mutex<Option<Instant>>,
+    /// Set while the member counts as failed: when it is to be probed.
+    probe_from: Mutex<Option<Instant>>,
 }
 
 /// What one member had to say.
@@ -70,7 +73,7 @@ impl Group {
         }
         let member = |config| {
             let session = Session::new(config, Arc::clone(source))?;
-            Ok(Arc::new(Member { session, rests_until: Mutex::default() }))
+            Ok(Arc::new(Member { session, probe_from: Mutex::default() }))
         };
         let members = configs.into_iter().map(member).collect::<Result<_, KbsError>>()?;
         Ok(Self { members, head_start })
@@ -154,11 +157,12 @@ impl Group {
         }
     }
 
-    /// Those that are well in the order of the configuration, then those that rest.
+    /// Those that are well in the order of the configuration, then those that failed.
     fn order(&self) -> Vec<Arc<Member>> {
-        let (rested, well): (Vec<_>, Vec<_>) =
-            self.members.iter().cloned().partition(|member| member.rests());
-        well.into_iter().chain(rested).collect()
+        let (failed, well): (Vec<_>, Vec<_>) =
+            self.members.iter().cloned().partition(|member| member.has_failed());
+        failed.iter().for_each(Member::probe_when_due);
+        well.into_iter().chain(failed).collect()
     }
 
     /// The next answer of those that are `running`. None if there is nobody to wait for, or if there are others to ask and
@@ -195,22 +199,47 @@ impl Member {
     }
 
     fn rest(&self) {
-        *self.rests_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + REST);
+        *self.lock() = Some(Instant::now() + REST);
     }
 
-    fn rests(&self) -> bool {
-        self.rests_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_some_and(|until| Instant::now() < until)
+    fn has_failed(&self) -> bool {
+        self.lock().is_some()
+    }
+
+    /// Finds out in the background whether a member that failed is well again: no evidence, no token.
+    fn probe_when_due(member: &Arc<Self>) {
+        let now = Instant::now();
+        {
+            let mut probe_from = member.lock();
+            if probe_from.is_none_or(|from| now < from) {
+                return;
+            }
+            *probe_from = Some(now + REST);
+        }
+        let member = Arc::clone(member);
+        tokio::spawn(async move {
+            match member.session.probe(now + PROBE_TIME_LIMIT).await {
+                Ok(()) => {
+                    *member.lock() = None;
+                    tracing::info!(url = member.url(), "the KBS is well again");
+                }
+                Err(e) => {
+                    tracing::debug!(url = member.url(), code = e.code(), error = %e, "the KBS is still not well");
+                }
+            }
+        });
     }
 
     /// This member gave what was asked; those asked before it did not.
     fn serves(&self, uri: &ResourceUri, asked: &[Arc<Self>]) {
-        *self.rests_until.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.lock() = None;
         let silent =
             |other: &&Arc<Self>| !std::ptr::eq(other.as_ref(), self) && !other.session.silence().is_zero();
         asked.iter().filter(silent).for_each(|other| other.rest());
         tracing::debug!(url = self.url(), %uri, "this KBS answered");
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.probe_from.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -232,6 +232,7 @@ fn healthy() -> Answers {
             attested: true,
             token_seconds_left: 200,
             handshakes: 1,
+            callers_by_unit: true,
             config: Some(measured),
             ..HubStatus::default()
         }),

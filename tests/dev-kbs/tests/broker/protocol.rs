@@ -26,7 +26,7 @@ async fn another_version_is_refused_and_both_are_named() {
 async fn a_tee_that_is_not_verified_here_is_refused_at_once() {
     let broker = Broker::start(Rules { allow_sample: false, ..rules() });
     for (tee, why) in [
-        ("cca", "no verifier for cca"),
+        ("se", "no verifier for se"),
         ("sample", "--allow-sample"),
         ("sampledevice", "--allow-sample"),
         ("x", "x"),
