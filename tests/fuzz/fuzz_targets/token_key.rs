@@ -24,7 +24,8 @@ fuzz_target!(|input: &[u8]| {
     assert!(accepted || input != GENUINE);
     if accepted {
         let [_, _, genuine] = parts(GENUINE);
-        let signed = |token: &[u8]| token.iter().rposition(|byte| *byte == b'.').map(|end| token[..end].to_vec());
+        let signed =
+            |token: &[u8]| token.iter().rposition(|byte| *byte == b'.').map(|end| token[..end].to_vec());
         assert_eq!(signed(text.as_bytes()), signed(genuine));
     }
 });
