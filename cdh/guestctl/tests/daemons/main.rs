@@ -288,7 +288,7 @@ async fn doctor_always_fails_on_the_sample_tee() {
     assert_eq!(got.exit, Exit::Failed);
     assert_eq!(complaints(&got), [("FAIL".to_owned(), "platform".to_owned())]);
     assert!(got.text().contains("the sample TEE proves nothing"), "{}", got.text());
-    assert!(got.err.contains("1 of 11 checks failed [CHECKS_FAILED]"), "{}", got.err);
+    assert!(got.err.contains("1 of 12 checks failed [CHECKS_FAILED]"), "{}", got.err);
 }
 
 #[tokio::test]
