@@ -8,6 +8,8 @@ use cc_tests::long_run::{Plan, run};
 const MEMORY_SLACK: u64 = 16 << 20;
 /// Descriptors that may be open at the end beyond those after the warm-up: connections of the last burst.
 const FILE_SLACK: usize = 40;
+/// Bytes by which memory may still grow at rest: pages of the program's own file that come in late.
+const LATE_PAGES: u64 = 512 * 1024;
 
 #[test]
 fn five_thousand_requests_through_restarts_expiries_and_kills() {
@@ -27,7 +29,10 @@ fn five_thousand_requests_through_restarts_expiries_and_kills() {
     assert!(figures.quotes >= 3, "the token was renewed: {figures:?}");
     for daemon in &figures.daemons {
         assert!(daemon.resident_after <= daemon.resident_before + MEMORY_SLACK, "{daemon:?}");
-        assert!(daemon.resident_at_rest <= daemon.resident_after, "memory does not fall back: {daemon:?}");
+        assert!(
+            daemon.resident_at_rest <= daemon.resident_after + LATE_PAGES,
+            "memory does not fall back: {daemon:?}"
+        );
         assert!(daemon.descriptors_at_rest <= daemon.descriptors_before + FILE_SLACK, "{daemon:?}");
     }
 }

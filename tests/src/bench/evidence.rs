@@ -35,19 +35,14 @@ impl Figures {
     }
 }
 
-/// Measures the platform of a running `stack`; its devices (GPUs) instead of the processor where `devices` says so.
+/// Measures the platform of a running `stack`.
 ///
 /// # Errors
 /// The platform is not found in this process, or evidence is refused.
-pub fn measure(stack: &Stack, devices: bool) -> anyhow::Result<Figures> {
+pub fn measure(stack: &Stack) -> anyhow::Result<Figures> {
     let options = configuration(&stack.folder().join("aa.toml"))?.platform();
-    let detected = cc_platform::detect(&options)?;
-    let platform = if devices {
-        detected.devices.first().context("no device was found")?.clone()
-    } else {
-        detected.primary
-    };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let platform = cc_platform::detect(&options)?.primary;
+    let runtime = runtime()?;
     let mut agent = runtime.block_on(connect(stack.agent_socket()))?;
     let mut figures = (Vec::new(), Vec::new());
     for turn in 0..TURNS {
@@ -56,17 +51,32 @@ pub fn measure(stack: &Stack, devices: bool) -> anyhow::Result<Figures> {
         platform.evidence(&ReportData::new(&data)?)?;
         figures.0.push(start.elapsed());
         let start = Instant::now();
-        runtime.block_on(async {
-            if devices {
-                let request = GetAdditionalEvidenceRequest { runtime_data: data.to_vec() };
-                agent.get_additional_evidence(request).await
-            } else {
-                agent.get_evidence(GetEvidenceRequest { runtime_data: data.to_vec() }).await
-            }
-        })?;
+        runtime.block_on(agent.get_evidence(GetEvidenceRequest { runtime_data: data.to_vec() }))?;
         figures.1.push(start.elapsed());
     }
     Ok(Figures { device: median(figures.0)?, agent: median(figures.1)? })
+}
+
+/// Measures evidence of the devices beside the processor through the agent alone: the library of a GPU is found by the
+/// environment of the agent's process.
+///
+/// # Errors
+/// Evidence is refused.
+pub fn measure_devices(stack: &Stack) -> anyhow::Result<Duration> {
+    let runtime = runtime()?;
+    let mut agent = runtime.block_on(connect(stack.agent_socket()))?;
+    let mut times = Vec::new();
+    for turn in 0..TURNS {
+        let request = GetAdditionalEvidenceRequest { runtime_data: vec![u8::try_from(turn)?; 32] };
+        let start = Instant::now();
+        runtime.block_on(agent.get_additional_evidence(request))?;
+        times.push(start.elapsed());
+    }
+    median(times)
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()
 }
 
 /// The agent's own configuration file, as the agent reads it.
