@@ -115,6 +115,28 @@ impl Process {
         Ok(())
     }
 
+    /// Waits until somebody listens on the Unix socket `path`. A program that binds a socket in place makes the path before it
+    /// listens, and whoever connects in between is refused. Nothing is connected: some serve one client only.
+    ///
+    /// # Errors
+    /// As [`Process::wait_for_path`].
+    #[allow(clippy::disallowed_methods, reason = "a test waits for another process")]
+    pub fn wait_for_listener(&mut self, path: &Path) -> anyhow::Result<()> {
+        self.wait_for_path(path)?;
+        // The kernel's flag of listening sockets, `__SO_ACCEPTCON` (include/linux/net.h), in proc_net_unix's column.
+        let listens = |line: &str| {
+            line.ends_with(&*path.to_string_lossy()) && line.split_whitespace().nth(3) == Some("00010000")
+        };
+        let start = Instant::now();
+        while !std::fs::read_to_string("/proc/net/unix")?.lines().any(listens) {
+            if start.elapsed() > TIME_LIMIT {
+                bail!("{} does not listen on {}; its log:\n{}", self.name, path.display(), self.log());
+            }
+            std::thread::sleep(GLANCE);
+        }
+        Ok(())
+    }
+
     /// Waits until somebody listens on the loopback port.
     ///
     /// # Errors

@@ -46,7 +46,7 @@ impl SoftTpm {
             .args(["--server", &format!("type=unixio,path={}", socket.display())])
             .args(["--ctrl", &format!("type=unixio,path={}.ctrl", socket.display())]);
         let mut process = Process::start("swtpm", swtpm, folder)?;
-        process.wait_for_path(&socket)?;
+        process.wait_for_listener(&socket)?;
         Ok(Self { process, folder: folder.to_owned() })
     }
 
