@@ -1,7 +1,6 @@
 //! Machines with NVIDIA GPUs beside their TEE: released, denied as a whole, and what the agent says when a GPU cannot be
 //! attested. The driver's library is a stand-in that the agent loads as it loads NVIDIA's.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use cc_evidence::nvidia::{NvidiaEvidence, Report};
@@ -214,21 +213,9 @@ fn only_a_machine_with_a_gpu_loads_the_drivers_library() {
     assert!(!loaded_libraries(&mut without).contains("libnvidia-ml"));
 }
 
-#[allow(clippy::disallowed_methods)] // the test's only configuration
-fn vectors() -> Option<PathBuf> {
-    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/vectors");
-    let folder = std::env::var_os("VECTORS_DIR").map_or_else(|| PathBuf::from(beside), PathBuf::from);
-    let folder = folder.join("nvidia-hopper");
-    if !folder.is_dir() {
-        cc_tests::stack::skip("VECTORS_DIR not set");
-        return None;
-    }
-    Some(folder)
-}
-
 #[test]
 fn the_recorded_report_of_an_h100_goes_through_the_agent_unchanged() {
-    let Some(folder) = vectors() else { return };
+    let Some(folder) = cc_vectors::folder("nvidia-hopper") else { return };
     if !emulator_runs_here() {
         return;
     }

@@ -170,9 +170,8 @@ fn the_operators_tool_shows_a_trust_domain() {
 /// Logs of real machines are longer than made ones: evidence and token go all the way.
 #[test]
 fn recorded_logs_of_real_firmware_are_accepted() {
-    let Some(vectors) = vectors() else { return };
     for name in ["ccel-gcp", "ccel-gke", "ccel-grub", "ccel-ovmf"] {
-        let folder = vectors.join(name);
+        let Some(folder) = cc_vectors::folder(name) else { return };
         let log = std::fs::read(folder.join("ccel.bin")).unwrap();
         let facts: serde_json::Value =
             serde_json::from_slice(&std::fs::read(folder.join("facts.json")).unwrap()).unwrap();
@@ -190,18 +189,6 @@ fn recorded_logs_of_real_firmware_are_accepted() {
         let token = stack.rest_get("/aa/token?token_type=kbs").unwrap();
         assert_eq!(token.status, 200, "{name}: {}", token.text());
     }
-}
-
-/// The folder of recorded evidence; says so where there is none.
-#[allow(clippy::print_stderr, reason = "a skipped test says so")]
-fn vectors() -> Option<std::path::PathBuf> {
-    let beside = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/vectors");
-    let named = std::env::var_os("VECTORS_DIR").filter(|path| !path.is_empty());
-    let found = named.map(std::path::PathBuf::from).or_else(|| beside.is_dir().then_some(beside));
-    if found.is_none() {
-        eprintln!("skipped: VECTORS_DIR not set");
-    }
-    found
 }
 
 #[test]

@@ -8,7 +8,7 @@
     reason = "tests fail loudly"
 )]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use cc_evidence::azure::{AzureEvidence, Hardware, HclReport, TpmQuote};
 use cc_evidence::{HashAlgorithm, Tee};
@@ -25,21 +25,6 @@ const EVIDENCES: [(&str, Tee, &str); 6] = [
     ("az-tdx-vtpm", Tee::AzTdxVtpm, "evidence-v0"),
     ("az-tdx-vtpm", Tee::AzTdxVtpm, "evidence-v1"),
 ];
-
-#[allow(
-    clippy::disallowed_methods,
-    clippy::print_stderr,
-    reason = "where recorded evidence is; a skipped test says so"
-)]
-fn vectors() -> Option<PathBuf> {
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/vectors");
-    let named = std::env::var_os("VECTORS_DIR").filter(|path| !path.is_empty()).map(PathBuf::from);
-    let found = named.or_else(|| beside.is_dir().then_some(beside));
-    if found.is_none() {
-        eprintln!("skipped: VECTORS_DIR not set");
-    }
-    found
-}
 
 fn facts(vectors: &Path, folder: &str) -> Value {
     serde_json::from_slice(&std::fs::read(vectors.join(folder).join("facts.json")).unwrap()).unwrap()
@@ -82,7 +67,7 @@ fn hcl_facts(bytes: &[u8]) -> Value {
 
 #[test]
 fn every_evidence_says_what_the_facts_say() {
-    let Some(vectors) = vectors() else { return };
+    let Some(vectors) = cc_vectors::folder("") else { return };
     for (folder, tee, name) in EVIDENCES {
         let facts = &facts(&vectors, folder)[name];
         let evidence = evidence(&vectors, folder, tee, name);
@@ -117,7 +102,7 @@ fn every_evidence_says_what_the_facts_say() {
 
 #[test]
 fn version_2_is_written_as_it_was_recorded() {
-    let Some(vectors) = vectors() else { return };
+    let Some(vectors) = cc_vectors::folder("") else { return };
     let text = std::fs::read_to_string(vectors.join("az-snp-vtpm/evidence-v2.json")).unwrap();
     let evidence = AzureEvidence::from_json(Tee::AzSnpVtpm, &text).unwrap();
     // The recording is indented; no text in it has spaces.
@@ -127,7 +112,7 @@ fn version_2_is_written_as_it_was_recorded() {
 
 #[test]
 fn both_versions_of_a_machine_say_the_same() {
-    let Some(vectors) = vectors() else { return };
+    let Some(vectors) = cc_vectors::folder("") else { return };
     let old = evidence(&vectors, "az-tdx-vtpm", Tee::AzTdxVtpm, "evidence-v0");
     let new = evidence(&vectors, "az-tdx-vtpm", Tee::AzTdxVtpm, "evidence-v1");
     assert_eq!(old, AzureEvidence { version: old.version, ..new.clone() });
@@ -136,7 +121,7 @@ fn both_versions_of_a_machine_say_the_same() {
 
 #[test]
 fn loose_hcl_reports() {
-    let Some(vectors) = vectors() else { return };
+    let Some(vectors) = cc_vectors::folder("") else { return };
     for (folder, tee) in FOLDERS {
         let bytes = std::fs::read(vectors.join(folder).join("hcl-report.bin")).unwrap();
         assert_eq!(hcl_facts(&bytes), facts(&vectors, folder)["hcl-report.bin"], "{folder}");
@@ -160,7 +145,7 @@ fn loose_hcl_reports() {
 
 #[test]
 fn loose_quotes_are_the_same_in_all_their_forms() {
-    let Some(vectors) = vectors() else { return };
+    let Some(vectors) = cc_vectors::folder("") else { return };
     for (folder, tee) in FOLDERS {
         let read = |file: &str| std::fs::read(vectors.join(folder).join(file)).unwrap();
         let quote: Value = serde_json::from_slice(&read("tpm-quote-v1.json")).unwrap();
@@ -183,7 +168,7 @@ fn loose_quotes_are_the_same_in_all_their_forms() {
 
 #[test]
 fn summaries_name_what_a_policy_decides_by() {
-    let Some(vectors) = vectors() else { return };
+    let Some(vectors) = cc_vectors::folder("") else { return };
     for (folder, tee, name) in EVIDENCES {
         let facts = &facts(&vectors, folder)[name];
         let text = std::fs::read_to_string(vectors.join(folder).join(format!("{name}.json"))).unwrap();

@@ -1,41 +1,25 @@
 //! Agreement with recorded reports of H100 GPUs.
 //!
-//! The vectors live outside the repository; `VECTORS_DIR` names their folder, else `../shared/vectors`
-//! beside the workspace is taken when it exists. Without them each test says so and passes.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stderr
-)]
-
-use std::path::PathBuf;
+//! The vectors live outside the repository. Without them each test says so and passes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use cc_evidence::nvidia::{Architecture, Device, NvidiaEvidence, Report};
 use cc_evidence::summary;
 use serde_json::{Value, json};
 
-#[allow(clippy::disallowed_methods)] // the test's only configuration
-fn vectors() -> Option<PathBuf> {
-    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/vectors");
-    let folder = std::env::var_os("VECTORS_DIR").map_or_else(|| PathBuf::from(beside), PathBuf::from);
-    if !folder.is_dir() {
-        eprintln!("skipped: VECTORS_DIR not set");
-        return None;
-    }
-    Some(folder.join("nvidia-hopper"))
+fn read(file: &str) -> Option<Vec<u8>> {
+    cc_vectors::read("nvidia-hopper", file)
 }
 
 const REPORTS: [&str; 2] = ["report1", "report2"];
 
 fn report(name: &str) -> Option<Vec<u8>> {
-    let text = std::fs::read_to_string(vectors()?.join(format!("{name}.hex"))).unwrap();
+    let text = String::from_utf8(read(&format!("{name}.hex"))?).unwrap();
     Some(hex::decode(text.trim()).unwrap())
 }
 
 fn facts() -> Value {
-    serde_json::from_slice(&std::fs::read(vectors().unwrap().join("facts.json")).unwrap()).unwrap()
+    serde_json::from_slice(&read("facts.json").unwrap()).unwrap()
 }
 
 #[test]

@@ -1,38 +1,16 @@
 //! Agreement with recorded quotes, reports and event logs of Intel's TEEs.
 //!
-//! The vectors live outside the repository; `VECTORS_DIR` names their folder, else `../shared/vectors`
-//! beside the workspace is taken when it exists. Without them each test says so and passes.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stderr
-)]
+//! The vectors live outside the repository. Without them each test says so and passes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use cc_evidence::ccel::{self, Events, replay, type_name};
 use cc_evidence::dcap::{EnclaveReport, Header, SignatureData, qe_report_data};
 use cc_evidence::tdx::{Quote, TdReport, TdxEvidence, assemble};
 use cc_evidence::{HashAlgorithm, sgx, summary};
+use cc_vectors::read;
 use serde_json::{Value, json};
-
-#[allow(clippy::disallowed_methods)] // the test's only configuration
-fn vectors() -> Option<PathBuf> {
-    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/vectors");
-    let folder = std::env::var_os("VECTORS_DIR").map_or_else(|| PathBuf::from(beside), PathBuf::from);
-    if !folder.is_dir() {
-        eprintln!("skipped: VECTORS_DIR not set");
-        return None;
-    }
-    Some(folder)
-}
-
-fn read(folder: &str, file: &str) -> Option<Vec<u8>> {
-    Some(std::fs::read(vectors()?.join(folder).join(file)).expect(file))
-}
 
 fn facts(folder: &str) -> Value {
     serde_json::from_slice(&read(folder, "facts.json").unwrap()).unwrap()

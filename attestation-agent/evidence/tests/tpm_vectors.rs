@@ -1,29 +1,15 @@
 //! Agreement with recorded evidence of a TPM.
 //!
-//! The vectors live outside the repository; `VECTORS_DIR` names their folder, else `../shared/vectors`
-//! beside the workspace is taken when it exists. Without them the test says so and passes.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::print_stderr)]
-
-use std::path::PathBuf;
+//! The vectors live outside the repository. Without them the test says so and passes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 use cc_evidence::tpm::{Attest, GENERATED, QUOTE, Signature, TpmEvidence, digest_of_values};
 use cc_evidence::{HashAlgorithm, summary};
 use serde_json::{Value, json};
 
-#[allow(clippy::disallowed_methods)] // the test's only configuration
-fn vectors() -> Option<PathBuf> {
-    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/vectors");
-    let folder = std::env::var_os("VECTORS_DIR").map_or_else(|| PathBuf::from(beside), PathBuf::from);
-    if !folder.is_dir() {
-        eprintln!("skipped: VECTORS_DIR not set");
-        return None;
-    }
-    Some(folder.join("tpm-quote"))
-}
-
 #[test]
 fn recorded_evidence_says_what_is_known_of_it() {
-    let Some(folder) = vectors() else { return };
+    let Some(folder) = cc_vectors::folder("tpm-quote") else { return };
     let text = std::fs::read_to_string(folder.join("evidence.json")).unwrap();
     let facts: Value = serde_json::from_slice(&std::fs::read(folder.join("facts.json")).unwrap()).unwrap();
     let evidence = TpmEvidence::from_json(&text).unwrap();

@@ -1,38 +1,15 @@
 //! Agreement with recorded evidence and with vectors made for this project.
 //!
-//! The vectors live outside the repository; `VECTORS_DIR` names their folder, else `../shared/vectors`
-//! beside the workspace is taken when it exists. Without them each test says so and passes.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stderr
-)]
-
-use std::path::PathBuf;
+//! The vectors live outside the repository. Without them each test says so and passes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use cc_evidence::cbor;
 use cc_evidence::csv::CsvEvidence;
 use cc_evidence::initdata::{Field, InitData, carrier};
 use cc_evidence::snp::{CertKind, REPORT_LEN, Report, SnpEvidence, Tcb};
 use cc_evidence::{HashAlgorithm, binding, summary};
+use cc_vectors::read;
 use serde_json::{Value, json};
-
-#[allow(clippy::disallowed_methods)] // the test's only configuration
-fn vectors() -> Option<PathBuf> {
-    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/vectors");
-    let folder = std::env::var_os("VECTORS_DIR").map_or_else(|| PathBuf::from(beside), PathBuf::from);
-    if !folder.is_dir() {
-        eprintln!("skipped: VECTORS_DIR not set");
-        return None;
-    }
-    Some(folder)
-}
-
-fn read(folder: &str, file: &str) -> Option<Vec<u8>> {
-    Some(std::fs::read(vectors()?.join(folder).join(file)).expect(file))
-}
 
 fn read_json(folder: &str, file: &str) -> Option<Value> {
     Some(serde_json::from_slice(&read(folder, file)?).expect(file))
@@ -112,7 +89,7 @@ fn recorded_reports() -> Vec<(String, Value, Vec<u8>)> {
 
 fn azure_hcl_report(name: &str) -> Option<Vec<u8>> {
     use base64::Engine as _;
-    let folder = vectors()?.join("az-snp-vtpm");
+    let folder = cc_vectors::folder("az-snp-vtpm")?;
     let Ok(text) = std::fs::read(folder.join(format!("{name}.json"))) else {
         return std::fs::read(folder.join(format!("{name}.bin"))).ok();
     };
@@ -129,7 +106,7 @@ fn azure_hcl_report(name: &str) -> Option<Vec<u8>> {
 #[test]
 fn recorded_reports_agree_with_their_facts() {
     let reports = recorded_reports();
-    if vectors().is_some() {
+    if cc_vectors::folder("az-snp-vtpm").is_some() {
         assert!(reports.len() >= 7, "only {} reports", reports.len());
     }
     for (name, expected, raw) in reports {

@@ -167,15 +167,8 @@ mod tests {
     /// A machine of a cloud provider: the report is signed by the provider's key, whose certificate is in the table. The
     /// driver's device hands out the whole buffer.
     #[test]
-    #[allow(clippy::print_stderr, clippy::disallowed_methods)]
     fn a_recorded_report_of_a_cloud_provider_goes_out_with_its_certificate() {
-        let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/vectors");
-        let folder = std::env::var_os("VECTORS_DIR").map_or_else(|| beside.into(), std::path::PathBuf::from);
-        let folder = folder.join("snp-milan-v3-vlek");
-        if !folder.is_dir() {
-            eprintln!("skipped: VECTORS_DIR not set");
-            return;
-        }
+        let Some(folder) = cc_vectors::folder("snp-milan-v3-vlek") else { return };
         let outblob = std::fs::read(folder.join("report.bin")).unwrap();
         let vlek = CertEntry { kind: CertKind::Vlek, data: std::fs::read(folder.join("vlek.der")).unwrap() };
         let mut auxblob = cert_table::encode(std::slice::from_ref(&vlek)).unwrap();

@@ -10,12 +10,11 @@
     reason = "tests fail loudly"
 )]
 
-use std::path::PathBuf;
-
 use cc_evidence::Tee;
 use cc_evidence::azure::{AzureEvidence, EvidenceVersion, Hardware, HclReport};
 use cc_evidence::tdx::Quote;
 use cc_evidence::tpm::{Attest, Signature};
+use cc_vectors::read;
 use cc_verify::appraisal::{ReferenceValues, Status, appraise};
 use cc_verify::azure::{AzureClaims, Expectation, verify};
 use cc_verify::tpm::{AttestationKey, verify_quote};
@@ -36,17 +35,6 @@ const RECORDED: [(&str, Tee, &str); 6] = [
     ("az-tdx-vtpm", Tee::AzTdxVtpm, "evidence-v0"),
     ("az-tdx-vtpm", Tee::AzTdxVtpm, "evidence-v1"),
 ];
-
-#[allow(clippy::disallowed_methods, clippy::print_stderr, reason = "the test's only configuration")]
-fn read(folder: &str, file: &str) -> Option<Vec<u8>> {
-    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/vectors");
-    let vectors = std::env::var_os("VECTORS_DIR").map_or_else(|| PathBuf::from(beside), PathBuf::from);
-    if !vectors.is_dir() {
-        eprintln!("skipped: VECTORS_DIR not set");
-        return None;
-    }
-    Some(std::fs::read(vectors.join(folder).join(file)).expect(file))
-}
 
 fn facts(folder: &str, name: &str) -> Option<Value> {
     let all: Value = serde_json::from_slice(&read(folder, "facts.json")?).unwrap();

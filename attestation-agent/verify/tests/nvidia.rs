@@ -1,15 +1,7 @@
 //! NVIDIA verification of recorded H100 reports under NVIDIA's root, and of what can be made of them by a forger.
 //!
 //! Chains and reports that are made under test roots, and fail in one point only, are the matter of the emulator's tests.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stderr
-)]
-
-use std::path::PathBuf;
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use cc_evidence::nvidia::{Architecture, Device, NvidiaEvidence, Report};
 use cc_verify::nvidia::{Expectation, verify, verify_device};
@@ -19,19 +11,8 @@ use serde_json::{Value, json};
 /// 2026-01-01; the certificates end in the year 9999.
 const NOW: u64 = 1_767_225_600;
 
-#[allow(clippy::disallowed_methods)] // the test's only configuration
-fn vectors() -> Option<PathBuf> {
-    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/vectors");
-    let folder = std::env::var_os("VECTORS_DIR").map_or_else(|| PathBuf::from(beside), PathBuf::from);
-    if !folder.is_dir() {
-        eprintln!("skipped: VECTORS_DIR not set");
-        return None;
-    }
-    Some(folder.join("nvidia-hopper"))
-}
-
 fn read(file: &str) -> Option<Vec<u8>> {
-    Some(std::fs::read(vectors()?.join(file)).expect(file))
+    cc_vectors::read("nvidia-hopper", file)
 }
 
 fn device(name: &str) -> Option<Device> {

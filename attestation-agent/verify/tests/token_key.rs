@@ -1,13 +1,5 @@
 //! Token signers: the recorded keys with certificate chains, and chains made here that fail in one point only.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stderr
-)]
-
-use std::path::PathBuf;
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
@@ -32,15 +24,8 @@ const LAST: u64 = 2_091_575_285;
 /// 2026-06-01, when the other recorded certificate and those made here are valid too.
 const NOW: u64 = 1_780_272_000;
 
-#[allow(clippy::disallowed_methods)] // the test's only configuration
 fn read(file: &str) -> Option<String> {
-    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/vectors");
-    let folder = std::env::var_os("VECTORS_DIR").map_or_else(|| PathBuf::from(beside), PathBuf::from);
-    if !folder.is_dir() {
-        eprintln!("skipped: VECTORS_DIR not set");
-        return None;
-    }
-    Some(std::fs::read_to_string(folder.join("jwk-x5c-scenarios").join(file)).expect(file))
+    Some(String::from_utf8(cc_vectors::read("jwk-x5c-scenarios", file)?).unwrap())
 }
 
 /// Key and roots of one recorded scenario.

@@ -250,15 +250,8 @@ fn appraisal_names_the_pcr() {
     }
 }
 
-#[allow(clippy::disallowed_methods)] // the test's only configuration
 fn recorded() -> Option<TpmEvidence> {
-    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/vectors");
-    let folder = std::env::var_os("VECTORS_DIR").map_or_else(|| PathBuf::from(beside), PathBuf::from);
-    if !folder.is_dir() {
-        eprintln!("skipped: VECTORS_DIR not set");
-        return None;
-    }
-    let text = std::fs::read_to_string(folder.join("tpm-quote/evidence.json")).expect("evidence.json");
+    let text = String::from_utf8(cc_vectors::read("tpm-quote", "evidence.json")?).unwrap();
     Some(TpmEvidence::from_json(&text).unwrap())
 }
 

@@ -1,26 +1,11 @@
 //! `guestctl initdata` from files to a folder and back, and what it says to bad input.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use guestctl::{Console, Exit};
 use serde_json::Value;
-
-/// The vectors' folder, or nothing where they are not on this machine.
-#[allow(clippy::disallowed_methods, clippy::print_stderr)]
-fn vectors() -> Option<PathBuf> {
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/vectors");
-    let root =
-        std::env::var_os("VECTORS_DIR").map(PathBuf::from).or_else(|| beside.is_dir().then_some(beside));
-    if root.is_none() {
-        eprintln!("skipped: VECTORS_DIR not set");
-    }
-    Some(root?.join("initdata-generated"))
-}
 
 #[tokio::main(flavor = "current_thread")]
 async fn initdata(arguments: &[&str]) -> (Exit, Vec<u8>, String) {
@@ -50,7 +35,7 @@ fn files() -> tempfile::TempDir {
 
 #[test]
 fn every_row_of_the_vectors_is_told() {
-    let Some(vectors) = vectors() else { return };
+    let Some(vectors) = cc_vectors::folder("initdata-generated") else { return };
     let facts: Value = serde_json::from_slice(&fs::read(vectors.join("facts.json")).unwrap()).unwrap();
     for (name, facts) in facts.as_object().unwrap() {
         let file = path(&vectors, name);

@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use cc_vectors::folder as vector;
 use guestctl::{Console, Exit};
 use serde_json::Value;
 
@@ -14,18 +15,6 @@ use serde_json::Value;
 mod eventlog;
 #[path = "inspect/token.rs"]
 mod token;
-
-/// The folder of one vector, or nothing where the vectors are not on this machine.
-#[allow(clippy::disallowed_methods, clippy::print_stderr)]
-fn vector(name: &str) -> Option<PathBuf> {
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/vectors");
-    let root =
-        std::env::var_os("VECTORS_DIR").map(PathBuf::from).or_else(|| beside.is_dir().then_some(beside));
-    if root.is_none() {
-        eprintln!("skipped: VECTORS_DIR not set");
-    }
-    Some(root?.join(name))
-}
 
 struct Outcome {
     exit: Exit,

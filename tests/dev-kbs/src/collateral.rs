@@ -174,15 +174,9 @@ mod tests {
     }
 
     #[test]
-    #[allow(clippy::disallowed_methods, reason = "where recorded evidence is")]
     fn the_vendors_files_are_read_as_they_are_served() {
-        let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/vectors");
-        let named = std::env::var_os("VECTORS_DIR").filter(|path| !path.is_empty()).map(PathBuf::from);
-        let Some(vectors) = named.or_else(|| beside.is_dir().then_some(beside)) else {
-            eprintln!("skipped: VECTORS_DIR not set");
-            return;
-        };
-        let store = CollateralStore::read(&vectors.join("tdx-quote-v4-padded")).unwrap();
+        let Some(folder) = cc_vectors::folder("tdx-quote-v4-padded") else { return };
+        let store = CollateralStore::read(&folder).unwrap();
         assert!(store.about([0, 0xA0, 0x6D, 8, 0, 0]).is_some());
     }
 }

@@ -95,15 +95,8 @@ mod tests {
 
     /// The two other kinds of payload that Trustee's provider extracts, as recorded.
     #[test]
-    #[allow(clippy::print_stderr, clippy::disallowed_methods)]
     fn recorded_manifests_of_other_kinds_are_refused_by_name() {
-        let beside =
-            std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/vectors"));
-        let folder = std::env::var_os("VECTORS_DIR").map_or(beside, Into::into).join("rvps-provenance");
-        if !folder.is_dir() {
-            eprintln!("skipped: VECTORS_DIR not set");
-            return;
-        }
+        let Some(folder) = cc_vectors::folder("rvps-provenance") else { return };
         let swid = std::fs::read_to_string(folder.join("swid-rim.b64")).unwrap();
         let corim = STANDARD.encode(std::fs::read(folder.join("unsigned-example-corim.cbor")).unwrap());
         for (kind, payload) in [("swid", swid.trim()), ("corim", &corim)] {

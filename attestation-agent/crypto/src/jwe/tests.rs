@@ -1,6 +1,5 @@
 //! Vectors, mutations and round trips of the JWE.
 
-use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use aws_lc_rs::agreement::{ECDH_P256, ECDH_P521};
@@ -10,22 +9,8 @@ use serde_json::{Value, json};
 use super::{Jwe, Recipient, seal};
 use crate::{Error, KeyAlgorithm, TeeKeyPair, base64url, ecdh};
 
-/// The folder of shared vectors, if this machine has it.
-fn vectors() -> Option<PathBuf> {
-    #[expect(clippy::disallowed_methods, reason = "tests find their vectors through the environment")]
-    let named = std::env::var_os("VECTORS_DIR").map(PathBuf::from);
-    let dir =
-        named.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/vectors"));
-    if dir.join("jwe-generated").is_dir() {
-        return Some(dir);
-    }
-    eprintln!("skipped: VECTORS_DIR not set");
-    None
-}
-
 fn vector(name: &str) -> Option<Value> {
-    let text = std::fs::read_to_string(vectors()?.join("jwe-generated").join(name)).unwrap();
-    Some(serde_json::from_str(&text).unwrap())
+    Some(serde_json::from_slice(&cc_vectors::read("jwe-generated", name)?).unwrap())
 }
 
 fn receiver(vector: &Value) -> TeeKeyPair {

@@ -6,24 +6,13 @@ use std::path::PathBuf;
 use cc_evidence::cca::{CcaEvidence, Token};
 use cc_verify::cca::{Expectation, PlatformKeys, verify, verify_platform, verify_realm};
 
-/// The folder of the token; none where there are no vectors.
-fn folder() -> Option<PathBuf> {
-    let beside = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/vectors"));
-    let named = std::env::var_os("VECTORS_DIR").filter(|path| !path.is_empty()).map(PathBuf::from);
-    let found = named.or_else(|| beside.is_dir().then_some(beside));
-    if found.is_none() {
-        eprintln!("skipped: VECTORS_DIR not set");
-    }
-    found.map(|folder| folder.join("cca-token"))
-}
-
 /// The realm's challenge.
 const CHALLENGE: &str = "57e979ae2618de0c1ab73144c440d741cf9236dc9d52ed190053382a4d190252\
                          f9f0370403c35dcb155fb4362d73c66d5b0494bf939315d3dc52b8cdc8b85a96";
 
 #[test]
 fn the_recorded_token_says_what_its_description_says() {
-    let Some(folder) = folder() else { return };
+    let Some(folder) = cc_vectors::folder("cca-token") else { return };
     let token = Token::parse(&fs::read(folder.join("token.cbor")).unwrap()).unwrap();
     let platform = &token.platform.claims;
     assert_eq!(platform.profile, "http://arm.com/CCA-SSD/1.0.0");
@@ -67,7 +56,7 @@ fn the_recorded_token_says_what_its_description_says() {
 
 #[test]
 fn its_signatures_verify_under_the_keys_that_go_with_it() {
-    let Some(folder) = folder() else { return };
+    let Some(folder) = cc_vectors::folder("cca-token") else { return };
     let evidence = CcaEvidence { token: fs::read(folder.join("token.cbor")).unwrap() };
     let challenge = hex::decode(CHALLENGE).unwrap();
     for file in ["cpak-pub.json", "tastore.json"] {
@@ -91,7 +80,7 @@ fn its_signatures_verify_under_the_keys_that_go_with_it() {
 
 #[test]
 fn every_changed_byte_is_noticed() {
-    let Some(folder) = folder() else { return };
+    let Some(folder) = cc_vectors::folder("cca-token") else { return };
     let token = fs::read(folder.join("token.cbor")).unwrap();
     let keys = PlatformKeys::parse(&fs::read_to_string(folder.join("cpak-pub.json")).unwrap()).unwrap();
     for at in 0..token.len() {

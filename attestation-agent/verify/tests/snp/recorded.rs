@@ -1,9 +1,8 @@
 //! Recorded evidence under AMD's roots. Skipped without the vectors, which live outside the repository.
 
-use std::path::PathBuf;
-
 use cc_evidence::Tee;
 use cc_evidence::snp::{CertEntry, CertKind, Report, SnpEvidence};
+use cc_vectors::read;
 use cc_verify::appraisal::{ReferenceValues, Status, appraise};
 use cc_verify::snp::{self, Expectation, LeafKind};
 use cc_verify::{Rejection, TrustRoots};
@@ -13,17 +12,6 @@ use serde_json::{Value, json};
 const SUMMER_2025: u64 = 1_751_328_000;
 /// 2025-12-11, one day after the VLEK's end.
 const AFTER_VLEK: u64 = 1_765_411_200;
-
-#[allow(clippy::disallowed_methods)] // the test's only configuration
-fn read(folder: &str, file: &str) -> Option<Vec<u8>> {
-    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/vectors");
-    let vectors = std::env::var_os("VECTORS_DIR").map_or_else(|| PathBuf::from(beside), PathBuf::from);
-    if !vectors.is_dir() {
-        eprintln!("skipped: VECTORS_DIR not set");
-        return None;
-    }
-    Some(std::fs::read(vectors.join(folder).join(file)).expect(file))
-}
 
 /// A recorded report with its leaf certificate.
 fn recorded(folder: &str, kind: CertKind, leaf: &str) -> Option<SnpEvidence> {

@@ -1,30 +1,14 @@
 //! Recorded quotes of real machines, under Intel's root.
 
-use std::path::PathBuf;
-
 use cc_evidence::tdx::{Quote, TdxEvidence};
 use cc_evidence::{ccel, sgx};
+use cc_vectors::read;
 use cc_verify::TrustRoots;
 use cc_verify::tdx::{Collateral, Expectation, event_claims, verify, verify_quote, verify_signature};
 use serde_json::{Value, json};
 
 /// 2025-11-10, when the recorded collateral was valid.
 const IN_TIME: u64 = 1_762_732_800;
-
-#[allow(clippy::disallowed_methods)] // the test's only configuration
-fn vectors() -> Option<PathBuf> {
-    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/vectors");
-    let folder = std::env::var_os("VECTORS_DIR").map_or_else(|| PathBuf::from(beside), PathBuf::from);
-    if !folder.is_dir() {
-        eprintln!("skipped: VECTORS_DIR not set");
-        return None;
-    }
-    Some(folder)
-}
-
-fn read(folder: &str, file: &str) -> Option<Vec<u8>> {
-    Some(std::fs::read(vectors()?.join(folder).join(file)).expect(file))
-}
 
 fn text(folder: &str, file: &str) -> String {
     String::from_utf8(read(folder, file).unwrap()).unwrap()
