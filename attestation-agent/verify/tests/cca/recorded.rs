@@ -1,7 +1,6 @@
 //! The recorded token of a simulated platform: facts, signatures, mutations.
 
 use std::fs;
-use std::path::PathBuf;
 
 use cc_evidence::cca::{CcaEvidence, Token};
 use cc_verify::cca::{Expectation, PlatformKeys, verify, verify_platform, verify_realm};
