@@ -16,6 +16,7 @@
 mod access;
 mod attester;
 mod azure;
+mod booted;
 mod canary;
 mod cca;
 mod credentials;

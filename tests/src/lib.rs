@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bench;
+pub mod container;
 pub mod curl;
 pub mod eventlog;
 pub mod hostile_kbs;
