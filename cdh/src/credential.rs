@@ -23,6 +23,7 @@ use rustix::io::Errno;
 use serde::Deserialize;
 use tokio::time::Instant;
 
+use crate::audit::{Ask, Door};
 use crate::error::HubError;
 use crate::hub::Hub;
 
@@ -106,10 +107,12 @@ impl Credentials {
     /// Fills one file; whether it has to be tried again.
     async fn fill_one(&self, index: usize, hub: &Hub) -> bool {
         let Some(entry) = self.entries.get(index) else { return false };
-        let result = match hub.fetch(&entry.resource_uri, Instant::now() + TRY_TIME_LIMIT).await {
+        let ask = Ask::of_configuration(Door::Credentials);
+        let result = match hub.fetch_for(&ask, &entry.resource_uri, Instant::now() + TRY_TIME_LIMIT).await {
             Ok(secret) => write(&entry.path, &secret),
             Err(e) => Err(e),
         };
+        ask.answer(&result);
         match result {
             Ok(()) => {
                 tracing::info!(path = ?entry.path, uri = ?entry.resource_uri, "wrote a credential");

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cc_crypto::Secret;
-use cc_daemon::peer::Caller;
 use cc_kbs::offline::OfflineStore;
 use cc_kbs::params::{CC_KBC, OFFLINE_FS_KBC};
 use cc_kbs::{EvidenceSource, Group, ResourceUri, SessionStatus};
@@ -15,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::access::AccessTable;
 use crate::agent::AgentEvidence;
+use crate::audit::Ask;
 use crate::config::Config;
 use crate::error::HubError;
 
@@ -52,27 +52,33 @@ impl Hub {
         Ok(Self { backend, access: config.access.clone() })
     }
 
-    /// Fetches what `reference` (a `kbs://` URI) names for `caller`, if the access table gives it to him. Otherwise as
-    /// [`Hub::fetch`].
+    /// Fetches what `reference` (a `kbs://` URI) names for whoever asks, if he may have it. Otherwise as [`Hub::fetch`].
     ///
     /// # Errors
-    /// [`HubError::AccessDenied`], then as [`Hub::fetch`].
-    pub async fn fetch_for(
-        &self,
-        caller: &Caller,
-        reference: &str,
-        deadline: Instant,
-    ) -> Result<Secret, HubError> {
-        self.access.check(caller, &canonical(reference)?)?;
+    /// As [`Hub::admit`], then as [`Hub::fetch`].
+    pub async fn fetch_for(&self, ask: &Ask, reference: &str, deadline: Instant) -> Result<Secret, HubError> {
+        self.admit(ask, reference)?;
         self.fetch(reference, deadline).await
     }
 
-    /// Whether the access table gives what `reference` (`<provider>:<name>`) names in another store to `caller`.
+    /// Decides whether whoever asks may have what `reference` (a `kbs://` URI) names. The configuration may have what it
+    /// names.
+    ///
+    /// # Errors
+    /// A reference that is not one; [`HubError::AccessDenied`].
+    pub fn admit(&self, ask: &Ask, reference: &str) -> Result<(), HubError> {
+        let canonical = canonical(reference).inspect_err(|_| ask.concerns(reference))?;
+        self.check_access(ask, &canonical)
+    }
+
+    /// Whether the access table gives what `reference` (canonical, or `<provider>:<name>` in another store) names to
+    /// whoever asks.
     ///
     /// # Errors
     /// [`HubError::AccessDenied`].
-    pub fn check_access(&self, caller: &Caller, reference: &str) -> Result<(), HubError> {
-        self.access.check(caller, reference)
+    pub fn check_access(&self, ask: &Ask, reference: &str) -> Result<(), HubError> {
+        ask.concerns(reference);
+        ask.caller().map_or(Ok(()), |caller| self.access.check(caller, reference))
     }
 
     /// Whether whoever no rule allows gets nothing.

@@ -11,6 +11,7 @@
 
 pub mod access;
 pub mod agent;
+pub mod audit;
 pub mod config;
 pub mod credential;
 pub mod error;

@@ -12,7 +12,7 @@ use cc_protos::keyprovider::key_provider_service_server::KeyProviderService;
 use cc_protos::keyprovider::{KeyProviderKeyWrapProtocolInput, KeyProviderKeyWrapProtocolOutput};
 use tonic::{Request, Response, Status};
 
-use crate::error::HubError;
+use crate::audit::{Ask, Door};
 use crate::unseal::Unsealer;
 
 /// Both services over one unsealer.
@@ -28,9 +28,10 @@ impl SealedSecretService for SealedService {
         &self,
         request: Request<UnsealSecretInput>,
     ) -> Result<Response<UnsealSecretOutput>, Status> {
-        let (caller, deadline) = (Caller::of(&request), Deadline::of(&request));
-        let result = self.unsealer.unseal(&caller, &request.into_inner().secret, deadline).await;
-        audit(&caller, "unsealed a secret", "refused to unseal a secret", &result);
+        let ask = Ask::of_caller(Door::UnsealSecret, Caller::of(&request));
+        let deadline = Deadline::of(&request);
+        let result = self.unsealer.unseal(&ask, &request.into_inner().secret, deadline).await;
+        ask.answer(&result);
         Ok(Response::new(UnsealSecretOutput { plaintext: result?.into_exposed() }))
     }
 }
@@ -48,18 +49,11 @@ impl KeyProviderService for SealedService {
         &self,
         request: Request<KeyProviderKeyWrapProtocolInput>,
     ) -> Result<Response<KeyProviderKeyWrapProtocolOutput>, Status> {
-        let (caller, deadline) = (Caller::of(&request), Deadline::of(&request));
+        let ask = Ask::of_caller(Door::UnwrapKey, Caller::of(&request));
+        let deadline = Deadline::of(&request);
         let input = request.into_inner().key_provider_key_wrap_protocol_input;
-        let result = self.unsealer.unwrap_key(&caller, &input, deadline).await;
-        audit(&caller, "unwrapped an image key", "refused to unwrap an image key", &result);
+        let result = self.unsealer.unwrap_key(&ask, &input, deadline).await;
+        ask.answer(&result);
         Ok(Response::new(KeyProviderKeyWrapProtocolOutput { key_provider_key_wrap_protocol_output: result? }))
-    }
-}
-
-/// Who, what, decision; never content.
-fn audit<T>(caller: &Caller, given: &str, refused: &str, result: &Result<T, HubError>) {
-    match result {
-        Ok(_) => tracing::info!(%caller, "{given}"),
-        Err(e) => tracing::warn!(%caller, code = e.code(), "{refused}: {e}"),
     }
 }

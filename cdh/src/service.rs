@@ -11,10 +11,8 @@ use cc_protos::api::get_resource_service_server::GetResourceService;
 use cc_protos::api::{GetResourceRequest, GetResourceResponse};
 use tonic::{Request, Response, Status};
 
+use crate::audit::{Ask, Door};
 use crate::hub::Hub;
-
-/// How much of a reference is logged, in characters.
-const LOGGED_REFERENCE: usize = 256;
 
 /// The service over one hub.
 #[derive(Debug)]
@@ -32,16 +30,9 @@ impl GetResourceService for ResourceService {
         let caller = Caller::of(&request);
         let deadline = Deadline::of(&request);
         let reference = request.into_inner().resource_path;
-        let result = self.hub.fetch_for(&caller, &reference, deadline).await;
-        // The audit line: who, what, decision; never content. The reference is quoted, so that a line feed in
-        // it cannot forge another line, and cut, so that it cannot fill the log.
-        let reference: String = reference.chars().take(LOGGED_REFERENCE).collect();
-        match &result {
-            Ok(_) => tracing::info!(%caller, ?reference, "gave a resource"),
-            Err(e) => {
-                tracing::warn!(%caller, ?reference, code = e.code(), "refused a resource")
-            }
-        }
+        let ask = Ask::of_caller(Door::of_resource(&caller), caller);
+        let result = self.hub.fetch_for(&ask, &reference, deadline).await;
+        ask.answer(&result);
         Ok(Response::new(GetResourceResponse { resource: result?.into_exposed() }))
     }
 }

@@ -7,10 +7,10 @@
 use std::sync::Arc;
 
 use cc_crypto::Secret;
-use cc_daemon::peer::Caller;
 use cc_sealed::{AnnotationPacket, Payload, SealedSecret, Wrapping, key_provider, unverified};
 use tokio::time::Instant;
 
+use crate::audit::Ask;
 use crate::error::HubError;
 use crate::hub::Hub;
 use crate::signing_key::SigningKeys;
@@ -32,15 +32,15 @@ impl Unsealer {
         Self { hub, signing_keys }
     }
 
-    /// Opens the text of a sealed secret for `caller` by `deadline`.
+    /// Opens the text of a sealed secret for whoever asks, by `deadline`.
     ///
     /// # Errors
-    /// A malformed text, a key that may not sign, a signature that does not fit, a secret that is not for `caller`, and what
-    /// the store says.
-    pub async fn unseal(&self, caller: &Caller, text: &[u8], deadline: Instant) -> Result<Secret, HubError> {
+    /// A malformed text, a key that may not sign, a signature that does not fit, a secret that is not for the caller, and
+    /// what the store says.
+    pub async fn unseal(&self, ask: &Ask, text: &[u8], deadline: Instant) -> Result<Secret, HubError> {
         match self.payload(text, deadline).await? {
             Payload::Vault(vault) if vault.provider == KBS => {
-                self.hub.fetch_for(caller, &vault.name, deadline).await
+                self.hub.fetch_for(ask, &vault.name, deadline).await
             }
             other => Err(HubError::UnknownProvider { provider: other.provider().to_owned() }),
         }
@@ -55,20 +55,20 @@ impl Unsealer {
         Ok(sealed.verify(&key)?.into_payload())
     }
 
-    /// Answers a `keyunwrap` request of the key-provider protocol for `caller` by `deadline`.
+    /// Answers a `keyunwrap` request of the key-provider protocol for whoever asks, by `deadline`.
     ///
     /// # Errors
-    /// A malformed request or packet, a key that is not for `caller` or does not fit, and what the key broker says.
+    /// A malformed request or packet, a key that is not for the caller or does not fit, and what the key broker says.
     pub async fn unwrap_key(
         &self,
-        caller: &Caller,
+        ask: &Ask,
         request: &[u8],
         deadline: Instant,
     ) -> Result<Vec<u8>, HubError> {
         let packet = AnnotationPacket::parse(&key_provider::parse_unwrap(request)?)?;
         match &packet.wrapping {
             Wrapping::KeyBroker { .. } => {
-                let key = self.hub.fetch_for(caller, &key_reference(&packet.kid), deadline).await?;
+                let key = self.hub.fetch_for(ask, &key_reference(&packet.kid), deadline).await?;
                 Ok(key_provider::unwrapped(&packet.unwrap(&key)?))
             }
             Wrapping::Service { provider, .. } => {

@@ -58,8 +58,8 @@ fn a_rule_gives_a_secret_to_one_user_and_to_nobody_else() {
     let (exit, out, _) = get(&stack, None, "kbs:///default/other/1");
     assert_eq!((exit, out.as_slice()), (Some(0), &b"open"[..]), "no rule claims it");
     let hub = stack.part(Part::Hub).unwrap();
-    hub.wait_for_log("gave a resource").unwrap();
-    hub.wait_for_log("refused a resource").unwrap();
+    hub.wait_for_log("decision=given code=OK").unwrap();
+    hub.wait_for_log("decision=refused code=ACCESS_DENIED").unwrap();
     assert!(!hub.log().contains(std::str::from_utf8(SECRET).unwrap()));
 }
 

@@ -4,6 +4,8 @@
 //! lifts: the libraries that move bytes (HTTP/2, TLS, RPC) never log below `info`, because at `debug` and
 //! `trace` they print frames, and frames hold secrets.
 //!
+//! Lines under the target `audit` are written at every level; `audit=off` silences them.
+//!
 //! It is NOT the place that keeps secrets out of our own log lines: those never contain them.
 
 use std::io::IsTerminal as _;
@@ -20,6 +22,9 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 /// `hyper` also stands for `hyper_util`, `tokio` for `tokio_rustls`.
 const CAPPED: [&str; 10] =
     ["axum", "h2", "hyper", "mio", "prost", "rustls", "tokio", "tonic", "tower", "want"];
+
+/// The target of lines that record who was given which secret.
+pub const AUDIT: &str = "audit";
 
 /// The log cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +97,14 @@ fn filter(origin: &'static str, text: &str) -> Result<EnvFilter, TelemetryError>
     for word in words.filter(|word| !word.is_empty() && !word.contains('=')) {
         word.parse::<LevelFilter>().map_err(|_| invalid(format!("{word:?} is no level")))?;
     }
-    EnvFilter::builder().parse(text).map_err(|error| invalid(error.to_string()))
+    let filter = EnvFilter::builder().parse(text).map_err(|error| invalid(error.to_string()))?;
+    // Who was given what is recorded at every level, unless it is switched off by name.
+    let named = text.split(',').any(|word| word.trim().split('=').next() == Some(AUDIT));
+    if named {
+        return Ok(filter);
+    }
+    let record = format!("{AUDIT}=info").parse().map_err(|_| invalid("the record has no name".to_owned()))?;
+    Ok(filter.add_directive(record))
 }
 
 fn cap() -> Targets {
@@ -149,6 +161,23 @@ mod tests {
             assert!(!log.contains("canary"), "{text}: {log}");
             assert!(log.contains("broken"), "{text}: {log}");
             assert_eq!(log.contains("ours"), text != "h2=trace", "{text}: {log}");
+        }
+    }
+
+    #[test]
+    fn only_its_own_name_silences_the_record() {
+        for (text, recorded) in [
+            ("error", true),
+            ("off", true),
+            ("cc_kbs=debug", true),
+            ("info,audit=off", false),
+            ("trace", true),
+        ] {
+            let memory = Memory::default();
+            let writer = memory.clone();
+            let log = subscriber(filter("RUST_LOG", text).unwrap(), move || writer.clone(), false);
+            tracing::subscriber::with_default(log, || tracing::info!(target: AUDIT, "given"));
+            assert_eq!(!memory.0.lock().unwrap().is_empty(), recorded, "{text}");
         }
     }
 
