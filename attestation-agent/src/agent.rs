@@ -345,7 +345,7 @@ mod tests {
         let log = folder.path().join("aa/eventlog");
         let primary = Arc::new(Measured { log: log.clone(), register: Mutex::new(vec![0; 48]) });
         let mut agent = Agent::new(Detected { primary, devices: Vec::new(), tried: Vec::new() });
-        agent.open_event_log(measurement::Settings { enabled: true, pcr: 17, log }).await.unwrap();
+        agent.open_event_log(measurement::Settings { enabled: true, pcr: None, log }).await.unwrap();
         let Measuring::On(log) = agent.measuring().clone() else { panic!("it has registers") };
         let agent = Arc::new(agent);
         let quotes = tokio::spawn({

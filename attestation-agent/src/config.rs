@@ -12,7 +12,6 @@ use cc_daemon::address::Address;
 use cc_daemon::config::{LogSection, SocketSection, Source, UnmeasuredConfig};
 use cc_daemon::listen::SocketOptions;
 use cc_daemon::start::{self, Settings, StartFault};
-use cc_evidence::aael::DEFAULT_PCR;
 use cc_kbs::params::{CC_KBC, KbcParams};
 use cc_kbs::{CertificateMode, KbsConfig};
 use cc_platform::SysRoot;
@@ -187,17 +186,11 @@ fn yes() -> bool {
     true
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct EventlogConfig {
-    init_pcr: u32,
+    init_pcr: Option<u32>,
     enable_eventlog: bool,
-}
-
-impl Default for EventlogConfig {
-    fn default() -> Self {
-        Self { init_pcr: DEFAULT_PCR, enable_eventlog: false }
-    }
 }
 
 #[derive(Debug, Deserialize)]

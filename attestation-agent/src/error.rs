@@ -159,7 +159,7 @@ impl AgentError {
             }
             Self::Register { .. } => {
                 "name no register: events go to the configured one (eventlog_config.init_pcr, a PCR number from 0 to 23 \
-                 without 8 and 11)"
+                 without 8 and 11; without it the platform's default)"
                     .to_owned()
             }
             Self::EventLogFull { .. } => {

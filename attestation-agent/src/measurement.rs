@@ -40,8 +40,8 @@ const IDENTITY: [u32; 2] = [8, 11];
 pub struct Settings {
     /// Whether events are measured.
     pub enabled: bool,
-    /// The register for events that name none, as PCR number.
-    pub pcr: u32,
+    /// The register for events that name none, as PCR number; without it the platform's default.
+    pub pcr: Option<u32>,
     /// Where the log is; the note is beside it.
     pub log: PathBuf,
 }
@@ -52,10 +52,10 @@ impl Settings {
     /// # Errors
     /// [`AgentError::Register`] if events are measured and the register is not one for events.
     pub fn check(&self) -> Result<(), AgentError> {
+        let Some(pcr) = self.pcr.filter(|_| self.enabled) else { return Ok(()) };
         let refuse =
-            |why| Err(AgentError::Register { pcr: self.pcr.into(), caller: "the configuration".into(), why });
-        match self.pcr {
-            _ if !self.enabled => Ok(()),
+            |why| Err(AgentError::Register { pcr: pcr.into(), caller: "the configuration".into(), why });
+        match pcr {
             pcr if IDENTITY.contains(&pcr) => refuse("it tells the identity of the machine"),
             24.. => refuse("PCR numbers end at 23"),
             _ => Ok(()),
@@ -97,10 +97,16 @@ impl Measuring {
                 "enable_eventlog is on, but events cannot be measured: they are answered with NOT_SUPPORTED");
             return Ok(Self::Unsupported);
         }
-        registers.register_of(settings.pcr)?;
-        let log = EventLog { files: Box::new(Directory::open(&settings.log)?), pcr: settings.pcr };
+        let pcr = settings.pcr.unwrap_or_else(|| registers.default_pcr());
+        let register = registers.register_of(pcr)?;
+        let log = EventLog { files: Box::new(Directory::open(&settings.log)?), pcr };
         log.settle(registers)?;
-        tracing::info!(log = %settings.log.display(), pcr = settings.pcr, "events are measured");
+        let configured = settings.pcr.is_some();
+        tracing::info!(pcr, configured, register, hash = %registers.hash(), log = %settings.log.display(), "events are measured");
+        if let Some(why) = registers.objection(pcr) {
+            let better = registers.default_pcr();
+            tracing::warn!(pcr, better, "init_pcr is a bad choice on this machine: {why}");
+        }
         Ok(Self::On(Arc::new(log)))
     }
 }

@@ -37,7 +37,7 @@ pub(crate) fn options() -> Options {
     }
 }
 
-fn runtime() -> Runtime {
+pub(crate) fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
@@ -68,8 +68,14 @@ pub(crate) async fn measure(
 
 /// The code in a status.
 fn reason(status: &tonic::Status) -> String {
-    let known =
-        ["REGISTER_REFUSED", "EVENT_INVALID", "EVENT_LOG_FILE", "EVENT_LOG_FULL", "AA_CALLER_REFUSED"];
+    let known = [
+        "REGISTER_REFUSED",
+        "EVENT_INVALID",
+        "EVENT_LOG_FILE",
+        "EVENT_LOG_FULL",
+        "AA_CALLER_REFUSED",
+        "TPM_PCR_RESERVED",
+    ];
     let details = String::from_utf8_lossy(status.details()).into_owned();
     known.into_iter().find(|code| details.contains(code)).unwrap_or("no code").to_owned()
 }

@@ -1,10 +1,12 @@
 //! The same stories on a machine with a TPM alone: release, denial by name of the PCR or check, init-data, measurement.
 
 use cc_evidence::HashAlgorithm;
+use cc_evidence::aael::Event;
 use cc_evidence::initdata::InitData;
 use cc_tests::soft_tpm::runs_here;
 use cc_tests::stack::{Options, Part, Stack, Tee};
 
+use crate::measurement::{ENABLED, client, measure, runtime};
 use crate::operator::guestctl;
 use crate::{RESOURCE, REST_PATH, SECRET};
 
@@ -90,6 +92,43 @@ fn init_data_is_what_pcr_8_says() {
     let mut agent = stack.spawn_agent().unwrap();
     assert_eq!(agent.wait().unwrap(), Some(69));
     assert!(agent.log().contains("INIT_DATA_MISMATCH") && agent.log().contains("PCR 8"), "{}", agent.log());
+}
+
+/// The value of a PCR into which one event was measured.
+fn after(content: &str) -> String {
+    let event = Event::new("example.org", "test", content).unwrap();
+    let digest = event.digest(HashAlgorithm::Sha256);
+    hex::encode(HashAlgorithm::Sha256.digest(&[[0; 32].as_slice(), &digest].concat()))
+}
+
+#[test]
+fn events_go_to_a_pcr_that_software_may_extend() {
+    let measured = |agent_config: &str, asked: Option<u64>| {
+        let stack = stack(Options { agent_config: format!("{ENABLED}{agent_config}"), ..options() })?;
+        let answer = runtime().block_on(async { measure(&mut client(&stack).await, "up", asked).await });
+        Some((answer, stack))
+    };
+    let Some((answer, mut stack)) = measured("", None) else { return };
+    assert_eq!(answer, Ok(0));
+    assert_eq!(stack.soft_tpm().unwrap().pcr(13).unwrap(), after("up"));
+    let log = stack.part(Part::Agent).unwrap().log();
+    assert!(log.contains("events are measured pcr=13 configured=false"), "{log}");
+    assert!(!log.contains("init_pcr is a bad choice"), "{log}");
+
+    let (answer, mut stack) = measured("init_pcr = 12\n", None).unwrap();
+    assert_eq!(answer, Ok(0));
+    assert_eq!(stack.soft_tpm().unwrap().pcr(12).unwrap(), after("up"), "the configuration is obeyed");
+    assert_eq!(stack.soft_tpm().unwrap().pcr(13).unwrap(), "0".repeat(64));
+    assert!(!stack.part(Part::Agent).unwrap().log().contains("init_pcr is a bad choice"));
+
+    let (answer, mut stack) = measured("init_pcr = 17\n", None).unwrap();
+    let error = answer.unwrap_err();
+    assert!(error.starts_with("TPM_PCR_RESERVED"), "{error}");
+    let log = stack.part(Part::Agent).unwrap().log();
+    assert!(log.contains("init_pcr is a bad choice on this machine") && log.contains("better=13"), "{log}");
+    let again = runtime().block_on(async { measure(&mut client(&stack).await, "up", Some(13)).await });
+    assert_eq!(again, Ok(0), "what was refused is not in the way of the next event");
+    assert_eq!(stack.soft_tpm().unwrap().pcr(13).unwrap(), after("up"));
 }
 
 #[test]

@@ -137,6 +137,13 @@ fn registers_are_the_pcrs() {
         assert!(error.hint().contains("init_pcr"), "{}", error.hint());
     }
     assert_eq!(registers.read(17).unwrap(), [0xFF; 32]);
+    registers.extend(registers.default_pcr(), &[3; 32]).unwrap();
+    // What is said against a PCR is what this TPM does.
+    for pcr in 0..24 {
+        let refused = registers.extend(pcr, &[3; 32]).is_err_and(|error| error.code() == "TPM_PCR_RESERVED");
+        let resets = !refused && room.tpm.try_tool(&format!("tpm2_pcrreset {pcr}")).unwrap().0;
+        assert_eq!(registers.objection(pcr).is_some(), refused || resets, "PCR {pcr}");
+    }
     assert_eq!(registers.read(24).unwrap_err().code(), "REGISTER_UNKNOWN");
     assert_eq!(registers.extend(24, &[3; 32]).unwrap_err().code(), "REGISTER_UNKNOWN");
     assert_eq!(registers.extend(12, &[3; 48]).unwrap_err().code(), "REGISTER_DIGEST_LENGTH");

@@ -13,6 +13,7 @@ use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cc_evidence::aael::DEFAULT_PCR;
 pub use cc_evidence::blame::Blame;
 pub use cc_evidence::{HashAlgorithm, ReportData, Tee};
 
@@ -149,6 +150,18 @@ pub trait Platform: Send + Sync + Debug {
 pub trait Registers: Send + Sync + Debug {
     /// The hash algorithm of the registers, and of the log that explains them.
     fn hash(&self) -> HashAlgorithm;
+
+    /// The PCR for events where neither caller nor configuration names one: 17, as in the existing stack, unless the
+    /// platform's registers are PCRs and software cannot extend that one.
+    fn default_pcr(&self) -> u32 {
+        DEFAULT_PCR
+    }
+
+    /// Why `pcr` is a bad choice for events on this platform, though it may be configured: the end of a sentence.
+    /// None where nothing speaks against it.
+    fn objection(&self, _pcr: u32) -> Option<&'static str> {
+        None
+    }
 
     /// Finds out whether this machine lets software extend its registers.
     ///

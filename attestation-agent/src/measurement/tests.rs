@@ -193,7 +193,7 @@ fn registers_of_the_machines_identity_are_nobodys() {
     assert_eq!(code(Some(16), &ROOT), Ok(16));
     assert_eq!(code(Some(u64::from(u32::MAX) + 18), &ROOT), Err("REGISTER_REFUSED".to_owned()));
     for (pcr, allowed) in [(8, false), (11, false), (24, false), (23, true), (0, true)] {
-        let settings = |enabled| Settings { enabled, pcr, log: PathBuf::new() };
+        let settings = |enabled| Settings { enabled, pcr: Some(pcr), log: PathBuf::new() };
         assert_eq!(settings(true).check().is_ok(), allowed, "{pcr}");
         assert!(settings(false).check().is_ok(), "it is not used");
     }

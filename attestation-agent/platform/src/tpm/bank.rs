@@ -12,6 +12,20 @@ pub(crate) const BANK: HashAlgorithm = HashAlgorithm::Sha256;
 /// The PCR that stands for the init-data.
 const INIT_DATA_PCR: u32 = 8;
 
+/// The PCR for events where none is configured. It has to be one that software may extend and nothing but a reboot
+/// resets, that nobody else extends while the machine runs, and that reference values seldom name. Of those that
+/// software may extend (TCG PC Client Platform TPM Profile, 0 to 16 and 23; what Linux programs use them for is in the
+/// UAPI Group's Linux TPM PCR Registry):
+///
+/// * 0 to 7 are the firmware's, 8 and 9 the boot loader's (8 is also that of the init-data), 10 is IMA's, which extends it all the
+///   time, 14 is shim's;
+/// * 11 is the kernel image's and the boot phases', 12 the kernel command line's and credentials', both named in reference values
+///   of images whose boot is measured by systemd-stub; 15 is the machine's identity, extended by systemd as volumes are
+///   opened;
+/// * 16 and 23 are reset by any program that may talk to the TPM (locality 0 is enough), with which every event is gone;
+/// * 13 is for system extension images, measured by systemd-stub before the kernel starts, and zero on a machine without any.
+const EVENT_PCR: u32 = 13;
+
 /// A TPM whose SHA-256 bank is measured into.
 #[derive(Debug)]
 pub(crate) struct Bank(pub(crate) Device);
@@ -49,6 +63,20 @@ impl Bank {
 impl Registers for Bank {
     fn hash(&self) -> HashAlgorithm {
         BANK
+    }
+
+    fn default_pcr(&self) -> u32 {
+        EVENT_PCR
+    }
+
+    fn objection(&self, pcr: u32) -> Option<&'static str> {
+        match pcr {
+            16 | 23 => Some("any program that may use the TPM can reset it, and the events with it"),
+            17..=22 => Some(
+                "a TPM lets only the processor's measured launch extend it, so every event will be refused",
+            ),
+            _ => None,
+        }
     }
 
     /// Software may extend any PCR of a TPM that it may talk to, if the bank is there.

@@ -344,8 +344,8 @@ impl TpmError {
                 "the firmware did not start the TPM, or its self-test failed: reboot the machine"
             }
             Self::Locality { .. } => {
-                "measure into a PCR from 9 to 15 that nothing else extends, for example [eventlog_config] init_pcr = 12; 16 and 23 \
-                 can be reset by any program"
+                "remove init_pcr from [eventlog_config] and restart the agent: events go to PCR 13 then; or name another PCR from 9 to \
+                 15 that nothing else extends; 16 and 23 can be reset by any program"
             }
             Self::Refused { .. } => {
                 "the name of the code is explained in part 2 of the TPM 2.0 Library (TPM_RC); `tpm2_rc_decode` does so too"
