@@ -11,6 +11,7 @@ use cc_evidence::snp::{CertEntry, CertKind, cert_table};
 use fuser::Errno;
 
 use crate::entry::{Blobs, Request};
+use crate::instance::Instance;
 use crate::machine::{Certificates, Fault, Machine, MachineSource, Tee};
 use crate::stats::Stats;
 use crate::tdx::quote;
@@ -28,9 +29,7 @@ pub(crate) struct Device {
     machine: MachineSource,
     /// Time that every report takes.
     generation_time: Duration,
-    report_id: [u8; 32],
-    /// Authenticates TDREPORTs on this machine.
-    mac_key: hmac::Key,
+    instance: Instance,
     /// One report at a time, as in the kernel; what is kept from the last one.
     last: Mutex<Last>,
     /// What software has extended the run-time registers 0 to 3 with since the start.
@@ -53,16 +52,11 @@ impl Device {
         generation_time: Duration,
         stats: Stats,
     ) -> Result<Self, Error> {
-        let (mut report_id, mut mac_key) = ([0; 32], [0; 32]);
-        for bytes in [&mut report_id, &mut mac_key] {
-            getrandom::fill(bytes).map_err(|_| Error::Crypto { step: "reading random bytes" })?;
-        }
         Ok(Self {
             maker,
             machine,
             generation_time,
-            report_id,
-            mac_key: hmac::Key::new(hmac::HMAC_SHA256, &mac_key),
+            instance: Instance::start()?,
             last: Mutex::default(),
             extensions: Mutex::default(),
             stopped: AtomicBool::new(false),
@@ -77,7 +71,7 @@ impl Device {
 
     /// What authenticates TDREPORTs on this machine.
     pub(crate) fn mac_key(&self) -> &hmac::Key {
-        &self.mac_key
+        &self.instance.mac_key
     }
 
     /// The machine, with its registers as they are now, if it has a TEE driver; ENXIO if not.
@@ -168,7 +162,8 @@ impl Device {
                 Err(Error::PrivilegeLevel { asked: request.privlevel, floor: machine.vmpl })
             }
             Manufacturer::Amd(chain) => {
-                report::build(chain, machine, data, request.privlevel, &self.report_id).map(Into::into)
+                report::build(chain, machine, data, request.privlevel, &self.instance.report_id)
+                    .map(Into::into)
             }
             Manufacturer::Intel(chain) => quote::build(chain, machine, data),
             Manufacturer::Arm(platform) => cca::token(platform, machine, data),

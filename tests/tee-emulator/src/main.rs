@@ -1,21 +1,15 @@
 //! Command line of the emulator: mounts it, tells when it is ready, and takes it away on a signal.
 
-use std::fs;
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use clap::Parser;
 use tee_emulator::machine::Tee;
 use tee_emulator::nvidia::Driver;
-use tee_emulator::{Collateral, Emulator, Machine, MachineSource, Manufacturer, Setup, machine};
-use tokio::signal::unix::{SignalKind, signal};
-
-/// How often is checked whether somebody else has unmounted the emulator.
-const CHECK: Duration = Duration::from_millis(200);
+use tee_emulator::program::{self, Ending, Handout};
+use tee_emulator::{Emulator, Machine, MachineSource, Manufacturer, Setup, machine};
 
 /// An emulated AMD SEV-SNP, Intel TDX or Arm CCA machine: the kernel's configfs interface for TSM reports as a file system that
 /// answers with reports signed under roots made at start. For tests and demos. Needs root and /dev/fuse.
@@ -43,13 +37,8 @@ struct Arguments {
     /// Machine file, read anew for every report. Without it: the default machine.
     #[arg(long, value_name = "FILE.toml")]
     machine: Option<PathBuf>,
-    /// Where to write the roots (SNP: intermediate, then root; TDX: root; CCA: the platform's public key) as PEM, for the relying party of the test.
-    #[arg(long, value_name = "FILE.pem")]
-    roots_out: Option<PathBuf>,
-    /// TDX: where to write the collateral (tcbInfo.json, qeIdentity.json, tcb-signing-chain.pem, revocation lists);
-    /// made if it does not exist.
-    #[arg(long, value_name = "DIR")]
-    collateral_out: Option<PathBuf>,
+    #[command(flatten)]
+    handout: Handout,
     /// Where to put a stand-in for NVIDIA's management library (libnvidia-ml.so.1) that shows the machine's GPUs; made if it
     /// does not exist. Programs find it when LD_LIBRARY_PATH names this folder. The root of the GPUs is added to --roots-out.
     #[arg(long, value_name = "DIR")]
@@ -66,42 +55,24 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::builder()
-                .with_default_directive(tracing::Level::INFO.into())
-                .from_env_lossy(),
-        )
-        .init();
-    match run(Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    program::main(|| run(Arguments::parse()))
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {
     if arguments.print_machine {
-        return print(machine::EXAMPLE);
+        return Ok(program::print(machine::EXAMPLE)?);
     }
     // Signals are taken before anything is mounted, so that none of them leaves a mount behind.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let _entered = runtime.enter();
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let ending = Ending::take()?;
 
     let source = match arguments.machine {
         Some(path) => MachineSource::File(path),
         None => MachineSource::Shared(Arc::new(std::sync::Mutex::new(Machine::default()))),
     };
     let described = source.load()?;
-    anyhow::ensure!(
-        arguments.collateral_out.is_none() || described.tee == Tee::Tdx,
-        "--collateral-out: collateral is about TDX, the machine has {}",
-        described.tee.name()
-    );
+    arguments.handout.check(&described)?;
     anyhow::ensure!(
         arguments.measurements.is_none() || described.tee == Tee::Tdx,
         "--measurements: registers are TDX's, the machine has {}",
@@ -110,16 +81,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     let maker = Arc::new(Manufacturer::of(&described)?);
     let driver =
         arguments.nvidia.as_deref().map(|folder| Driver::start(folder, source.clone())).transpose()?;
-    if let Some(path) = &arguments.roots_out {
-        let mut roots = maker.roots_pem()?;
-        if let Some(driver) = &driver {
-            roots.push_str(&driver.roots_pem()?);
-        }
-        fs::write(path, roots).with_context(|| format!("writing the roots to {}", path.display()))?;
-    }
-    if let (Some(directory), Manufacturer::Intel(chain)) = (&arguments.collateral_out, &*maker) {
-        Collateral::issue(chain)?.write(directory)?;
-    }
+    let gpu_roots = driver.as_ref().map(Driver::roots_pem).transpose()?;
+    arguments.handout.write(&maker, gpu_roots.as_deref().unwrap_or_default())?;
     let setup = Setup {
         mount_point: arguments.mount.clone(),
         devices: arguments.devices.clone(),
@@ -135,28 +98,13 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         "mount": arguments.mount,
         "devices": arguments.devices,
         "tee": maker.tee().name(),
-        "roots": arguments.roots_out,
-        "collateral": arguments.collateral_out,
+        "roots": arguments.handout.roots_out,
+        "collateral": arguments.handout.collateral_out,
     });
-    print(&format!("{ready}\n"))?;
-    let unmounted = runtime.block_on(async {
-        let mut check = tokio::time::interval(CHECK);
-        loop {
-            tokio::select! {
-                _ = terminate.recv() => return false,
-                _ = interrupt.recv() => return false,
-                _ = check.tick() => if emulator.is_finished() { return true },
-            }
-        }
-    });
+    program::print(&format!("{ready}\n"))?;
+    let signalled = runtime.block_on(ending.wait(|| emulator.is_finished()));
     drop(emulator);
     drop(driver);
-    anyhow::ensure!(!unmounted, "unmounted by somebody else");
+    anyhow::ensure!(signalled, "unmounted by somebody else");
     Ok(())
-}
-
-fn print(text: &str) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    Ok(out.flush()?)
 }

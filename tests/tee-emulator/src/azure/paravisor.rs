@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{SHA256, digest};
-use aws_lc_rs::hmac;
 
 use super::hcl;
+use crate::instance::Instance;
 use crate::machine::{AzureFault, Machine, MachineSource};
 use crate::stats::Stats;
 use crate::tdx::{quote, report as tdreport};
@@ -20,9 +20,7 @@ pub(super) struct Paravisor {
     machine: MachineSource,
     /// Of the TPM's attestation key.
     modulus: Vec<u8>,
-    report_id: [u8; 32],
-    /// The processor's key for TDREPORTs.
-    mac_key: hmac::Key,
+    instance: Instance,
     input: Mutex<Input>,
     stats: Stats,
 }
@@ -53,16 +51,11 @@ impl Paravisor {
         modulus: Vec<u8>,
         stats: Option<PathBuf>,
     ) -> Result<Self, Error> {
-        let (mut report_id, mut mac_key) = ([0; 32], [0; 32]);
-        for bytes in [&mut report_id, &mut mac_key] {
-            getrandom::fill(bytes).map_err(|_| Error::Crypto { step: "reading random bytes" })?;
-        }
         Ok(Self {
             maker,
             machine,
             modulus,
-            report_id,
-            mac_key: hmac::Key::new(hmac::HMAC_SHA256, &mac_key),
+            instance: Instance::start()?,
             input: Mutex::new(Input { shown: [0; 64], written: None }),
             stats: Stats::new(stats),
         })
@@ -126,7 +119,7 @@ impl Paravisor {
                 chain.vcek_der(&machine).map(Answer::Certificate)
             }
             (Manufacturer::Intel(chain), Some(td_report)) => {
-                let Some(mut report_data) = tdreport::check(td_report, &self.mac_key) else {
+                let Some(mut report_data) = tdreport::check(td_report, &self.instance.mac_key) else {
                     return Ok(Answer::None);
                 };
                 if other {
@@ -141,10 +134,10 @@ impl Paravisor {
     fn hardware(&self, machine: &Machine, bound: &[u8; 64]) -> Result<(Vec<u8>, u32), Error> {
         match &*self.maker {
             Manufacturer::Amd(chain) => {
-                let report = report::build(chain, machine, bound, machine.vmpl, &self.report_id)?;
+                let report = report::build(chain, machine, bound, machine.vmpl, &self.instance.report_id)?;
                 Ok((report.to_vec(), 2))
             }
-            Manufacturer::Intel(_) => Ok((tdreport::build(machine, bound, &self.mac_key), 4)),
+            Manufacturer::Intel(_) => Ok((tdreport::build(machine, bound, &self.instance.mac_key), 4)),
             // No Azure machine has such a processor.
             Manufacturer::Arm(_) => {
                 Err(Error::Crypto { step: "making a hardware report of CCA for a paravisor" })
