@@ -7,7 +7,7 @@ use cc_tests::stack::{Options, Part, Stack, emulator_runs_here};
 
 use crate::denial::ask_as;
 use crate::operator::guestctl;
-use crate::{RESOURCE, REST_PATH, SECRET, code, stack};
+use crate::{RESOURCE, REST_PATH, SECRET, assert_refused, assert_released, stack};
 
 fn options() -> Options {
     Options { machine: Machine::cca(), ..Options::default() }
@@ -29,7 +29,7 @@ fn many_secrets_are_released_after_one_token() {
     let Some(stack) = stack(options()) else { return };
     for _ in 0..5 {
         let answer = stack.rest_get(REST_PATH).unwrap();
-        assert_eq!((answer.status, answer.body.as_slice()), (200, SECRET), "{}", answer.text());
+        assert_released(&answer, "honest");
     }
     assert_eq!(stack.quotes().unwrap(), 1);
 }
@@ -62,14 +62,17 @@ fn tampered_realms_and_platforms_are_denied_with_the_reason() {
     ];
     for (title, machine, expected_code, reason) in cases {
         let answer = ask_as(&mut stack, &machine);
-        assert_eq!(answer.status, 403, "{title}: {}", answer.text());
-        assert_eq!(code(&answer.body), expected_code, "{title}: {}", answer.text());
-        assert!(answer.text().contains(reason), "{title}: {reason} is missing in {}", answer.text());
-        let found = &machine.realm.initial_measurement[..16];
-        assert!(answer.text().contains(found), "{title}: what we sent is missing in {}", answer.text());
+        // With the reason comes what we sent.
+        assert_refused(
+            &answer,
+            title,
+            403,
+            expected_code,
+            &[reason, &machine.realm.initial_measurement[..16]],
+        );
     }
     let answer = ask_as(&mut stack, &Machine::cca());
-    assert_eq!((answer.status, answer.body.as_slice()), (200, SECRET), "{}", answer.text());
+    assert_released(&answer, "honest");
 }
 
 #[test]

@@ -42,6 +42,7 @@ mod strict;
 mod tdx;
 mod tpm;
 
+use cc_tests::curl::Answer;
 use cc_tests::stack::{Options, Stack};
 
 /// A secret no log line contains by chance.
@@ -59,6 +60,21 @@ fn stack(options: Options) -> Option<Stack> {
     let stack = Stack::start(options).unwrap_or_else(|e| panic!("{e:#}"));
     stack.put_resource(RESOURCE, SECRET).unwrap();
     Some(stack)
+}
+
+/// The answer is the secret.
+#[track_caller]
+fn assert_released(answer: &Answer, what: &str) {
+    assert_eq!((answer.status, answer.body.as_slice()), (200, SECRET), "{what}: {}", answer.text());
+}
+
+/// The answer is a refusal with this status and code, whose text has all that is in `says`.
+#[track_caller]
+fn assert_refused(answer: &Answer, what: &str, status: u16, expected: &str, says: &[&str]) {
+    assert_eq!((answer.status, code(&answer.body).as_str()), (status, expected), "{what}: {}", answer.text());
+    for words in says {
+        assert!(answer.text().contains(words), "{what}: {words} is missing in {}", answer.text());
+    }
 }
 
 /// The member `code` of a JSON error body.
