@@ -13,9 +13,7 @@ use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPai
 use crate::machine::{Fault, Machine};
 use crate::{Error, pem};
 
-mod cbor;
-
-use cbor::{array, bytes, map, number, tagged, text};
+use cc_vectors::cbor::{array, bytes, map, number, tagged, text};
 
 /// Protected header: the algorithm is ES384.
 const ES384: [u8; 4] = [0xA1, 0x01, 0x38, 0x22];

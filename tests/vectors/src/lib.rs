@@ -1,10 +1,10 @@
-//! Where tests find recorded evidence, which lives outside the repository.
+//! Evidence for tests: where the recorded is, which lives outside the repository, and a writer for what is made.
 //!
 //! `VECTORS_DIR` names the folder of all vectors; without it, `../shared/vectors` beside the workspace is taken if it
 //! exists. A machine without vectors skips the tests that need them, and that is no failure, not even in CI: the
 //! emulator's evidence goes through the same code. A `VECTORS_DIR` that names no folder is a mistake, and fails.
 //!
-//! For tests alone: no program depends on it.
+//! For tests alone: no program depends on it but the emulator.
 #![forbid(unsafe_code)]
 #![allow(
     clippy::panic,
@@ -13,6 +13,8 @@
 )]
 
 use std::path::PathBuf;
+
+pub mod cbor;
 
 /// The folder of the vectors called `name` (the empty name: of all); none, and a line on standard error, where this machine does not have it.
 ///

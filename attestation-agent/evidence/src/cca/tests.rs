@@ -1,38 +1,15 @@
 //! Tokens that a writer of the tests makes, in both forms, and what becomes of wrong ones.
 
+use cc_vectors::cbor::{array, bytes, map, number, tagged, text};
 use proptest::prelude::*;
 
 use super::*;
-
-/// A head of major type `kind`, for numbers up to two bytes.
-fn head(kind: u8, number: usize) -> Vec<u8> {
-    let short = u8::try_from(number).ok();
-    match short {
-        Some(short @ 0..=23) => vec![kind << 5 | short],
-        Some(short) => vec![kind << 5 | 24, short],
-        None => [&[kind << 5 | 25][..], &u16::try_from(number).unwrap().to_be_bytes()].concat(),
-    }
-}
-
-fn bytes(bytes: &[u8]) -> Vec<u8> {
-    [head(2, bytes.len()), bytes.to_vec()].concat()
-}
-
-fn text(text: &str) -> Vec<u8> {
-    [head(3, text.len()), text.as_bytes().to_vec()].concat()
-}
-
-fn map(entries: &[(usize, Vec<u8>)]) -> Vec<u8> {
-    entries
-        .iter()
-        .fold(head(5, entries.len()), |map, (key, value)| [map, head(0, *key), value.clone()].concat())
-}
 
 fn sign1(payload: &[u8]) -> Vec<u8> {
     [vec![0xD2, 0x84, 0x44, 0xA1, 0x01, 0x38, 0x22, 0xA0], bytes(payload), bytes(&[9; 96])].concat()
 }
 
-fn platform() -> Vec<(usize, Vec<u8>)> {
+fn platform() -> Vec<(u64, Vec<u8>)> {
     let component =
         map(&[(1, text("BL1")), (2, bytes(&[3; 32])), (5, bytes(&[4; 32])), (6, text("sha-256"))]);
     vec![
@@ -41,14 +18,14 @@ fn platform() -> Vec<(usize, Vec<u8>)> {
         (2396, bytes(&[2; 32])),
         (256, bytes(&[1; 33])),
         (2401, bytes(&[0xCF; 4])),
-        (2395, head(0, 0x3003)),
-        (2399, [head(4, 1), component].concat()),
+        (2395, number(0x3003)),
+        (2399, array(&[component])),
         (2402, text("sha-256")),
     ]
 }
 
-fn realm() -> Vec<(usize, Vec<u8>)> {
-    let registers = [head(4, 4), bytes(&[0; 64]).repeat(4)].concat();
+fn realm() -> Vec<(u64, Vec<u8>)> {
+    let registers = array(&vec![bytes(&[0; 64]); 4]);
     vec![
         (10, bytes(&[0xA5; 64])),
         (44235, bytes(&[0; 64])),
@@ -60,9 +37,9 @@ fn realm() -> Vec<(usize, Vec<u8>)> {
     ]
 }
 
-fn first_form(platform: &[(usize, Vec<u8>)], realm: &[(usize, Vec<u8>)]) -> Vec<u8> {
+fn first_form(platform: &[(u64, Vec<u8>)], realm: &[(u64, Vec<u8>)]) -> Vec<u8> {
     let tokens = [(44234, bytes(&sign1(&map(platform)))), (44241, bytes(&sign1(&map(realm))))];
-    [head(6, 399), map(&tokens)].concat()
+    tagged(399, &map(&tokens))
 }
 
 #[test]
@@ -74,9 +51,9 @@ fn both_forms_of_the_collection_say_the_same() {
     assert_eq!(token.realm.claims.public_key.point.len(), 97);
     assert_eq!(token.platform.envelope.algorithm, Algorithm::Es384);
 
-    let wrapped = |payload: &[u8]| [head(4, 2), head(0, 263), bytes(&sign1(payload))].concat();
+    let wrapped = |payload: &[u8]| array(&[number(263), bytes(&sign1(payload))]);
     let tokens = [(44234, wrapped(&map(&platform()))), (44241, wrapped(&map(&realm())))];
-    assert_eq!(Token::parse(&[head(6, 907), map(&tokens)].concat()), Ok(token));
+    assert_eq!(Token::parse(&tagged(907, &map(&tokens))), Ok(token));
 }
 
 #[test]
@@ -113,7 +90,7 @@ fn claims_that_are_missing_or_of_another_form_are_refused() {
         assert!(Token::parse(&first_form(&good_platform, &claims)).is_err(), "{}", good_realm[index].0);
     }
     let mut three = good_realm.clone();
-    three[5].1 = [head(4, 3), bytes(&[0; 64]).repeat(3)].concat();
+    three[5].1 = array(&vec![bytes(&[0; 64]); 3]);
     assert!(Token::parse(&first_form(&good_platform, &three)).is_err());
     let mut weak = good_platform;
     weak[7].1 = text("sha-1");
@@ -151,7 +128,7 @@ fn the_lifecycle_says_whether_a_platform_is_secured() {
     for (lifecycle, secured) in [(0x2FFF, false), (0x3000, true), (0x30FF, true), (0x3100, false), (0, false)]
     {
         let mut claims = platform();
-        claims[5].1 = head(0, lifecycle);
+        claims[5].1 = number(lifecycle);
         let token = Token::parse(&first_form(&claims, &realm())).unwrap();
         assert_eq!(token.platform.claims.is_secured(), secured, "{lifecycle:#x}");
     }
@@ -181,7 +158,7 @@ proptest! {
     #[test]
     fn any_bytes_are_read_without_panic(noise in proptest::collection::vec(any::<u8>(), 0..300)) {
         let _ = Token::parse(&noise);
-        let _ = Token::parse(&[head(6, 399), noise.clone()].concat());
+        let _ = Token::parse(&tagged(399, &noise));
         let _ = EcKey::parse(&noise);
     }
 

@@ -1,4 +1,4 @@
-//! Makes tokens: a writer of its own, so that writer and reader check each other.
+//! Makes tokens and signs them.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand::SystemRandom;
@@ -7,6 +7,7 @@ use aws_lc_rs::signature::{
 };
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use cc_vectors::cbor::{array, bytes, map, number, tagged, text};
 
 /// A key of the given curve.
 pub(crate) fn key(p256: bool) -> EcdsaKeyPair {
@@ -23,35 +24,13 @@ pub(crate) fn jwk(key: &EcdsaKeyPair) -> String {
     format!(r#"{{"kty":"EC","crv":"{crv}","x":"{}","y":"{}"}}"#, text(x), text(y))
 }
 
-fn head(kind: u8, number: usize) -> Vec<u8> {
-    match number {
-        0..=23 => vec![kind << 5 | u8::try_from(number).unwrap()],
-        24..=255 => vec![kind << 5 | 24, u8::try_from(number).unwrap()],
-        _ => [&[kind << 5 | 25][..], &u16::try_from(number).unwrap().to_be_bytes()].concat(),
-    }
-}
-
-pub(crate) fn bytes(bytes: &[u8]) -> Vec<u8> {
-    [head(2, bytes.len()), bytes.to_vec()].concat()
-}
-
-fn text(text: &str) -> Vec<u8> {
-    [head(3, text.len()), text.as_bytes().to_vec()].concat()
-}
-
-fn map(entries: &[(usize, Vec<u8>)]) -> Vec<u8> {
-    entries
-        .iter()
-        .fold(head(5, entries.len()), |map, (key, value)| [map, head(0, *key), value.clone()].concat())
-}
-
 /// What a token is made of.
 pub(crate) struct Maker {
     pub(crate) platform_key: EcdsaKeyPair,
     pub(crate) realm_key: EcdsaKeyPair,
     pub(crate) challenge: [u8; 64],
     pub(crate) personalization: [u8; 64],
-    pub(crate) lifecycle: usize,
+    pub(crate) lifecycle: u64,
     /// Instead of the hash of the realm's key.
     pub(crate) platform_challenge: Option<[u8; 32]>,
     /// Who signs the realm's token, if not its key.
@@ -91,8 +70,8 @@ impl Maker {
             (2396, bytes(&[2; 32])),
             (256, bytes(&[1; 33])),
             (2401, bytes(&[0xCF; 4])),
-            (2395, head(0, self.lifecycle)),
-            (2399, [head(4, 1), component].concat()),
+            (2395, number(self.lifecycle)),
+            (2399, array(&[component])),
             (2402, text("sha-256")),
         ]);
         let realm = map(&[
@@ -101,13 +80,13 @@ impl Maker {
             (44236, text("sha-512")),
             (44237, bytes(&public)),
             (44238, bytes(&[8; 64])),
-            (44239, [head(4, 4), bytes(&[0; 64]).repeat(4)].concat()),
+            (44239, array(&vec![bytes(&[0; 64]); 4])),
             (44240, text("sha-256")),
         ]);
         let signer = self.realm_signer.as_ref().unwrap_or(&self.realm_key);
         let tokens =
             [(44234, bytes(&sign(&platform, &self.platform_key))), (44241, bytes(&sign(&realm, signer)))];
-        [head(6, 399), map(&tokens)].concat()
+        tagged(399, &map(&tokens))
     }
 }
 

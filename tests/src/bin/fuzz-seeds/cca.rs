@@ -4,18 +4,19 @@
 
 use anyhow::Result;
 use cc_evidence::cca::{CcaEvidence, Token};
+use cc_vectors::cbor::{array, bytes, map, number, tagged, text};
 
 use super::Seed;
 
 /// Labels of the two tokens in the collection.
-const PLATFORM: usize = 44234;
-const REALM: usize = 44241;
+const PLATFORM: u64 = 44234;
+const REALM: u64 = 44241;
 
 pub(super) fn seeds() -> Result<Vec<Seed>> {
     let tokens = [(PLATFORM, sign1(&platform())), (REALM, sign1(&realm()))];
-    let first = [head(6, 399), map(&tokens.clone().map(|(label, token)| (label, bytes(&token))))].concat();
-    let wrapped = |token: &[u8]| [head(4, 2), head(0, 263), bytes(token)].concat();
-    let second = [head(6, 907), map(&tokens.map(|(label, token)| (label, wrapped(&token))))].concat();
+    let first = tagged(399, &map(&tokens.clone().map(|(label, token)| (label, bytes(&token)))));
+    let wrapped = |token: &[u8]| array(&[number(263), bytes(token)]);
+    let second = tagged(907, &map(&tokens.map(|(label, token)| (label, wrapped(&token)))));
     Token::parse(&first)?;
     Token::parse(&second)?;
     let json = CcaEvidence { token: vec![0xD9, 1, 0x8F] }.to_json()?;
@@ -46,8 +47,8 @@ fn platform() -> Vec<u8> {
         (2396, bytes(&[2; 32])),
         (256, bytes(&[1; 33])),
         (2401, bytes(&[0xCF; 4])),
-        (2395, head(0, 0x3003)),
-        (2399, [head(4, 1), component].concat()),
+        (2395, number(0x3003)),
+        (2399, array(&[component])),
         (2402, text("sha-256")),
     ])
 }
@@ -59,7 +60,7 @@ fn realm() -> Vec<u8> {
         (44236, text("sha-512")),
         (44237, bytes(&[&[4][..], &[7; 96]].concat())),
         (44238, bytes(&[8; 64])),
-        (44239, [head(4, 4), bytes(&[0; 64]).repeat(4)].concat()),
+        (44239, array(&vec![bytes(&[0; 64]); 4])),
         (44240, text("sha-256")),
     ])
 }
@@ -67,27 +68,4 @@ fn realm() -> Vec<u8> {
 /// COSE_Sign1 with ES384 in its protected header.
 fn sign1(payload: &[u8]) -> Vec<u8> {
     [&[0xD2, 0x84, 0x44, 0xA1, 0x01, 0x38, 0x22, 0xA0][..], &bytes(payload), &bytes(&[9; 96])].concat()
-}
-
-fn bytes(bytes: &[u8]) -> Vec<u8> {
-    [&head(2, bytes.len())[..], bytes].concat()
-}
-
-fn text(text: &str) -> Vec<u8> {
-    [&head(3, text.len())[..], text.as_bytes()].concat()
-}
-
-fn map(entries: &[(usize, Vec<u8>)]) -> Vec<u8> {
-    let entry = |(key, value): &(usize, Vec<u8>)| [head(0, *key), value.clone()].concat();
-    [head(5, entries.len()), entries.iter().flat_map(entry).collect()].concat()
-}
-
-/// The head of an item of major type `kind`, for numbers up to two bytes.
-fn head(kind: u8, number: usize) -> Vec<u8> {
-    let number = u16::try_from(number).unwrap_or(u16::MAX);
-    match u8::try_from(number) {
-        Ok(short @ 0..=23) => vec![kind << 5 | short],
-        Ok(short) => vec![kind << 5 | 24, short],
-        Err(_) => [&[kind << 5 | 25][..], &number.to_be_bytes()].concat(),
-    }
 }

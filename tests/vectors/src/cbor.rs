@@ -1,27 +1,33 @@
-//! Writes the few items of CBOR (RFC 8949) that tokens consist of.
+//! Writes the few items of CBOR (RFC 8949) that tokens of Arm CCA consist of, apart from the reader that is tested with
+//! them.
 
 /// An unsigned number.
-pub(super) fn number(number: u64) -> Vec<u8> {
+#[must_use]
+pub fn number(number: u64) -> Vec<u8> {
     head(0, number)
 }
 
 /// A byte string.
-pub(super) fn bytes(content: &[u8]) -> Vec<u8> {
+#[must_use]
+pub fn bytes(content: &[u8]) -> Vec<u8> {
     [head(2, length(content.len())), content.to_vec()].concat()
 }
 
 /// A text.
-pub(super) fn text(content: &str) -> Vec<u8> {
+#[must_use]
+pub fn text(content: &str) -> Vec<u8> {
     [head(3, length(content.len())), content.as_bytes().to_vec()].concat()
 }
 
 /// An array of encoded items.
-pub(super) fn array(items: &[Vec<u8>]) -> Vec<u8> {
+#[must_use]
+pub fn array(items: &[Vec<u8>]) -> Vec<u8> {
     [head(4, length(items.len())), items.concat()].concat()
 }
 
 /// A map from numbers to encoded items.
-pub(super) fn map(entries: &[(u64, Vec<u8>)]) -> Vec<u8> {
+#[must_use]
+pub fn map(entries: &[(u64, Vec<u8>)]) -> Vec<u8> {
     let mut all = head(5, length(entries.len()));
     for (key, value) in entries {
         all.extend(number(*key));
@@ -31,7 +37,8 @@ pub(super) fn map(entries: &[(u64, Vec<u8>)]) -> Vec<u8> {
 }
 
 /// An encoded item with a tag.
-pub(super) fn tagged(tag: u64, item: &[u8]) -> Vec<u8> {
+#[must_use]
+pub fn tagged(tag: u64, item: &[u8]) -> Vec<u8> {
     [head(6, tag), item.to_vec()].concat()
 }
 
