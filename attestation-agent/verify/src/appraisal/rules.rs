@@ -190,13 +190,7 @@ impl<'a> Rules<'a> {
                 UNRECOGNIZED_CODE
             },
             hardware: if self.all("hardware", &SNP_HARDWARE) { GENUINE } else { UNRECOGNIZED_HARDWARE },
-            configuration: if !self.all("configuration", &SNP_CLOSED) {
-                UNKNOWN_CONFIGURATION
-            } else if self.all("configuration", &SNP_CONFIGURATION) {
-                APPROVED_CONFIGURATION
-            } else {
-                NO_KNOWN_WEAKNESS
-            },
+            configuration: self.configuration(&SNP_CLOSED, &SNP_CONFIGURATION),
             ..TrustVector::default()
         }
     }
@@ -224,13 +218,7 @@ impl<'a> Rules<'a> {
         TrustVector {
             executables: if executables { APPROVED_BOOT } else { UNRECOGNIZED_CODE },
             hardware: if hardware { GENUINE } else { UNRECOGNIZED_HARDWARE },
-            configuration: if !self.all("configuration", &CCA_SECURED) {
-                UNKNOWN_CONFIGURATION
-            } else if self.all("configuration", &CCA_CONFIGURATION) {
-                APPROVED_CONFIGURATION
-            } else {
-                NO_KNOWN_WEAKNESS
-            },
+            configuration: self.configuration(&CCA_SECURED, &CCA_CONFIGURATION),
             ..TrustVector::default()
         }
     }
@@ -258,6 +246,18 @@ impl<'a> Rules<'a> {
             hardware: if hardware { GENUINE } else { UNRECOGNIZED_HARDWARE },
             configuration: if configuration { APPROVED_CONFIGURATION } else { UNKNOWN_CONFIGURATION },
             ..TrustVector::default()
+        }
+    }
+
+    /// Where `safe` does not hold, the configuration is unknown; where it does, nothing is known against it, and it is approved if
+    /// `approved` holds too.
+    fn configuration(&mut self, safe: &[Rule], approved: &[Rule]) -> i8 {
+        if !self.all("configuration", safe) {
+            UNKNOWN_CONFIGURATION
+        } else if self.all("configuration", approved) {
+            APPROVED_CONFIGURATION
+        } else {
+            NO_KNOWN_WEAKNESS
         }
     }
 
