@@ -152,13 +152,13 @@ struct KbcConfig {
     tee_key_algorithm: KeyAlgorithm,
     denial_pause_seconds: Option<u64>,
     #[serde(default)]
-    alternates: Vec<AlternateConfig>,
+    alternates: Vec<BrokerConfig>,
     alternate_after_milliseconds: Option<u64>,
 }
 
-/// A key broker that stands in for the first.
+/// One key broker: as it stands in a table of those that stand in for the first, whose keys are in `[kbc]` itself.
 #[derive(Debug, Deserialize)]
-struct AlternateConfig {
+struct BrokerConfig {
     url: String,
     kbs_cert: Option<String>,
     #[serde(default)]
@@ -241,19 +241,17 @@ impl Config {
             }
         };
         let key_algorithm = file.kbc.tee_key_algorithm;
-        let first = KbsConfig {
+        let first = BrokerConfig {
             url: file.kbc.url,
-            root_certificate: file.kbc.kbs_cert.or_else(|| surroundings.kbs_cert.clone()),
-            certificate_mode: file.kbc.kbs_cert_mode,
+            kbs_cert: file.kbc.kbs_cert.or_else(|| surroundings.kbs_cert.clone()),
+            kbs_cert_mode: file.kbc.kbs_cert_mode,
             allow_plain_http: file.kbc.allow_plain_http,
-            key_algorithm,
-            denial_pause,
         };
-        let alternates = file.kbc.alternates.into_iter().map(|alternate| KbsConfig {
-            url: alternate.url,
-            root_certificate: alternate.kbs_cert,
-            certificate_mode: alternate.kbs_cert_mode,
-            allow_plain_http: alternate.allow_plain_http,
+        let brokers = std::iter::once(first).chain(file.kbc.alternates).map(|broker| KbsConfig {
+            url: broker.url,
+            root_certificate: broker.kbs_cert,
+            certificate_mode: broker.kbs_cert_mode,
+            allow_plain_http: broker.allow_plain_http,
             key_algorithm,
             denial_pause,
         });
@@ -267,7 +265,7 @@ impl Config {
             address: address(file.socket.as_deref().unwrap_or(DEFAULT_SOCKET), "socket")?,
             socket,
             aa_address: address(aa_socket, "aa.aa_socket")?,
-            kbs: std::iter::once(first).chain(alternates).collect(),
+            kbs: brokers.collect(),
             head_start,
             kbc_name: file.kbc.name,
             unmeasured,
