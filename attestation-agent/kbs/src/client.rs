@@ -6,6 +6,7 @@
 //! for an error body, of which the rest is dropped), 32 requests at a time.
 
 use std::error::Error as StdError;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,7 +24,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::KbsConfig;
 use crate::error::KbsError;
-use crate::names::Lookup;
+use crate::names::{Lookup, Names};
 use crate::silence::Silence;
 use crate::{foreign, trust};
 
@@ -42,9 +43,9 @@ const MAX_ERROR_BODY: usize = 64 * 1024;
 const MAX_CAUSE: usize = 300;
 const AGENT: &str = concat!("attestation-agent-kbs-client/", env!("CARGO_PKG_VERSION"));
 
-/// One warm client for one server.
+/// One warm client for one server: a KBS, or a key management service that credentials from the KBS open.
 #[derive(Debug)]
-pub(crate) struct Client {
+pub struct Client {
     base: String,
     http: HyperClient<HttpsConnector<HttpConnector<Lookup>>, Full<Bytes>>,
     in_flight: Semaphore,
@@ -56,11 +57,19 @@ impl Client {
     ///
     /// # Errors
     /// [`KbsError::Config`] or [`KbsError::PlainHttp`].
-    pub(crate) fn new(config: &KbsConfig) -> Result<Self, KbsError> {
+    pub fn new(config: &KbsConfig) -> Result<Self, KbsError> {
         Self::with_lookup(config, Lookup::system())
     }
 
     /// As [`Client::new`], for a program that looks names up in its own way.
+    ///
+    /// # Errors
+    /// As [`Client::new`].
+    pub fn with_names(config: &KbsConfig, names: Arc<dyn Names>) -> Result<Self, KbsError> {
+        Self::with_lookup(config, Lookup::Own(names))
+    }
+
+    /// As [`Client::new`], with names looked up as told.
     ///
     /// # Errors
     /// As [`Client::new`].
@@ -87,8 +96,9 @@ impl Client {
         Ok(Self { base, http, in_flight: Semaphore::new(MAX_IN_FLIGHT), silence: Silence::default() })
     }
 
-    /// The base URL.
-    pub(crate) fn base(&self) -> &str {
+    /// The base URL, without a slash at its end.
+    #[must_use]
+    pub fn base(&self) -> &str {
         &self.base
     }
 
@@ -98,12 +108,13 @@ impl Client {
     }
 
     /// Sends `request`, whose URI is a path below the base URL, and reads the answer: a success of at most
-    /// `limit` bytes, or any other status with what of its body fits. `doing` names the request in errors.
+    /// `limit` bytes, or any other status with what of its body fits. `doing` names the request in errors; without a
+    /// `User-Agent` it gets the one of this client.
     ///
     /// # Errors
     /// [`KbsError::Unreachable`], [`KbsError::Timeout`] (at `deadline` or after 60 s), [`KbsError::UntrustedTls`],
     /// [`KbsError::ResponseTooLarge`] or [`KbsError::BadResponse`].
-    pub(crate) async fn send(
+    pub async fn send(
         &self,
         doing: &str,
         mut request: Request<Bytes>,
@@ -111,7 +122,7 @@ impl Client {
         deadline: Instant,
     ) -> Result<Response<Secret>, KbsError> {
         *request.uri_mut() = self.absolute(request.uri())?;
-        request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(AGENT));
+        request.headers_mut().entry(USER_AGENT).or_insert(HeaderValue::from_static(AGENT));
         let deadline = deadline.min(Instant::now() + REQUEST_TIMEOUT);
         let exchange = async {
             // Never closed; if it were, the request would just not be counted.

@@ -7,7 +7,8 @@ use serde::Deserialize;
 
 /// `text` on one line: control characters and invisible direction marks become spaces, runs of spaces
 /// one, and what is longer than `max` bytes is cut with `…`.
-pub(crate) fn clean(text: &str, max: usize) -> String {
+#[must_use]
+pub fn clean(text: &str, max: usize) -> String {
     let mut out = String::new();
     for word in text.split(|c: char| c.is_whitespace() || c.is_control() || is_invisible(c)) {
         if word.is_empty() {
@@ -41,7 +42,8 @@ pub(crate) fn json_object<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, S
 
 /// Where a JSON text stopped making sense. The text itself may be a secret and is never quoted, which is why
 /// the parser's own message is not used.
-pub(crate) fn json_fault(e: &serde_json::Error) -> String {
+#[must_use]
+pub fn json_fault(e: &serde_json::Error) -> String {
     let why = match e.classify() {
         serde_json::error::Category::Eof => "the JSON text ends too early",
         serde_json::error::Category::Data => "a member is missing, has the wrong type or appears twice",

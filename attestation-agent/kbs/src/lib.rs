@@ -15,7 +15,7 @@ mod backoff;
 mod client;
 mod config;
 mod error;
-mod foreign;
+pub mod foreign;
 mod group;
 pub mod handshake;
 mod names;
@@ -31,6 +31,7 @@ mod uri;
 
 pub use cc_crypto::{KeyAlgorithm, Secret, TeeKeyPair};
 pub use cc_evidence::blame::Blame;
+pub use client::Client;
 pub use config::{CertificateMode, DEFAULT_DENIAL_PAUSE, KbsConfig};
 pub use error::{KbsError as Error, Reason, Refusal};
 pub use group::{DEFAULT_HEAD_START, Group, MAX_MEMBERS};
