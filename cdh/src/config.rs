@@ -14,6 +14,7 @@ use cc_daemon::listen::SocketOptions;
 use cc_daemon::start::{self, Settings, StartFault};
 use cc_kbs::params::{KbcParams, kernel_parameter};
 use cc_kbs::{CertificateMode, KbsConfig};
+use cc_kms::{Directories, KmsConfig};
 use clap::Parser;
 use serde::Deserialize;
 
@@ -63,6 +64,8 @@ pub struct Surroundings {
     pub offline_files: Option<String>,
     /// `SKIP_SEALED_SECRET_VERIFICATION`: `true` switches signatures off.
     pub skip_sealed_secret_verification: Option<String>,
+    /// `AWS_IN_GUEST_KEY_PATH`, `VAULT_IN_GUEST_KEY_PATH`, `PKCS11_IN_GUEST_KEY_PATH`: folders of credential files.
+    pub kms_directories: Directories,
     /// Text of `/proc/cmdline`.
     pub kernel_command_line: String,
 }
@@ -79,9 +82,24 @@ impl Surroundings {
             kbs_cert: start::environment("KBS_CERT")?,
             offline_files: start::environment("OFFLINE_FS_KBC_EXTRA_FILE_PATH")?,
             skip_sealed_secret_verification: start::environment("SKIP_SEALED_SECRET_VERIFICATION")?,
+            kms_directories: kms_directories()?,
             kernel_command_line: start::kernel_command_line(),
         })
     }
+}
+
+fn kms_directories() -> Result<Directories, StartFault> {
+    let mut directories = Directories::default();
+    for (variable, directory) in [
+        ("AWS_IN_GUEST_KEY_PATH", &mut directories.aws),
+        ("VAULT_IN_GUEST_KEY_PATH", &mut directories.vault),
+        ("PKCS11_IN_GUEST_KEY_PATH", &mut directories.pkcs11),
+    ] {
+        if let Some(path) = start::environment(variable)? {
+            *directory = path.into();
+        }
+    }
+    Ok(directories)
 }
 
 /// The parsed configuration.
@@ -105,6 +123,10 @@ pub struct Config {
     pub access: AccessTable,
     /// Who may sign sealed secrets.
     pub signing_keys: SigningKeys,
+    /// Key management services.
+    pub kms: KmsConfig,
+    /// Where their credential files lie.
+    pub kms_directories: Directories,
     /// Files of the offline store, in the order in which a later one wins.
     pub offline_files: Vec<PathBuf>,
     /// What is done with a configuration that is unmeasured.
@@ -132,6 +154,8 @@ struct FileConfig {
     access: AccessTable,
     #[serde(default)]
     sealed_secrets: SealedSecretsConfig,
+    #[serde(default)]
+    kms: KmsConfig,
     #[serde(default)]
     log: LogSection,
     #[serde(default)]
@@ -272,6 +296,8 @@ impl Config {
             credentials: file.credentials,
             access: file.access,
             signing_keys,
+            kms: file.kms,
+            kms_directories: surroundings.kms_directories.clone(),
             offline_files: cc_kbs::offline::files(surroundings.offline_files.as_deref()),
             settings: Settings { log_level: file.log.level, source, unused, threads: 1 },
             check_only: cli.check_config,
@@ -322,6 +348,7 @@ fn defaults(kernel_command_line: &str) -> Result<FileConfig, StartFault> {
         skip_sealed_secret_verification: false,
         access: AccessTable::default(),
         sealed_secrets: SealedSecretsConfig::default(),
+        kms: KmsConfig::default(),
         log: LogSection::default(),
         socket_options: SocketSection::default(),
     })

@@ -41,12 +41,9 @@ pub enum HubError {
         /// What is wrong with it.
         why: String,
     },
-    /// A sealed secret or a wrapped key that needs a store this program does not know.
-    #[error("the provider is {provider:?}, known is \"kbs\"")]
-    UnknownProvider {
-        /// The provider's name.
-        provider: String,
-    },
+    /// A key management service, or its configuration.
+    #[error(transparent)]
+    Kms(#[from] cc_kms::KmsError),
     /// No key broker is configured under a name this program knows.
     #[error("kbc.name is {0:?}; known are \"cc_kbc\" and \"offline_fs_kbc\"")]
     UnknownKbc(String),
@@ -75,10 +72,8 @@ impl HubError {
             Self::Kbs(e) => e.blame(),
             Self::Sealed(e) => e.blame(),
             Self::AccessDenied { .. } | Self::SigningKeyRefused { .. } => Blame::Denied,
-            Self::SigningKey { .. }
-            | Self::UnknownProvider { .. }
-            | Self::UnknownKbc(_)
-            | Self::CredentialPath { .. } => Blame::Misused,
+            Self::Kms(e) => e.blame(),
+            Self::SigningKey { .. } | Self::UnknownKbc(_) | Self::CredentialPath { .. } => Blame::Misused,
             Self::CredentialWrite { .. } => Blame::Platform,
         }
     }
@@ -91,7 +86,7 @@ impl HubError {
             Self::Sealed(e) => e.code(),
             Self::SigningKeyRefused { .. } => "SIGNING_KEY_REFUSED",
             Self::SigningKey { .. } => "SIGNING_KEY_UNUSABLE",
-            Self::UnknownProvider { .. } => "PROVIDER_UNKNOWN",
+            Self::Kms(e) => e.code(),
             Self::UnknownKbc(_) => "KBC_UNKNOWN",
             Self::CredentialPath { .. } => "CREDENTIAL_PATH_REFUSED",
             Self::CredentialWrite { .. } => "CREDENTIAL_WRITE_FAILED",
@@ -113,7 +108,7 @@ impl HubError {
                 "store the public key as a JWK under that name: a resource of the key broker, or a file in {}",
                 crate::credential::SEALED_SECRET_DIR
             ),
-            Self::UnknownProvider { .. } => "make the secret again for a provider that this version knows".to_owned(),
+            Self::Kms(e) => e.hint(),
             Self::UnknownKbc(_) => "correct kbc.name in the data hub's configuration".to_owned(),
             Self::CredentialPath { .. } => format!(
                 "credentials go below {} or {}",

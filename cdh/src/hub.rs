@@ -9,7 +9,8 @@ use std::time::Duration;
 use cc_crypto::Secret;
 use cc_kbs::offline::OfflineStore;
 use cc_kbs::params::{CC_KBC, OFFLINE_FS_KBC};
-use cc_kbs::{EvidenceSource, Group, ResourceUri, SessionStatus};
+use cc_kbs::{BoxFuture, EvidenceSource, Group, ResourceUri, SessionStatus};
+use cc_kms::Broker;
 use tokio::time::Instant;
 
 use crate::access::AccessTable;
@@ -92,12 +93,16 @@ impl Hub {
     /// # Errors
     /// A reference that is not one, and whatever the backend says; see [`cc_kbs::Error`].
     pub async fn fetch(&self, reference: &str, deadline: Instant) -> Result<Secret, HubError> {
+        Ok(self.fetch_resource(reference, deadline).await?)
+    }
+
+    async fn fetch_resource(&self, reference: &str, deadline: Instant) -> Result<Secret, cc_kbs::Error> {
         let deadline = deadline.min(Instant::now() + FETCH_TIME_LIMIT);
         let uri: ResourceUri = reference.parse()?;
         tracing::debug!(%uri, "fetching a resource");
         match &self.backend {
-            Backend::Broker(group) => Ok(group.fetch(&uri, deadline).await?),
-            Backend::Offline(store) => Ok(store.fetch(&uri)?),
+            Backend::Broker(group) => group.fetch(&uri, deadline).await,
+            Backend::Offline(store) => store.fetch(&uri),
         }
     }
 
@@ -116,6 +121,17 @@ impl Hub {
             Backend::Broker(group) => group.probe(Instant::now() + time_limit).await,
             Backend::Offline(_) => Vec::new(),
         }
+    }
+}
+
+/// Key management services get their credentials from here.
+impl Broker for Hub {
+    fn fetch<'a>(
+        &'a self,
+        reference: &'a str,
+        deadline: Instant,
+    ) -> BoxFuture<'a, Result<Secret, cc_kbs::Error>> {
+        Box::pin(self.fetch_resource(reference, deadline))
     }
 }
 

@@ -9,6 +9,7 @@ use cc_daemon::server::RpcServer;
 use cc_daemon::shutdown::Shutdown;
 use cc_daemon::start::{EXIT_CONFIG, EXIT_FAILED, StartFault};
 use cc_daemon::{introspection, notify};
+use cc_kms::{Broker, Providers, Surroundings};
 use cc_protos::api::get_resource_service_server::GetResourceServiceServer;
 use cc_protos::api::sealed_secret_service_server::SealedSecretServiceServer;
 use cc_protos::guest_services::hub_info_service_server::HubInfoServiceServer;
@@ -27,8 +28,13 @@ use crate::service::ResourceService;
 use crate::signing_key::SigningKeys;
 use crate::unseal::Unsealer;
 
-fn prepare(config: &Config) -> Result<(Arc<Hub>, Arc<Credentials>), HubError> {
-    Ok((Arc::new(Hub::new(config)?), Arc::new(Credentials::new(config.credentials.clone())?)))
+fn prepare(config: &Config) -> Result<(Arc<Hub>, Arc<Credentials>, Providers), HubError> {
+    let hub = Arc::new(Hub::new(config)?);
+    let broker: Arc<dyn Broker> = hub.clone();
+    let directories = config.kms_directories.clone();
+    let surroundings = Surroundings { broker: Some(broker), directories, names: None };
+    let providers = Providers::new(&config.kms, surroundings)?;
+    Ok((hub, Arc::new(Credentials::new(config.credentials.clone())?), providers))
 }
 
 fn unusable(e: HubError) -> StartFault {
@@ -48,7 +54,7 @@ pub fn check(config: &Config) -> Result<(), StartFault> {
 /// # Errors
 /// A configuration that cannot be used, an address that cannot be bound, or a failure while serving.
 pub async fn serve(config: Config, inherited: Vec<Listener>, shutdown: Shutdown) -> Result<(), StartFault> {
-    let (hub, credentials) = prepare(&config).map_err(unusable)?;
+    let (hub, credentials, providers) = prepare(&config).map_err(unusable)?;
     let checker = Checker {
         source: config.settings.source.clone(),
         agent: AgentEvidence::new(config.aa_address.clone()),
@@ -70,7 +76,8 @@ pub async fn serve(config: Config, inherited: Vec<Listener>, shutdown: Shutdown)
             "signatures of sealed secrets are not verified: whoever writes one chooses what it opens"
         );
     }
-    let sealed = SealedService { unsealer: Arc::new(Unsealer::new(Arc::clone(&hub), config.signing_keys)) };
+    let sealed =
+        SealedService { unsealer: Arc::new(Unsealer::new(Arc::clone(&hub), config.signing_keys, providers)) };
     let routes = Routes::new(GetResourceServiceServer::new(ResourceService { hub: Arc::clone(&hub) }))
         .add_service(SealedSecretServiceServer::new(sealed.clone()))
         .add_service(KeyProviderServiceServer::new(sealed))

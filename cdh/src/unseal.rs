@@ -1,21 +1,22 @@
 //! From a sealed secret to its plaintext, and from an image's wrapped key to the key.
 //!
-//! The formats are [`cc_sealed`]'s, the keys that may sign [`crate::signing_key`]'s. Here: check, then ask the store or key
-//! management service that the checked text names. Nothing is fetched for a text that is not well-formed or whose signer
-//! may not sign.
+//! The formats are [`cc_sealed`]'s, the keys that may sign [`crate::signing_key`]'s, the stores and key management services
+//! [`cc_kms`]'s. Here: check, then ask the one that the checked text names. Nothing is fetched for a text that is not well-formed,
+//! whose signer may not sign, or that is not for the caller.
 
 use std::sync::Arc;
 
 use cc_crypto::Secret;
+use cc_kms::Providers;
 use cc_sealed::{AnnotationPacket, Payload, SealedSecret, Wrapping, key_provider, unverified};
 use tokio::time::Instant;
 
 use crate::audit::Ask;
 use crate::error::HubError;
-use crate::hub::Hub;
+use crate::hub::{FETCH_TIME_LIMIT, Hub};
 use crate::signing_key::SigningKeys;
 
-/// The provider that is the key broker itself.
+/// The provider that is the key broker itself: its names are `kbs://` URIs.
 const KBS: &str = "kbs";
 
 /// What opens sealed secrets and wrapped keys.
@@ -23,13 +24,14 @@ const KBS: &str = "kbs";
 pub struct Unsealer {
     hub: Arc<Hub>,
     signing_keys: SigningKeys,
+    providers: Providers,
 }
 
 impl Unsealer {
-    /// One over `hub` that believes `signing_keys`.
+    /// One over `hub` that believes `signing_keys` and asks `providers`.
     #[must_use]
-    pub fn new(hub: Arc<Hub>, signing_keys: SigningKeys) -> Self {
-        Self { hub, signing_keys }
+    pub fn new(hub: Arc<Hub>, signing_keys: SigningKeys, providers: Providers) -> Self {
+        Self { hub, signing_keys, providers }
     }
 
     /// Opens the text of a sealed secret for whoever asks, by `deadline`.
@@ -38,11 +40,30 @@ impl Unsealer {
     /// A malformed text, a key that may not sign, a signature that does not fit, a secret that is not for the caller, and
     /// what the store says.
     pub async fn unseal(&self, ask: &Ask, text: &[u8], deadline: Instant) -> Result<Secret, HubError> {
-        match self.payload(text, deadline).await? {
-            Payload::Vault(vault) if vault.provider == KBS => {
-                self.hub.fetch_for(ask, &vault.name, deadline).await
+        let payload = self.payload(text, deadline).await?;
+        let deadline = deadline.min(Instant::now() + FETCH_TIME_LIMIT);
+        match payload {
+            Payload::Vault(vault) => {
+                self.admit(ask, &vault.provider, &vault.name)?;
+                let kms = self.providers.open(&vault.provider, &vault.provider_settings)?;
+                Ok(kms.secret(&vault.name, &vault.annotations, deadline).await?)
             }
-            other => Err(HubError::UnknownProvider { provider: other.provider().to_owned() }),
+            Payload::Envelope(envelope) => {
+                self.admit(ask, &envelope.provider, &envelope.key_id)?;
+                let kms = self.providers.open(&envelope.provider, &envelope.provider_settings)?;
+                let wrapped = &envelope.encrypted_key;
+                let data_key =
+                    kms.decrypt(&envelope.key_id, wrapped, &envelope.annotations, deadline).await?;
+                Ok(envelope.decrypt(&data_key)?)
+            }
+        }
+    }
+
+    /// Decides whether whoever asks may have what `provider` knows as `name`: a secret, or the use of a key.
+    fn admit(&self, ask: &Ask, provider: &str, name: &str) -> Result<(), HubError> {
+        match provider {
+            KBS => self.hub.admit(ask, name),
+            other => self.hub.check_access(ask, &format!("{other}:{name}")),
         }
     }
 
@@ -71,8 +92,12 @@ impl Unsealer {
                 let key = self.hub.fetch_for(ask, &key_reference(&packet.kid), deadline).await?;
                 Ok(key_provider::unwrapped(&packet.unwrap(&key)?))
             }
-            Wrapping::Service { provider, .. } => {
-                Err(HubError::UnknownProvider { provider: provider.clone() })
+            Wrapping::Service { provider, provider_settings, annotations } => {
+                self.admit(ask, provider, &packet.kid)?;
+                let kms = self.providers.open(provider, provider_settings)?;
+                let deadline = deadline.min(Instant::now() + FETCH_TIME_LIMIT);
+                let options = kms.decrypt(&packet.kid, &packet.wrapped_data, annotations, deadline).await?;
+                Ok(key_provider::unwrapped(&options))
             }
         }
     }
