@@ -1,0 +1,330 @@
+//! Everything that can go wrong with an image, split by who has to act.
+//!
+//! Two enums: [`ImageError`] for the image as a whole, [`LayerFault`] for what happens inside the pipe of one layer,
+//! which does not know which layer it is. Names found in archives are quoted with escapes, so that no message can steer
+//! a terminal; contents never enter.
+
+use std::io;
+
+use cc_evidence::blame::Blame;
+
+use crate::{Digest, layer::tar::Refusal};
+
+/// Why an image could not be had.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImageError {
+    /// The text is no image reference.
+    #[error("{text:?} is not an image reference: {why}")]
+    Reference {
+        /// What was given, cut.
+        text: String,
+        /// Which rule it breaks.
+        why: &'static str,
+    },
+    /// The source does not have it.
+    #[error("there is no {what}")]
+    NotFound {
+        /// What was looked for, and where.
+        what: String,
+    },
+    /// More than one thing could be meant.
+    #[error("{what}: {why}")]
+    Ambiguous {
+        /// What was to be chosen from.
+        what: String,
+        /// Why no choice was made.
+        why: String,
+    },
+    /// The image exists, but not for this machine.
+    #[error("the image is not made for {wanted}, only for {offered}")]
+    NoPlatform {
+        /// Operating system and architecture of this machine.
+        wanted: String,
+        /// Those in the index.
+        offered: String,
+    },
+    /// A manifest, index, configuration or layout file breaks its format.
+    #[error("the {what} is malformed: {why}")]
+    Document {
+        /// Which document.
+        what: String,
+        /// Which rule it breaks.
+        why: String,
+    },
+    /// A media type that this version cannot use.
+    #[error("the {what} has media type {media_type:?}, which cannot be used")]
+    MediaType {
+        /// Which part of the image.
+        what: String,
+        /// The type, cut.
+        media_type: String,
+    },
+    /// A blob is longer or shorter than its descriptor says.
+    #[error("{what} has {actual} bytes, its descriptor says {expected}")]
+    Length {
+        /// Which blob.
+        what: String,
+        /// Bytes announced.
+        expected: u64,
+        /// Bytes received, or "more".
+        actual: String,
+    },
+    /// A blob is not the one that was named.
+    #[error("{what} has the digest {actual} instead of {expected}")]
+    DigestMismatch {
+        /// Which blob.
+        what: String,
+        /// The digest it is named by.
+        expected: Digest,
+        /// The digest of the bytes.
+        actual: Digest,
+    },
+    /// A document or blob could not be read from where it is.
+    #[error("cannot read {what}: {source}")]
+    Read {
+        /// What was read.
+        what: String,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// A layer was refused or could not be stored.
+    #[error("layer {layer}: {fault}")]
+    Layer {
+        /// Digest of the layer as the manifest names it.
+        layer: Digest,
+        /// What is wrong.
+        #[source]
+        fault: LayerFault,
+    },
+    /// The file system said no, outside a layer.
+    #[error("cannot {doing}: {source}")]
+    Storage {
+        /// What was being done.
+        doing: String,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// There is something under the name that the result would get.
+    #[error("{path} exists already")]
+    TargetExists {
+        /// The name.
+        path: String,
+    },
+    /// Another pull works on the same target.
+    #[error("another pull into {path} is running")]
+    TargetBusy {
+        /// The name.
+        path: String,
+    },
+    /// Whoever asked for the image does not want it any more.
+    #[error("the pull was interrupted")]
+    Interrupted,
+}
+
+/// Why one layer could not be unpacked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LayerFault {
+    /// The blob could not be read.
+    #[error("cannot read it: {0}")]
+    Read(#[source] io::Error),
+    /// The blob is longer or shorter than its descriptor says.
+    #[error("it has {actual} bytes, its descriptor says {expected}")]
+    Length {
+        /// Bytes announced.
+        expected: u64,
+        /// Bytes received, or "more".
+        actual: String,
+    },
+    /// The blob is not the one that was named.
+    #[error("its {of} has the digest {actual} instead of {expected}")]
+    DigestMismatch {
+        /// "blob" or "uncompressed archive".
+        of: &'static str,
+        /// The digest it is named by.
+        expected: Digest,
+        /// The digest of the bytes.
+        actual: Digest,
+    },
+    /// The compressed stream is damaged.
+    #[error("it cannot be decompressed: {0}")]
+    Compression(#[source] io::Error),
+    /// The tar archive breaks a rule of the reader.
+    #[error("its archive is refused: {0}")]
+    Archive(#[from] Refusal),
+    /// An entry is well-formed but must not be unpacked.
+    #[error("entry {name} is refused: {why}")]
+    Entry {
+        /// Name in the archive, escaped and cut.
+        name: String,
+        /// Which rule it breaks.
+        why: &'static str,
+    },
+    /// A bound was reached.
+    #[error("more than {limit} {what}")]
+    Limit {
+        /// What was counted.
+        what: &'static str,
+        /// The bound.
+        limit: u64,
+    },
+    /// The file system said no.
+    #[error("cannot {doing} {name}: {source}")]
+    Storage {
+        /// What was being done.
+        doing: &'static str,
+        /// To which entry, escaped and cut.
+        name: String,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// Whoever asked for the image does not want it any more.
+    #[error("the pull was interrupted")]
+    Interrupted,
+}
+
+impl ImageError {
+    /// Stable code, in capitals.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Reference { .. } => "IMAGE_REFERENCE_INVALID",
+            Self::NotFound { .. } => "IMAGE_NOT_FOUND",
+            Self::Ambiguous { .. } => "IMAGE_AMBIGUOUS",
+            Self::NoPlatform { .. } => "IMAGE_PLATFORM_MISSING",
+            Self::Document { .. } => "IMAGE_DOCUMENT_INVALID",
+            Self::MediaType { .. } => "IMAGE_MEDIA_TYPE",
+            Self::Length { .. } => "IMAGE_LENGTH",
+            Self::DigestMismatch { .. } => "IMAGE_DIGEST_MISMATCH",
+            Self::Read { .. } => "IMAGE_READ",
+            Self::Layer { fault, .. } => fault.code(),
+            Self::Storage { .. } => "IMAGE_STORAGE",
+            Self::TargetExists { .. } => "IMAGE_TARGET_EXISTS",
+            Self::TargetBusy { .. } => "IMAGE_TARGET_BUSY",
+            Self::Interrupted => "IMAGE_INTERRUPTED",
+        }
+    }
+
+    /// Who has to act.
+    #[must_use]
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::Reference { .. } | Self::Ambiguous { .. } | Self::TargetExists { .. } => Blame::Misused,
+            Self::NotFound { .. } | Self::NoPlatform { .. } => Blame::Absent,
+            Self::Document { .. }
+            | Self::MediaType { .. }
+            | Self::Length { .. }
+            | Self::DigestMismatch { .. } => Blame::Misbehaved,
+            Self::Read { .. } | Self::TargetBusy { .. } | Self::Interrupted => Blame::Unavailable,
+            Self::Layer { fault, .. } => fault.blame(),
+            Self::Storage { .. } => Blame::Platform,
+        }
+    }
+
+    /// The next step for the operator.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Reference { .. } => "write [registry[:port]/]name[:tag][@sha256:digest], in lower case",
+            Self::NotFound { .. } => "check name, tag and digest against what was pushed",
+            Self::Ambiguous { .. } => "name one of them",
+            Self::NoPlatform { .. } => "build and push the image for this machine's architecture too",
+            Self::Document { .. } => "push the image anew with a current tool",
+            Self::MediaType { .. } => "push the image with layers in tar, tar+gzip or tar+zstd",
+            Self::Length { .. } | Self::DigestMismatch { .. } => DIGEST_HINT,
+            Self::Read { .. } => "check the path, the network and the permissions",
+            Self::Layer { fault, .. } => fault.hint(),
+            Self::Storage { source, .. } => storage_hint(source),
+            Self::TargetExists { .. } => {
+                "name a folder that does not exist yet; existing ones are never replaced"
+            }
+            Self::TargetBusy { .. } => "wait for it, or name another folder",
+            Self::Interrupted => "",
+        }
+    }
+
+    /// The error that a source has put into a failed read, else `Read` of `what`.
+    pub(crate) fn from_read(what: impl FnOnce() -> String, source: io::Error) -> Self {
+        match source.downcast::<Self>() {
+            Ok(told) => told,
+            Err(source) => Self::Read { what: what(), source },
+        }
+    }
+
+    /// A fault of the layer called `layer`. What the source itself told stays as it was told.
+    pub(crate) fn in_layer(layer: Digest, fault: LayerFault) -> Self {
+        match fault {
+            LayerFault::Interrupted => Self::Interrupted,
+            LayerFault::Read(source) => match source.downcast::<Self>() {
+                Ok(told) => told,
+                Err(source) => Self::Layer { layer, fault: LayerFault::Read(source) },
+            },
+            fault => Self::Layer { layer, fault },
+        }
+    }
+}
+
+impl LayerFault {
+    /// Stable code, in capitals.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Read(_) => "LAYER_READ",
+            Self::Length { .. } => "LAYER_LENGTH",
+            Self::DigestMismatch { .. } => "LAYER_DIGEST_MISMATCH",
+            Self::Compression(_) => "LAYER_COMPRESSION",
+            Self::Archive(_) => "LAYER_ARCHIVE_REFUSED",
+            Self::Entry { .. } => "LAYER_ENTRY_REFUSED",
+            Self::Limit { .. } => "LAYER_LIMIT",
+            Self::Storage { .. } => "LAYER_STORAGE",
+            Self::Interrupted => "IMAGE_INTERRUPTED",
+        }
+    }
+
+    /// Who has to act.
+    #[must_use]
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::Read(_) | Self::Interrupted => Blame::Unavailable,
+            Self::Storage { .. } => Blame::Platform,
+            Self::Length { .. }
+            | Self::DigestMismatch { .. }
+            | Self::Compression(_)
+            | Self::Archive(_)
+            | Self::Entry { .. }
+            | Self::Limit { .. } => Blame::Misbehaved,
+        }
+    }
+
+    /// The next step for the operator.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Read(_) => "check the path, the network and the permissions",
+            Self::Length { .. } | Self::DigestMismatch { .. } => DIGEST_HINT,
+            Self::Compression(_) => "push the image anew; its own digest covers this damage",
+            Self::Archive(_) | Self::Entry { .. } => {
+                "build the layer anew with a current tool; what two readers could read differently is refused"
+            }
+            Self::Limit { .. } => "raise the limit of that name if the image is meant to be so large",
+            Self::Storage { source, .. } => storage_hint(source),
+            Self::Interrupted => "",
+        }
+    }
+}
+
+const DIGEST_HINT: &str = "try again; if it stays, whoever stores or forwards the image has altered it";
+
+fn storage_hint(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => "run as root: owners, devices and attributes of an image need it",
+        io::ErrorKind::StorageFull => "free some space, or name a folder on a larger file system",
+        io::ErrorKind::ReadOnlyFilesystem => "name a folder on a file system that can be written",
+        io::ErrorKind::Unsupported => "name a folder on a file system with extended attributes",
+        _ => "check the folder's file system and the kernel's log",
+    }
+}

@@ -1,0 +1,223 @@
+//! The pipe of one layer: read, hash, decompress, hash, untar; one pass, each stage on a thread of its own.
+//!
+//! Between the stages are a few buffers of fixed size, so memory does not depend on the layer. A stage that fails ends
+//! the others; what is reported is what happened first along the stream. The archive is unpacked while it is still being
+//! checked: whoever calls must not show the result before [`unpack`] has returned without an error.
+
+mod inflate;
+mod stream;
+pub mod tar;
+pub mod unpack;
+
+use std::{
+    io::{BufRead, Read},
+    os::fd::OwnedFd,
+    thread,
+};
+
+use stream::{Closed, Receiver, Sender};
+use tar::Event as TarEvent;
+use unpack::{Applied, Form, Policy, Unpacker};
+
+use crate::{Compression, Digest, Event, Hasher, Layer, LayerFault, Limits, Observer};
+
+/// Bytes of one buffer between two stages.
+const BUFFER: usize = 256 << 10;
+/// Buffers between two stages.
+const BUFFERS: usize = 4;
+
+/// What all layers of an image are unpacked by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Bounds for each layer.
+    pub limits: Limits,
+    /// What is not taken over as it is.
+    pub policy: Policy,
+    /// Layers at a time. Each has three threads and a few megabytes, with Zstandard up to 128 MiB more if it asks for it.
+    pub parallel: usize,
+}
+
+impl Default for Options {
+    /// The default limits, everything taken over, as many layers at a time as there are processors, at most eight.
+    fn default() -> Self {
+        let parallel = thread::available_parallelism().map_or(1, usize::from).min(8);
+        Self { limits: Limits::default(), policy: Policy::default(), parallel }
+    }
+}
+
+/// Runs the bytes of `blob` through the pipe of `layer` into the empty directory `target`.
+///
+/// `number` is the layer's place, for events. On an error the directory holds what was unpacked so far, and has to be
+/// removed by the caller.
+///
+/// # Errors
+/// What is wrong with the layer; [`LayerFault::Interrupted`] if the observer said so.
+pub fn unpack(
+    number: usize,
+    layer: &Layer,
+    blob: Box<dyn Read + Send>,
+    target: OwnedFd,
+    form: Form,
+    options: &Options,
+    observer: &dyn Observer,
+) -> Result<Applied, LayerFault> {
+    let size = layer.descriptor.size;
+    observer.event(Event::LayerStarted { layer: number, digest: layer.descriptor.digest, size });
+    let (compressed_in, compressed_out) = stream::pipe(BUFFERS, BUFFER);
+    let (plain_in, plain_out) = stream::pipe(BUFFERS, BUFFER);
+    let (fetched, inflated, applied) = thread::scope(|scope| {
+        let fetching = scope.spawn(|| fetch(number, layer, blob, compressed_in, observer));
+        let inflating = scope.spawn(|| inflate(layer, compressed_out, plain_in, &options.limits));
+        let applied = untar(plain_out, target, form, options);
+        (joined(fetching.join()), joined(inflating.join()), applied)
+    });
+    // Each stage sees the failure of the one before it as the end of its input.
+    fetched?;
+    let bytes = inflated?;
+    let applied = applied?;
+    observer.event(Event::LayerUnpacked {
+        layer: number,
+        entries: applied.entries,
+        bytes,
+        attributes_left_out: applied.attributes_left_out,
+    });
+    Ok(applied)
+}
+
+/// A stage that panicked goes on panicking here.
+fn joined<T>(result: thread::Result<T>) -> T {
+    result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Reads and hashes the blob. Goes on to its end even if nobody wants the bytes any more: whether they were the right
+/// ones decides who is to blame.
+fn fetch(
+    number: usize,
+    layer: &Layer,
+    mut blob: Box<dyn Read + Send>,
+    mut to: Sender,
+    observer: &dyn Observer,
+) -> Result<(), LayerFault> {
+    let expected = layer.descriptor.digest;
+    let size = layer.descriptor.size;
+    let mut hasher = expected.algorithm().hasher();
+    let mut read = 0;
+    let mut wanted = true;
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        if observer.stopped() {
+            return Err(LayerFault::Interrupted);
+        }
+        let filled = fill(&mut blob, &mut buffer).map_err(LayerFault::Read)?;
+        if filled == 0 {
+            break;
+        }
+        let bytes = buffer.get(..filled).unwrap_or_default();
+        read += filled as u64;
+        if read > size {
+            return Err(LayerFault::Length { expected: size, actual: "more".to_owned() });
+        }
+        hasher.update(bytes);
+        observer.event(Event::LayerRead { layer: number, bytes: read });
+        if wanted {
+            match to.send(buffer, filled) {
+                Ok(empty) => buffer = empty,
+                Err(Closed) => {
+                    wanted = false;
+                    buffer = vec![0; BUFFER];
+                }
+            }
+        }
+    }
+    if read != size {
+        return Err(LayerFault::Length { expected: size, actual: read.to_string() });
+    }
+    compare("blob", expected, hasher)?;
+    to.finish();
+    Ok(())
+}
+
+/// Decompresses and hashes the archive. Gives its length.
+fn inflate(layer: &Layer, from: Receiver, mut to: Sender, limits: &Limits) -> Result<u64, LayerFault> {
+    let expected = layer.diff_id;
+    let mut hasher = expected.algorithm().hasher();
+    let mut plain = inflate::decoder(layer.compression, from).map_err(LayerFault::Compression)?;
+    let bound = bytes_allowed(layer, limits);
+    let mut written = 0;
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        let filled = fill(&mut plain, &mut buffer).map_err(LayerFault::Compression)?;
+        if filled == 0 {
+            break;
+        }
+        written += filled as u64;
+        if written > bound {
+            return Err(LayerFault::Limit { what: "bytes when uncompressed", limit: bound });
+        }
+        hasher.update(buffer.get(..filled).unwrap_or_default());
+        match to.send(buffer, filled) {
+            Ok(empty) => buffer = empty,
+            // The reason is the next stage's to tell.
+            Err(Closed) => return Ok(written),
+        }
+    }
+    compare("uncompressed archive", expected, hasher)?;
+    to.finish();
+    Ok(written)
+}
+
+/// How long the archive may become, by its own bound and by the ratio to what is downloaded.
+fn bytes_allowed(layer: &Layer, limits: &Limits) -> u64 {
+    let by_ratio = match layer.compression {
+        Compression::None => u64::MAX,
+        Compression::Gzip | Compression::Zstd => {
+            layer.descriptor.size.saturating_mul(limits.ratio).max(Limits::RATIO_FROM)
+        }
+    };
+    limits.bytes.min(by_ratio)
+}
+
+fn untar(mut from: Receiver, target: OwnedFd, form: Form, options: &Options) -> Result<Applied, LayerFault> {
+    let mut reader = tar::Reader::new(options.limits.clone());
+    let mut unpacker = Unpacker::new(target, form, options);
+    loop {
+        let chunk = from.fill_buf().map_err(LayerFault::Read)?;
+        if chunk.is_empty() {
+            break;
+        }
+        let length = chunk.len();
+        let mut rest = chunk;
+        while let Some(event) = reader.next(&mut rest)? {
+            match event {
+                TarEvent::Entry(entry) => unpacker.entry(entry)?,
+                TarEvent::Data { offset, bytes } => unpacker.data(offset, bytes)?,
+                TarEvent::FileEnd => unpacker.file_end()?,
+            }
+        }
+        from.consume(length);
+    }
+    reader.finish()?;
+    unpacker.finish()
+}
+
+fn compare(of: &'static str, expected: Digest, hasher: Hasher) -> Result<(), LayerFault> {
+    let actual = hasher.finish();
+    if actual == expected { Ok(()) } else { Err(LayerFault::DigestMismatch { of, expected, actual }) }
+}
+
+/// Reads until the buffer is full or the stream ends.
+fn fill(from: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
+    let mut filled = 0;
+    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match from.read(rest) {
+            Ok(0) => break,
+            Ok(more) => filled += more,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,86 @@
+//! Decompression of a layer: gzip (RFC 1952, several members), Zstandard (RFC 8878, several frames), or none.
+//!
+//! It does not bound the output, the pipe does; but it bounds the memory that a stream may ask for.
+
+use std::io::{self, BufRead, Read};
+
+use flate2::bufread::MultiGzDecoder;
+use zstd::stream::read::Decoder;
+
+use crate::Compression;
+
+/// Largest window of a Zstandard frame, as a power of two: 128 MiB, the most that its tools take without being told.
+const WINDOW_LOG: u32 = 27;
+
+/// A reader of the uncompressed bytes of `from`.
+pub(super) fn decoder<'a>(
+    compression: Compression,
+    from: impl BufRead + 'a,
+) -> io::Result<Box<dyn Read + 'a>> {
+    Ok(match compression {
+        Compression::None => Box::new(from),
+        Compression::Gzip => Box::new(MultiGzDecoder::new(from)),
+        Compression::Zstd => {
+            let mut decoder = Decoder::with_buffer(from)?;
+            decoder.window_log_max(WINDOW_LOG)?;
+            Box::new(decoder)
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::{Compression as Level, write::GzEncoder};
+
+    use super::*;
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Level::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn inflate(compression: Compression, bytes: &[u8]) -> io::Result<Vec<u8>> {
+        let mut plain = Vec::new();
+        decoder(compression, bytes)?.read_to_end(&mut plain)?;
+        Ok(plain)
+    }
+
+    #[test]
+    fn several_members_and_frames_are_one_stream() {
+        let members = [gzip(b"one "), gzip(b""), gzip(b"two")].concat();
+        assert_eq!(inflate(Compression::Gzip, &members).unwrap(), b"one two");
+        let frames =
+            [zstd::encode_all(&b"one "[..], 1).unwrap(), zstd::encode_all(&b"two"[..], 1).unwrap()].concat();
+        assert_eq!(inflate(Compression::Zstd, &frames).unwrap(), b"one two");
+        assert_eq!(inflate(Compression::None, b"one").unwrap(), b"one");
+    }
+
+    #[test]
+    fn damaged_and_short_streams_are_errors() {
+        for (compression, good) in [
+            (Compression::Gzip, gzip(&[7; 5000])),
+            (Compression::Zstd, zstd::encode_all(&[7; 5000][..], 1).unwrap()),
+        ] {
+            for cut in 1..good.len() {
+                assert!(inflate(compression, &good[..cut]).is_err(), "{compression:?} cut at {cut}");
+            }
+            assert!(inflate(compression, &[good.clone(), b"garbage".to_vec()].concat()).is_err());
+        }
+        let mut wrong = gzip(b"some bytes");
+        let at = wrong.len() - 6;
+        wrong[at] ^= 1;
+        assert!(inflate(Compression::Gzip, &wrong).is_err(), "its own checksum");
+    }
+
+    #[test]
+    fn a_window_that_would_fill_memory_is_refused() {
+        // A frame header that asks for a window of 2 GiB, then an empty last block.
+        let frame = [0x28, 0xb5, 0x2f, 0xfd, 0x00, (31 - 10) << 3, 0x01, 0x00, 0x00];
+        assert!(inflate(Compression::Zstd, &frame).is_err());
+        let frame = [0x28, 0xb5, 0x2f, 0xfd, 0x00, (20 - 10) << 3, 0x01, 0x00, 0x00];
+        assert_eq!(inflate(Compression::Zstd, &frame).unwrap(), b"");
+    }
+}

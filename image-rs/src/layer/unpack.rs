@@ -1,0 +1,401 @@
+//! Entries of a layer into a directory (OCI image specification, layer.md).
+//!
+//! Works from the descriptor of an empty directory and never leaves it, whatever the archive says: parents are resolved
+//! by openat2(2) beneath that directory and through no symbolic link, and the last part of a name is only ever used by
+//! calls that do not follow links. The directory must not be reachable for others while it is being filled. There is no
+//! global state: any number of layers can be unpacked at once, and none needs the network or a key.
+//!
+//! Order for each file: content, owner, mode, attributes, time; because chown(2) takes the set-id bits and capabilities
+//! away. Times of directories are set at the very end.
+
+mod deletion;
+mod ledger;
+mod name;
+mod place;
+mod xattr;
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::{
+    fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, makedev},
+    io::Errno,
+};
+
+use super::{
+    Options,
+    tar::{Entry, Kind, Time},
+};
+use crate::{LayerFault, Limits};
+pub use deletion::{Deletions, Form};
+use ledger::Ledger;
+use name::Name;
+use place::Places;
+pub(crate) use place::open_beneath;
+pub(crate) use xattr::is_content;
+
+/// What of an entry is taken over as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// Refuse device nodes instead of making them.
+    pub refuse_devices: bool,
+    /// Take set-user-id and set-group-id bits and file capabilities away.
+    pub drop_privileges: bool,
+}
+
+/// What came of one layer.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// Entries of the archive.
+    pub entries: u64,
+    /// `user.` attributes left out, because the file system does not have them.
+    pub attributes_left_out: u64,
+    /// What the layer says about those below it, unless it was written into the directory.
+    pub deletions: Deletions,
+}
+
+/// A layer being unpacked.
+#[derive(Debug)]
+pub(super) struct Unpacker {
+    places: Places,
+    form: Form,
+    policy: Policy,
+    limits: Limits,
+    file: Option<OpenFile>,
+    /// Paths and times of directories.
+    times: Ledger,
+    applied: Applied,
+    has_user_attributes: bool,
+}
+
+#[derive(Debug)]
+struct OpenFile {
+    file: OwnedFd,
+    entry: Entry,
+    size: u64,
+    /// End of the data written so far.
+    end: u64,
+}
+
+impl Unpacker {
+    /// Unpacks into `target`.
+    pub(super) fn new(target: OwnedFd, form: Form, options: &Options) -> Self {
+        Self {
+            places: Places::new(target, form, options.limits.ledger),
+            form,
+            policy: options.policy,
+            limits: options.limits.clone(),
+            file: None,
+            times: Ledger::new(options.limits.ledger),
+            applied: Applied::default(),
+            has_user_attributes: true,
+        }
+    }
+
+    /// Makes what `entry` says; of a file only the beginning.
+    pub(super) fn entry(&mut self, mut entry: Entry) -> Result<(), LayerFault> {
+        self.applied.entries += 1;
+        let refused = |why| LayerFault::Entry { name: shown(&entry.name), why };
+        let name = Name::parse(&entry.name, self.limits.depth).map_err(refused)?;
+        if self.policy.drop_privileges {
+            entry.mode &= 0o1777;
+            entry.xattrs.retain(|(name, _)| name != xattr::CAPABILITY);
+        }
+        match (name, &entry.kind) {
+            (Name::Root, Kind::Directory) => self.root(&entry),
+            (Name::Root, _) => Err(refused("only a directory can stand for the layer itself")),
+            (Name::Opaque { directory }, Kind::File { size: 0 }) => {
+                self.places.enter(&directory).map_err(|fault| fault.of(&entry.name))?;
+                self.opaque(&directory, &entry)
+            }
+            (Name::Whiteout { parent, name }, Kind::File { size: 0 }) => {
+                self.whiteout(&parent, &name, &entry)
+            }
+            (Name::Opaque { .. } | Name::Whiteout { .. }, _) => {
+                Err(refused("a deletion mark is something else than an empty file"))
+            }
+            (Name::Plain { parent, name }, _) => self.plain(&parent, &name, entry),
+        }
+    }
+
+    /// Writes a piece of the last file.
+    pub(super) fn data(&mut self, offset: u64, bytes: &[u8]) -> Result<(), LayerFault> {
+        let Some(open) = &mut self.file else { return Ok(()) };
+        let mut rest = bytes;
+        let mut at = offset;
+        while !rest.is_empty() {
+            let written = match rustix::io::pwrite(&open.file, rest, at) {
+                Ok(0) => Err(Errno::IO),
+                Err(Errno::INTR) => Ok(0),
+                other => other,
+            };
+            let written = written.map_err(|error| storage("write", &open.entry.name, error))?;
+            rest = rest.get(written..).unwrap_or_default();
+            at += written as u64;
+        }
+        open.end = at;
+        Ok(())
+    }
+
+    /// Completes the last file. There is none open after a deletion mark, which is an empty file in the archive only.
+    pub(super) fn file_end(&mut self) -> Result<(), LayerFault> {
+        let Some(open) = self.file.take() else { return Ok(()) };
+        let name = &open.entry.name;
+        if open.end < open.size {
+            rustix::fs::ftruncate(&open.file, open.size).map_err(|error| storage("extend", name, error))?;
+        }
+        self.set_metadata(&open.file, &open.entry)?;
+        rustix::fs::futimens(&open.file, &times(open.entry.mtime))
+            .map_err(|error| storage("set the time of", name, error))
+    }
+
+    /// Sets the times of all directories, last of all.
+    pub(super) fn finish(mut self) -> Result<Applied, LayerFault> {
+        for (path, time) in self.times.iter() {
+            let directory =
+                open_beneath(self.places.root(), path).map_err(|error| storage("open", path, error))?;
+            let set = rustix::fs::futimens(&directory, &times(time));
+            set.map_err(|error| storage("set the time of", path, error))?;
+        }
+        self.applied.deletions.implied = self.places.into_implied();
+        Ok(self.applied)
+    }
+
+    fn plain(&mut self, parent: &[u8], name: &[u8], entry: Entry) -> Result<(), LayerFault> {
+        let of = |fault: place::Fault| fault.of(&entry.name);
+        let failed = |error| storage("make", &entry.name, error);
+        match &entry.kind {
+            Kind::Directory => return self.directory(parent, name, &entry),
+            Kind::File { size } => {
+                let size = *size;
+                let flags =
+                    OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let file = self
+                    .places
+                    .make(parent, name, |at, name| {
+                        rustix::fs::openat(at, name, flags, Mode::from_raw_mode(0o600))
+                    })
+                    .map_err(of)?;
+                self.file = Some(OpenFile { file, entry, size, end: 0 });
+                return Ok(());
+            }
+            Kind::Symlink { target } => {
+                let target = target.as_slice();
+                self.places
+                    .make(parent, name, |at, name| rustix::fs::symlinkat(target, at, name))
+                    .map_err(of)?;
+            }
+            Kind::Link { target } => return self.link(parent, name, target, &entry),
+            Kind::Fifo => self.node(parent, name, &entry, FileType::Fifo, 0)?,
+            Kind::CharDevice { major: 0, minor: 0 } => {
+                let why = "a character device 0/0 is a deletion mark for overlay file systems only";
+                return Err(LayerFault::Entry { name: shown(&entry.name), why });
+            }
+            Kind::CharDevice { major, minor } => {
+                self.node(parent, name, &entry, FileType::CharacterDevice, makedev(*major, *minor))?;
+            }
+            Kind::BlockDevice { major, minor } => {
+                self.node(parent, name, &entry, FileType::BlockDevice, makedev(*major, *minor))?;
+            }
+        }
+        // What follows is for symbolic links, pipes and devices, which cannot be opened to work on them.
+        if let Some(why) = entry.xattrs.iter().find_map(|(name, _)| xattr::judge_elsewhere(name)) {
+            return Err(LayerFault::Entry { name: shown(&entry.name), why });
+        }
+        let at = self.places.enter(parent).map_err(of)?;
+        let (uid, gid) = owner(&entry);
+        rustix::fs::chownat(at, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+        if !matches!(entry.kind, Kind::Symlink { .. }) {
+            rustix::fs::chmodat(at, name, Mode::from_raw_mode(entry.mode), AtFlags::empty())
+                .map_err(failed)?;
+        }
+        rustix::fs::utimensat(at, name, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW).map_err(failed)
+    }
+
+    fn node(
+        &mut self,
+        parent: &[u8],
+        name: &[u8],
+        entry: &Entry,
+        kind: FileType,
+        device: u64,
+    ) -> Result<(), LayerFault> {
+        if self.policy.refuse_devices && kind != FileType::Fifo {
+            return Err(LayerFault::Entry { name: shown(&entry.name), why: "device nodes are not wanted" });
+        }
+        let mode = Mode::from_raw_mode(0o600);
+        self.places
+            .make(parent, name, |at, name| rustix::fs::mknodat(at, name, kind, mode, device))
+            .map_err(|fault| fault.of(&entry.name))
+    }
+
+    fn link(&mut self, parent: &[u8], name: &[u8], target: &[u8], entry: &Entry) -> Result<(), LayerFault> {
+        let refused = |why| LayerFault::Entry { name: shown(&entry.name), why };
+        let (to, to_name) = match Name::parse_target(target, self.limits.depth).map_err(refused)? {
+            Name::Plain { parent, name } => (parent, name),
+            _ => return Err(refused("the hard link's target cannot be linked to")),
+        };
+        let directory = match open_beneath(self.places.root(), &to) {
+            Ok(directory) => directory,
+            Err(Errno::NOENT | Errno::NOTDIR) => {
+                return Err(refused("the hard link's target is not in this layer"));
+            }
+            Err(Errno::LOOP | Errno::XDEV) => {
+                return Err(refused("the hard link's target is behind a symbolic link"));
+            }
+            Err(error) => return Err(storage("open the target of", &entry.name, error)),
+        };
+        let status = match rustix::fs::statat(&directory, to_name.as_slice(), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(status) => status,
+            Err(Errno::NOENT) => return Err(refused("the hard link's target is not in this layer")),
+            Err(error) => return Err(storage("look at the target of", &entry.name, error)),
+        };
+        if FileType::from_raw_mode(status.st_mode) == FileType::Directory || deletion::is_whiteout(&status) {
+            return Err(refused("the hard link's target cannot be linked to"));
+        }
+        if (to.as_slice(), to_name.as_slice()) == (parent, name) {
+            return Err(refused("the hard link points at itself"));
+        }
+        self.places
+            .make(parent, name, |at, name| {
+                rustix::fs::linkat(&directory, to_name.as_slice(), at, name, AtFlags::empty())
+            })
+            .map_err(|fault| fault.of(&entry.name))
+    }
+
+    fn directory(&mut self, parent: &[u8], name: &[u8], entry: &Entry) -> Result<(), LayerFault> {
+        let path = name::join(parent, name);
+        self.places.enter_new(parent, name, &path).map_err(|fault| fault.of(&entry.name))?;
+        self.places.state(&path);
+        let directory = self.places.enter(&path).map_err(|fault| fault.of(&entry.name))?;
+        let directory = directory.try_clone_to_owned().map_err(|source| LayerFault::Storage {
+            doing: "open",
+            name: shown(&entry.name),
+            source,
+        })?;
+        self.set_metadata(&directory, entry)?;
+        self.times.push(&path, entry.mtime)
+    }
+
+    fn root(&mut self, entry: &Entry) -> Result<(), LayerFault> {
+        let root = self.places.root().try_clone_to_owned();
+        let root = root.map_err(|source| LayerFault::Storage {
+            doing: "open",
+            name: "the layer".to_owned(),
+            source,
+        })?;
+        self.places.state(b"");
+        self.set_metadata(&root, entry)?;
+        self.times.push(b"", entry.mtime)
+    }
+
+    fn whiteout(&mut self, parent: &[u8], name: &[u8], entry: &Entry) -> Result<(), LayerFault> {
+        let of = |fault: place::Fault| fault.of(&entry.name);
+        match self.form {
+            Form::Listed => {
+                self.places.enter(parent).map_err(of)?;
+                self.list(&name::join(parent, name), |deletions| &mut deletions.whiteouts)
+            }
+            Form::Overlay => {
+                let at = self.places.enter(parent).map_err(of)?;
+                let failed = |error| storage("make", &entry.name, error);
+                match deletion::make_whiteout(at, name) {
+                    Err(Errno::EXIST) => {
+                        let status =
+                            rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+                        // What this very layer has hides what is below, except that directories merge.
+                        if FileType::from_raw_mode(status.st_mode) == FileType::Directory {
+                            let path = name::join(parent, name);
+                            let directory = self.places.enter(&path).map_err(of)?;
+                            deletion::set_opaque(directory).map_err(failed)?;
+                        }
+                        Ok(())
+                    }
+                    Err(error) => Err(failed(error)),
+                    Ok(()) => {
+                        let (uid, gid) = owner(entry);
+                        rustix::fs::chownat(at, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)
+                    }
+                }
+            }
+        }
+    }
+
+    /// Marks the directory, which is open already.
+    fn opaque(&mut self, path: &[u8], entry: &Entry) -> Result<(), LayerFault> {
+        match self.form {
+            Form::Listed => self.list(path, |deletions| &mut deletions.opaque),
+            Form::Overlay => {
+                let directory = self.places.enter(path).map_err(|fault| fault.of(&entry.name))?;
+                deletion::set_opaque(directory)
+                    .map_err(|error| storage("mark the directory of", &entry.name, error))
+            }
+        }
+    }
+
+    fn list(
+        &mut self,
+        path: &[u8],
+        list: impl FnOnce(&mut Deletions) -> &mut Vec<Vec<u8>>,
+    ) -> Result<(), LayerFault> {
+        self.times.charge(path)?;
+        list(&mut self.applied.deletions).push(path.to_vec());
+        Ok(())
+    }
+
+    /// Owner, mode and attributes of an open file or directory, in the order that keeps all of them.
+    fn set_metadata(&mut self, file: &OwnedFd, entry: &Entry) -> Result<(), LayerFault> {
+        let (uid, gid) = owner(entry);
+        rustix::fs::fchown(file.as_fd(), uid, gid)
+            .map_err(|error| storage("set the owner of", &entry.name, error))?;
+        rustix::fs::fchmod(file.as_fd(), Mode::from_raw_mode(entry.mode))
+            .map_err(|error| storage("set the mode of", &entry.name, error))?;
+        for (name, value) in &entry.xattrs {
+            match xattr::judge(name) {
+                xattr::Verdict::Ignore => continue,
+                xattr::Verdict::Refuse(why) => {
+                    return Err(LayerFault::Entry { name: shown(&entry.name), why });
+                }
+                xattr::Verdict::User if !self.has_user_attributes => {
+                    self.applied.attributes_left_out += 1;
+                    continue;
+                }
+                xattr::Verdict::User | xattr::Verdict::Set => {}
+            }
+            match rustix::fs::fsetxattr(file.as_fd(), name.as_slice(), value, rustix::fs::XattrFlags::empty())
+            {
+                Ok(()) => {}
+                Err(Errno::OPNOTSUPP) if name.starts_with(b"user.") => {
+                    self.has_user_attributes = false;
+                    self.applied.attributes_left_out += 1;
+                }
+                Err(error) => return Err(storage("set an attribute of", &entry.name, error)),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn owner(entry: &Entry) -> (Option<Uid>, Option<Gid>) {
+    (Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))
+}
+
+/// Both times of a file: the archive has one.
+fn times(time: Time) -> Timestamps {
+    let time = Timespec { tv_sec: time.seconds, tv_nsec: time.nanoseconds.into() };
+    Timestamps { last_access: time, last_modification: time }
+}
+
+fn storage(doing: &'static str, name: &[u8], error: Errno) -> LayerFault {
+    LayerFault::Storage { doing, name: shown(name), source: error.into() }
+}
+
+/// A name for messages: escaped and cut.
+fn shown(name: &[u8]) -> String {
+    const MOST: usize = 200;
+    let mut text: String =
+        name.iter().take(MOST).copied().flat_map(std::ascii::escape_default).map(char::from).collect();
+    if name.len() > MOST {
+        text.push('…');
+    }
+    text
+}

@@ -1,0 +1,43 @@
+//! OCI images inside the guest: from a name to a checked, unpacked root file system.
+//!
+//! The way of an image is a straight pipe. A [`Source`] gives documents and blobs by digest; [`Image::resolve`] turns
+//! them into an [`Image`] whose manifest and configuration have the digests they should; [`unpack_rootfs`] runs every
+//! layer through one pass of read, hash, decompress, hash, untar, and shows the result under its name only when every
+//! digest was right. Nothing of a failed pull stays behind.
+//!
+//! Names, documents and the tar reader are pure: they take bytes and give values. It is NOT a registry client, and knows
+//! nothing of key brokers, TEEs and RPC. What comes from a registry is hostile until its digest has been compared:
+//! every length, count and depth is bounded by [`Limits`].
+//!
+//! Implements the reading half of the OCI image specification 1.1 (image index, manifest, configuration, layer, image
+//! layout) and the corresponding formats of Docker's image manifest version 2, schema 2.
+
+mod config;
+mod descriptor;
+mod digest;
+mod error;
+mod image;
+mod json;
+pub mod layer;
+mod limits;
+pub mod manifest;
+mod observer;
+mod platform;
+mod reference;
+pub mod rootfs;
+pub mod source;
+mod staging;
+mod tree;
+
+pub use config::ImageConfig;
+pub use descriptor::{Compression, Descriptor};
+pub use digest::{Algorithm, Digest, Hasher};
+pub use error::{ImageError as Error, LayerFault};
+pub use image::{Image, Layer};
+pub use limits::Limits;
+pub use manifest::{Index, Manifest, Top};
+pub use observer::{Event, Observer, Silent};
+pub use platform::Platform;
+pub use reference::Reference;
+pub use rootfs::{Unpacked, unpack_rootfs};
+pub use source::{Document, Pointer, Source};

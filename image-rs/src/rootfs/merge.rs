@@ -1,0 +1,152 @@
+//! Merging one layer's directory into that of the layers below it.
+
+use std::{
+    collections::BTreeSet,
+    ffi::CStr,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use rustix::{
+    fs::{AtFlags, FileType, Gid, Mode, Stat, Timespec, Timestamps, Uid, XattrFlags},
+    io::Errno,
+};
+
+use crate::{
+    Error,
+    layer::unpack::{Deletions, is_content, open_beneath},
+    tree,
+};
+
+/// Moves everything from `layer` into `root`, after the layer's deletions.
+///
+/// # Errors
+/// `IMAGE_STORAGE`.
+pub(super) fn layer(root: &OwnedFd, layer: &OwnedFd, deletions: &Deletions) -> Result<(), Error> {
+    let root = root.as_fd();
+    let deleted = deletions.whiteouts.iter().try_for_each(|path| delete(root, path));
+    let deleted = deleted.and_then(|()| deletions.opaque.iter().try_for_each(|path| clear(root, path)));
+    deleted
+        .and_then(|()| merge(root, layer.as_fd(), &mut Vec::new(), &deletions.implied))
+        .map_err(|error| Error::Storage { doing: "merge the layers".to_owned(), source: error.into() })
+}
+
+fn delete(root: BorrowedFd<'_>, path: &[u8]) -> Result<(), Errno> {
+    let at = path.iter().rposition(|b| *b == b'/');
+    let (parent, name) = match at.and_then(|at| path.split_at_checked(at)) {
+        Some((parent, name)) => (parent, name.strip_prefix(b"/").unwrap_or(name)),
+        None => (&[][..], path),
+    };
+    match existing(root, parent)? {
+        None => Ok(()),
+        Some(parent) => keeping_times(parent.as_fd(), |parent| tree::remove(parent, name)),
+    }
+}
+
+fn clear(root: BorrowedFd<'_>, path: &[u8]) -> Result<(), Errno> {
+    match existing(root, path)? {
+        None => Ok(()),
+        Some(directory) => keeping_times(directory.as_fd(), tree::empty),
+    }
+}
+
+/// The directory `path` in the layers below, if it is one.
+fn existing(root: BorrowedFd<'_>, path: &[u8]) -> Result<Option<OwnedFd>, Errno> {
+    match open_beneath(root, path) {
+        Ok(directory) => Ok(Some(directory)),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Changes what is in a directory, but not when that happened.
+fn keeping_times(
+    directory: BorrowedFd<'_>,
+    change: impl FnOnce(BorrowedFd<'_>) -> Result<(), Errno>,
+) -> Result<(), Errno> {
+    let before = rustix::fs::fstat(directory)?;
+    change(directory)?;
+    rustix::fs::futimens(directory, &times(&before))
+}
+
+fn merge(
+    into: BorrowedFd<'_>,
+    from: BorrowedFd<'_>,
+    path: &mut Vec<u8>,
+    implied: &BTreeSet<Vec<u8>>,
+) -> Result<(), Errno> {
+    let (below, own) = (rustix::fs::fstat(into)?, rustix::fs::fstat(from)?);
+    for name in tree::names(from)? {
+        let length = path.len();
+        if length > 0 {
+            path.push(b'/');
+        }
+        path.extend_from_slice(name.as_bytes());
+        merge_entry(into, from, &name, path, implied)?;
+        path.truncate(length);
+    }
+    if implied.contains(path) {
+        return rustix::fs::futimens(into, &times(&below));
+    }
+    rustix::fs::fchown(into, Some(Uid::from_raw(own.st_uid)), Some(Gid::from_raw(own.st_gid)))?;
+    rustix::fs::fchmod(into, Mode::from_raw_mode(own.st_mode))?;
+    copy_attributes(into, from)?;
+    rustix::fs::futimens(into, &times(&own))
+}
+
+fn merge_entry(
+    into: BorrowedFd<'_>,
+    from: BorrowedFd<'_>,
+    name: &CStr,
+    path: &mut Vec<u8>,
+    implied: &BTreeSet<Vec<u8>>,
+) -> Result<(), Errno> {
+    let is_directory = |at: BorrowedFd<'_>| match rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(status) => Ok(Some(FileType::from_raw_mode(status.st_mode) == FileType::Directory)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error),
+    };
+    match (is_directory(into)?, is_directory(from)?) {
+        (Some(true), Some(true)) => {
+            let (into, from) = (open_beneath(into, name.to_bytes())?, open_beneath(from, name.to_bytes())?);
+            return merge(into.as_fd(), from.as_fd(), path, implied);
+        }
+        // A file is replaced by the renaming itself, a directory and what a directory replaces is not.
+        (Some(below), Some(above)) if below || above => tree::remove(into, name)?,
+        _ => {}
+    }
+    rustix::fs::renameat(from, name, into, name)
+}
+
+/// The attributes that are content become those of `from`.
+fn copy_attributes(into: BorrowedFd<'_>, from: BorrowedFd<'_>) -> Result<(), Errno> {
+    let (old, new) = (attributes(into)?, attributes(from)?);
+    for name in old.iter().filter(|name| !new.contains(name)) {
+        rustix::fs::fremovexattr(into, name.as_slice())?;
+    }
+    for name in &new {
+        let mut value = vec![0; 64 << 10];
+        let length = rustix::fs::fgetxattr(from, name.as_slice(), &mut value)?;
+        value.truncate(length);
+        rustix::fs::fsetxattr(into, name.as_slice(), &value, XattrFlags::empty())?;
+    }
+    Ok(())
+}
+
+fn attributes(directory: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
+    let mut list = vec![0; 64 << 10];
+    let length = match rustix::fs::flistxattr(directory, &mut list) {
+        Ok(length) => length,
+        Err(Errno::OPNOTSUPP) => 0,
+        Err(error) => return Err(error),
+    };
+    list.truncate(length);
+    let names = list.split(|b| *b == 0).filter(|name| is_content(name));
+    Ok(names.map(<[u8]>::to_vec).collect())
+}
+
+fn times(status: &Stat) -> Timestamps {
+    Timestamps {
+        last_access: Timespec { tv_sec: status.st_atime, tv_nsec: status.st_atime_nsec.cast_signed() },
+        last_modification: Timespec { tv_sec: status.st_mtime, tv_nsec: status.st_mtime_nsec.cast_signed() },
+    }
+}

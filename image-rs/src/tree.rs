@@ -1,0 +1,76 @@
+//! Removing directory trees by descriptor, through no symbolic link.
+
+use std::{
+    ffi::CString,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use rustix::{
+    fs::{AtFlags, Dir, Mode, OFlags},
+    io::Errno,
+    path::Arg,
+};
+
+/// Removes `name` in `at`, with all that is in it if it is a directory. That it is not there is no error.
+pub(crate) fn remove(at: BorrowedFd<'_>, name: impl Arg + Copy) -> Result<(), Errno> {
+    match rustix::fs::unlinkat(at, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => return Ok(()),
+        Err(Errno::ISDIR) => {}
+        Err(error) => return Err(error),
+    }
+    empty(open(at, name)?.as_fd())?;
+    rustix::fs::unlinkat(at, name, AtFlags::REMOVEDIR)
+}
+
+/// Removes everything in `directory`.
+pub(crate) fn empty(directory: BorrowedFd<'_>) -> Result<(), Errno> {
+    names(directory)?.iter().try_for_each(|name| remove(directory, name.as_c_str()))
+}
+
+/// The names in `directory`, without `.` and `..`.
+pub(crate) fn names(directory: BorrowedFd<'_>) -> Result<Vec<CString>, Errno> {
+    let is_own = |name: &CString| matches!(name.as_bytes(), b"." | b"..");
+    let names = Dir::read_from(directory)?.map(|entry| entry.map(|entry| entry.file_name().to_owned()));
+    names.filter(|name| !name.as_ref().is_ok_and(is_own)).collect()
+}
+
+/// Opens the directory `name` in `at`, also one that its owner may not enter.
+fn open(at: BorrowedFd<'_>, name: impl Arg + Copy) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let open = || rustix::fs::openat(at, name, flags, Mode::empty());
+    match open() {
+        Err(Errno::ACCESS) => {
+            rustix::fs::chmodat(at, name, Mode::RWXU, AtFlags::empty())?;
+            open()
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::{self, File},
+        os::unix::fs::symlink,
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_tree_goes_and_what_its_links_point_at_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = folder.path().join("kept");
+        fs::create_dir_all(kept.join("x")).unwrap();
+        let tree = folder.path().join("tree");
+        fs::create_dir_all(tree.join("a/b/c")).unwrap();
+        fs::write(tree.join("a/file"), "1").unwrap();
+        symlink(&kept, tree.join("a/b/link")).unwrap();
+        symlink("/nowhere", tree.join("dangling")).unwrap();
+        let at = File::open(folder.path()).unwrap();
+        remove(at.as_fd(), "tree").unwrap();
+        remove(at.as_fd(), "tree").unwrap();
+        let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(left, ["kept"]);
+        assert!(kept.join("x").exists());
+    }
+}
