@@ -95,6 +95,14 @@ pub(crate) enum Failure {
         #[source]
         source: io::Error,
     },
+    /// An image could not be pulled.
+    #[error("pulling {image}: {error}")]
+    Image {
+        /// What the operator named.
+        image: String,
+        /// The image library's account of it.
+        error: Box<image_rs::Error>,
+    },
     /// The checks were made and some failed.
     #[error("{failed} of {all} checks failed")]
     Checks {
@@ -119,6 +127,7 @@ impl Failure {
             Self::OutputFile { .. } => "OUTPUT_FILE",
             Self::Output(_) => "OUTPUT_CLOSED",
             Self::Start { .. } => "START_FAILED",
+            Self::Image { error, .. } => error.code(),
             Self::Checks { .. } => "CHECKS_FAILED",
         }
     }
@@ -139,6 +148,7 @@ impl Failure {
             Self::Malformed { .. } => "take the file anew from its source; it may have been cut or edited".into(),
             Self::OutputFile { source, .. } => system_hint(source),
             Self::Output(_) => String::new(),
+            Self::Image { error, .. } => error.hint().to_owned(),
             Self::Checks { .. } => "each line marked FAIL says what to do next".into(),
         }
     }
@@ -150,6 +160,7 @@ impl Failure {
             Self::Garbled { .. } => Exit::Misbehaved,
             Self::Argument { .. } | Self::Terminal { .. } => Exit::Usage,
             Self::Start { .. } => Exit::Platform,
+            Self::Image { error, .. } => error.blame().into(),
             Self::Unreadable { .. }
             | Self::Unrecognised { .. }
             | Self::Malformed { .. }

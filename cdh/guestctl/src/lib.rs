@@ -14,6 +14,7 @@ mod get;
 mod initdata;
 mod inspect;
 mod output;
+mod pull;
 mod table;
 mod token;
 
@@ -57,6 +58,8 @@ enum Command {
     Inspect(inspect::Args),
     /// Make, digest, inspect and unpack init-data documents
     Initdata(initdata::Args),
+    /// Unpack an image into a new folder, every byte checked
+    Pull(pull::Args),
     /// Check the guest components of this machine
     Doctor(doctor::Args),
 }
@@ -110,6 +113,7 @@ async fn dispatch(cli: &Cli, console: &mut Console<'_>) -> Result<(), Failure> {
         Command::Evidence(args) => evidence::run(args, cli.json, console).await,
         Command::Inspect(args) => inspect::run(args, cli.json, console),
         Command::Initdata(args) => initdata::run(args, cli.json, console).await,
+        Command::Pull(args) => pull::run(args, cli.json, console).await,
         Command::Doctor(args) => doctor::run(args, cli.json, console).await,
     }
 }
@@ -187,6 +191,9 @@ mod tests {
             &["guestctl", "evidence", "--report-data", "00", "--base64", "AA=="],
             &["guestctl", "inspect", "x", "--at", "yesterday"],
             &["guestctl", "doctor", "--rest", "example.com:80"],
+            &["guestctl", "pull", "oci:/x"],
+            &["guestctl", "pull", "busybox", "--rootfs", "/x"],
+            &["guestctl", "pull", "oci:", "--rootfs", "/x"],
             &["guestctl", "initdata", "build"],
             &["guestctl", "initdata", "build", "--file", "../x=y"],
             &["guestctl", "initdata", "build", "--file", "a=b", "--algorithm", "md5"],

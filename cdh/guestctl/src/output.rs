@@ -22,6 +22,7 @@ pub struct Console<'a> {
     out: &'a mut dyn Write,
     err: &'a mut dyn Write,
     out_is_terminal: bool,
+    err_is_terminal: bool,
     colour: bool,
 }
 
@@ -37,7 +38,7 @@ impl std::fmt::Debug for Console<'_> {
 impl<'a> Console<'a> {
     /// Streams that are no terminals: no colour, any bytes.
     pub fn new(out: &'a mut dyn Write, err: &'a mut dyn Write) -> Self {
-        Self { out, err, out_is_terminal: false, colour: false }
+        Self { out, err, out_is_terminal: false, err_is_terminal: false, colour: false }
     }
 
     /// The same streams with `out` treated as a terminal; `colour` decides about terminal colours.
@@ -83,9 +84,22 @@ impl<'a> Console<'a> {
         self.complain(&text);
     }
 
+    /// Shows one JSON document on a line of its own, one of a series.
+    pub(crate) fn json_line(&mut self, value: &Value) -> Result<(), Failure> {
+        self.write(format!("{value}\n").as_bytes())
+    }
+
     /// Writes to standard error. There is nobody left to tell if that fails.
     pub(crate) fn complain(&mut self, text: &str) {
         let _ = self.err.write_all(text.as_bytes()).and_then(|()| self.err.flush());
+    }
+
+    /// Shows how far a long work is, in place of what was shown before; only if standard error is a terminal. An empty
+    /// text takes it away.
+    pub(crate) fn status(&mut self, text: &str) {
+        if self.err_is_terminal {
+            self.complain(&format!("\r\x1b[K{text}"));
+        }
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
@@ -101,7 +115,9 @@ pub fn with_stdio<T>(work: impl FnOnce(&mut Console<'_>) -> T) -> T {
     let mut out = io::stdout().lock();
     let mut err = io::stderr();
     let terminal = out.is_terminal();
-    let console = Console::new(&mut out, &mut err);
+    let err_is_terminal = err.is_terminal();
+    let mut console = Console::new(&mut out, &mut err);
+    console.err_is_terminal = err_is_terminal;
     let mut console = if terminal { console.with_terminal(!no_colour_wanted()) } else { console };
     work(&mut console)
 }

@@ -1,0 +1,212 @@
+//! `guestctl pull`: an image, unpacked into a new folder, every byte compared with its digest.
+//!
+//! The work is that of the image library, on threads of its own; this side shows how far it is, and stops it when the
+//! operator does (Ctrl-C, SIGTERM), after which nothing is left. The folder appears complete or not at all. It needs
+//! root: an image has owners, devices and file capabilities.
+
+mod progress;
+
+use std::{
+    ffi::OsString,
+    fs::File,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::Arc,
+};
+
+use image_rs::{Error, Image, Platform, Pointer, Source, Unpacked, layer, source::Layout, unpack_rootfs};
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{failure::Failure, output::Console};
+use progress::{Progress, View};
+
+/// What the operator gives.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+JSON (--json) is one object on each line: {\"event\":\"layer\"|\"progress\"|\"unpacked\"|\"done\", …}.
+
+Example:
+  guestctl pull oci:/srv/images/app:1.0 --rootfs /srv/app
+  guestctl pull oci:/srv/images/app --rootfs /srv/app --refuse-devices --json")]
+pub(crate) struct Args {
+    /// `oci:FOLDER[:NAME]`: an image layout on this machine, and the name of the image in it if it holds several
+    #[arg(value_name = "IMAGE")]
+    from: From,
+    /// Unpack into this new folder
+    #[arg(long, value_name = "FOLDER")]
+    rootfs: PathBuf,
+    /// Refuse an image with device nodes
+    #[arg(long)]
+    refuse_devices: bool,
+    /// Leave set-user-id and set-group-id bits and file capabilities out
+    #[arg(long)]
+    drop_privileges: bool,
+    /// Refuse layers with more bytes than this when uncompressed
+    #[arg(long, value_name = "BYTES")]
+    max_layer_bytes: Option<u64>,
+}
+
+/// Where the image is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum From {
+    /// In a folder.
+    Layout { folder: PathBuf, name: Option<String> },
+}
+
+impl FromStr for From {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let rest = text.strip_prefix("oci:").ok_or("an image is written oci:FOLDER[:NAME]")?;
+        // A colon before a slash belongs to the folder.
+        let (folder, name) = match rest.rsplit_once(':') {
+            Some((folder, name)) if !name.contains('/') => (folder, Some(name)),
+            _ => (rest, None),
+        };
+        if folder.is_empty() || name.is_some_and(str::is_empty) {
+            return Err("an image is written oci:FOLDER[:NAME]".to_owned());
+        }
+        Ok(Self::Layout { folder: folder.into(), name: name.map(str::to_owned) })
+    }
+}
+
+impl std::fmt::Display for From {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self::Layout { folder, name } = self;
+        write!(f, "oci:{}", folder.display())?;
+        name.iter().try_for_each(|name| write!(f, ":{name}"))
+    }
+}
+
+impl From {
+    /// The source, and what to ask it for.
+    fn open(&self) -> Result<(Box<dyn Source>, Pointer), Error> {
+        let Self::Layout { folder, name } = self;
+        let layout = Layout::open(folder)?;
+        let pointer = match name {
+            Some(name) => Pointer::Tag(name.clone()),
+            None => layout.only()?,
+        };
+        Ok((Box::new(layout), pointer))
+    }
+}
+
+/// Pulls and shows how far it is.
+pub(crate) async fn run(args: &Args, json: bool, console: &mut Console<'_>) -> Result<(), Failure> {
+    let started = |source| Failure::Start { step: "wait for signals", source };
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(started)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(started)?;
+    let progress = Arc::new(Progress::default());
+    let work = {
+        let (progress, from, target) = (Arc::clone(&progress), args.from.clone(), args.rootfs.clone());
+        let options = options(args);
+        move || pull(&from, &target, &options, &progress)
+    };
+    let mut work = tokio::task::spawn_blocking(work);
+    let mut view = View::new(json, console);
+    let result = loop {
+        tokio::select! {
+            result = &mut work => break result,
+            () = tokio::time::sleep(view.interval()) => view.show(&progress)?,
+            _ = interrupt.recv() => progress.stop(),
+            _ = terminate.recv() => progress.stop(),
+        }
+    };
+    view.end(&progress)?;
+    let failed = |error| Failure::Image { image: args.from.to_string(), error: Box::new(error) };
+    let (image, unpacked) = match result {
+        Ok(result) => result.map_err(failed)?,
+        Err(join) => std::panic::resume_unwind(join.into_panic()),
+    };
+    report(args, &image, &unpacked, json, console)
+}
+
+fn options(args: &Args) -> layer::Options {
+    let mut options = layer::Options::default();
+    options.policy.refuse_devices = args.refuse_devices;
+    options.policy.drop_privileges = args.drop_privileges;
+    if let Some(bytes) = args.max_layer_bytes {
+        options.limits.bytes = bytes;
+    }
+    options
+}
+
+fn pull(
+    from: &From,
+    target: &Path,
+    options: &layer::Options,
+    progress: &Progress,
+) -> Result<(Image, Unpacked), Error> {
+    let (folder, name) = split(target)?;
+    let (source, pointer) = from.open()?;
+    let image = Image::resolve(source.as_ref(), &pointer, &Platform::of_this_machine())?;
+    progress.expect(&image);
+    let unpacked = unpack_rootfs(source.as_ref(), &image, folder.as_fd(), &name, options, progress)?;
+    Ok((image, unpacked))
+}
+
+/// The open folder that the target will be in, and the target's name there.
+fn split(target: &Path) -> Result<(File, OsString), Error> {
+    let failed = |path: &Path, source| Error::Storage { doing: format!("open {}", path.display()), source };
+    let name = target.file_name().ok_or_else(|| failed(target, std::io::ErrorKind::InvalidInput.into()))?;
+    let folder = match target.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    Ok((File::open(folder).map_err(|source| failed(folder, source))?, name.to_owned()))
+}
+
+fn report(
+    args: &Args,
+    image: &Image,
+    unpacked: &Unpacked,
+    json: bool,
+    console: &mut Console<'_>,
+) -> Result<(), Failure> {
+    let (manifest, config) = (image.manifest_digest(), image.config_digest());
+    let (entries, layers, left_out) = (unpacked.entries, image.layers().len(), unpacked.attributes_left_out);
+    if json {
+        return console.json_line(&json!({
+            "event": "done", "image": args.from.to_string(), "manifest_digest": manifest.to_string(),
+            "index_digest": image.index_digest().map(|digest| digest.to_string()),
+            "config_digest": config.to_string(), "rootfs": args.rootfs.display().to_string(), "layers": layers,
+            "entries": entries, "attributes_left_out": left_out,
+        }));
+    }
+    let left_out = match left_out {
+        0 => String::new(),
+        n => format!("note: {n} user. attributes left out, the file system of the folder has none\n"),
+    };
+    let rootfs = args.rootfs.display();
+    console.text(&format!(
+        "{rootfs}: {layers} layers, {entries} entries\nmanifest {manifest}\nconfig   {config}\n{left_out}"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layouts_are_named_by_folder_and_name() {
+        let layout = |folder: &str, name: Option<&str>| From::Layout {
+            folder: folder.into(),
+            name: name.map(Into::into),
+        };
+        for (text, from) in [
+            ("oci:/a/b", layout("/a/b", None)),
+            ("oci:/a/b:1.0", layout("/a/b", Some("1.0"))),
+            ("oci:b:1.0", layout("b", Some("1.0"))),
+            ("oci:/a:b/c", layout("/a:b/c", None)),
+            ("oci:/a:b/c:d", layout("/a:b/c", Some("d"))),
+        ] {
+            assert_eq!(text.parse::<From>().unwrap(), from, "{text}");
+            assert_eq!(from.to_string(), text);
+        }
+        for bad in ["", "oci", "oci:", "oci::x", "oci:/a:", "/a", "busybox"] {
+            assert!(bad.parse::<From>().is_err(), "{bad}");
+        }
+    }
+}
