@@ -1,13 +1,14 @@
-//! The few DER elements (X.690) needed to take an RSA key out of its wrapping.
+//! The few DER elements (X.690) needed to take an RSA key out of its wrapping and to tell kinds of public keys apart.
 //!
 //! Only definite lengths up to 64 KiB, minimal encoding, one-byte tags. It is no ASN.1 library: the input
-//! is what AWS-LC wrote, and the reader refuses everything it does not know.
+//! is what AWS-LC wrote, or will read next, and the reader refuses everything it does not know.
 
 use crate::Error;
 
 const INTEGER: u8 = 0x02;
 const BIT_STRING: u8 = 0x03;
 const OCTET_STRING: u8 = 0x04;
+const OBJECT_IDENTIFIER: u8 = 0x06;
 const SEQUENCE: u8 = 0x30;
 
 /// Modulus and exponent, big-endian without leading zero bytes, of an RSA `SubjectPublicKeyInfo` (RFC 5280
@@ -23,6 +24,21 @@ pub(crate) fn rsa_public_parts(spki: &[u8]) -> Result<(Vec<u8>, Vec<u8>), Error>
     let n = key.element(INTEGER)?;
     let e = key.element(INTEGER)?;
     Ok((unsigned(n).to_vec(), unsigned(e).to_vec()))
+}
+
+/// Algorithm of a `SubjectPublicKeyInfo` (RFC 5280 section 4.1.2.7): content of the object identifier, and the parameters
+/// as they are, with tag and length. Nothing may follow the key.
+pub(crate) fn public_key_algorithm(spki: &[u8]) -> Result<(&[u8], &[u8]), Error> {
+    let mut whole = Elements(spki);
+    let mut info = whole.sequence()?;
+    let mut algorithm = info.sequence()?;
+    let identifier = algorithm.element(OBJECT_IDENTIFIER)?;
+    info.element(BIT_STRING)?;
+    if whole.0.is_empty() && info.0.is_empty() {
+        Ok((identifier, algorithm.0))
+    } else {
+        Err(Error::malformed("public key", "more bytes after the key"))
+    }
 }
 
 /// The `RSAPrivateKey` (RFC 8017 appendix A.1.2) inside a `PrivateKeyInfo` (RFC 5208 section 5).
@@ -80,7 +96,7 @@ fn truncated() -> Error {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{length, pkcs1_of_pkcs8, rsa_public_parts};
+    use super::{length, pkcs1_of_pkcs8, public_key_algorithm, rsa_public_parts};
 
     #[test]
     fn lengths() {
@@ -98,6 +114,7 @@ mod tests {
         fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             let _ = rsa_public_parts(&bytes);
             let _ = pkcs1_of_pkcs8(&bytes);
+            let _ = public_key_algorithm(&bytes);
         }
     }
 }

@@ -4,7 +4,8 @@
 //! attested evidence can open. This crate makes that key, opens the answer, and, for the other side of the
 //! conversation, seals one. The primitives come from AWS-LC; what is ours is the strict parsing around them.
 //!
-//! Sealed secrets and image keys add two whole-message ciphers ([`cipher`]) and one signature algorithm ([`es256`]).
+//! Sealed secrets and image keys add two whole-message ciphers ([`cipher`]) and one signature algorithm ([`es256`]); signed
+//! images add public keys in PEM form ([`verify`]).
 //!
 //! It is not a general JOSE library: one content encryption (`A256GCM`), two key algorithms
 //! (`ECDH-ES+A256KW` on P-256 or P-521, `RSA-OAEP-256`), one serialization. It knows nothing of HTTP, the
@@ -23,6 +24,7 @@ mod key;
 mod pem;
 mod secret;
 pub mod unique_json;
+pub mod verify;
 
 pub use error::CryptoError as Error;
 pub use jwe::Jwe;
