@@ -95,6 +95,12 @@ impl Ask {
         self.caller.as_ref()
     }
 
+    /// What is asked for, if that is known.
+    #[must_use]
+    pub fn resource(&self) -> Option<&str> {
+        self.resource.get().map(String::as_str)
+    }
+
     /// Notes what is asked for, as far as it is known. The first note counts.
     pub fn concerns(&self, resource: &str) {
         self.resource.get_or_init(|| resource.chars().take(LOGGED_LEN).collect());
@@ -127,7 +133,7 @@ impl Ask {
             Some(caller) if caller.place.is_none() => ("?", "?"),
             Some(caller) => (caller.unit().unwrap_or("-"), caller.container().unwrap_or("-")),
         };
-        let resource = self.resource.get().map_or("?", String::as_str);
+        let resource = self.resource().unwrap_or("?");
         // Texts that others chose are quoted, so that none of them looks like another field or line.
         tracing::info!(
             target: AUDIT, door = %self.door, %uid, ?unit, ?container, ?resource, %decision, %code

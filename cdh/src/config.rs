@@ -22,6 +22,7 @@ use crate::access::AccessTable;
 use crate::credential::Entry;
 use crate::pattern::Pattern;
 use crate::signing_key::SigningKeys;
+use crate::unit_credential;
 
 /// Where kata-agent and the REST server look for the hub.
 pub const DEFAULT_SOCKET: &str = "unix:///run/confidential-containers/cdh.sock";
@@ -119,6 +120,10 @@ pub struct Config {
     pub aa_address: Address,
     /// Files to fill from the key broker.
     pub credentials: Vec<Entry>,
+    /// Credentials of systemd units.
+    pub unit_credentials: Vec<unit_credential::Entry>,
+    /// Where units get them.
+    pub credential_address: Address,
     /// Who may have which secret.
     pub access: AccessTable,
     /// Who may sign sealed secrets.
@@ -145,6 +150,9 @@ struct FileConfig {
     aa: AaConfig,
     #[serde(default)]
     credentials: Vec<Entry>,
+    #[serde(default)]
+    unit_credentials: Vec<unit_credential::Entry>,
+    credential_socket: Option<String>,
     /// Acted on by the image function; accepted so that an existing file loads unchanged.
     /// A value rather than nothing: a table that is passed over counts as an unknown key.
     image: Option<serde_json::Value>,
@@ -294,6 +302,11 @@ impl Config {
             kbc_name: file.kbc.name,
             unmeasured,
             credentials: file.credentials,
+            unit_credentials: file.unit_credentials,
+            credential_address: address(
+                file.credential_socket.as_deref().unwrap_or(unit_credential::DEFAULT_SOCKET),
+                "credential_socket",
+            )?,
             access: file.access,
             signing_keys,
             kms: file.kms,
@@ -344,6 +357,8 @@ fn defaults(kernel_command_line: &str) -> Result<FileConfig, StartFault> {
         },
         aa: AaConfig::default(),
         credentials: Vec::new(),
+        unit_credentials: Vec::new(),
+        credential_socket: None,
         image: None,
         skip_sealed_secret_verification: false,
         access: AccessTable::default(),

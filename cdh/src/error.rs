@@ -47,6 +47,41 @@ pub enum HubError {
     /// No key broker is configured under a name this program knows.
     #[error("kbc.name is {0:?}; known are \"cc_kbc\" and \"offline_fs_kbc\"")]
     UnknownKbc(String),
+    /// A peer that does not say which unit wants which credential.
+    #[error(
+        "whoever connected for a credential has not bound the name of a unit, as the service manager does"
+    )]
+    UnitNameAbsent,
+    /// A peer that says it starts a unit, and the kernel does not confirm it.
+    #[error("a caller asked for a credential of {unit}, which he does not start: {why}")]
+    UnitUnproven {
+        /// The unit that he named.
+        unit: String,
+        /// What the kernel says instead.
+        why: String,
+    },
+    /// A unit asks for a credential that the configuration does not give it.
+    #[error(
+        "{unit} asked for the credential {credential:?}, which no entry of [[unit_credentials]] gives it"
+    )]
+    UnitCredentialUnknown {
+        /// The unit.
+        unit: String,
+        /// The credential's name.
+        credential: String,
+    },
+    /// A secret that cannot be a credential of a unit.
+    #[error(
+        "the secret has {length} bytes; a credential of a unit has 1 to {}",
+        crate::unit_credential::MAX_CREDENTIAL_LEN
+    )]
+    CredentialLength {
+        /// Its length.
+        length: usize,
+    },
+    /// The hub stops and answers nobody any more.
+    #[error("the data hub is stopping")]
+    Stopping,
     /// A credential entry that may not be written where it says.
     #[error("the credential path {path:?} is refused: {why}")]
     CredentialPath {
@@ -71,9 +106,17 @@ impl HubError {
         match self {
             Self::Kbs(e) => e.blame(),
             Self::Sealed(e) => e.blame(),
-            Self::AccessDenied { .. } | Self::SigningKeyRefused { .. } => Blame::Denied,
+            Self::AccessDenied { .. }
+            | Self::SigningKeyRefused { .. }
+            | Self::UnitUnproven { .. }
+            | Self::UnitCredentialUnknown { .. } => Blame::Denied,
+            Self::Stopping => Blame::Unavailable,
             Self::Kms(e) => e.blame(),
-            Self::SigningKey { .. } | Self::UnknownKbc(_) | Self::CredentialPath { .. } => Blame::Misused,
+            Self::SigningKey { .. }
+            | Self::UnitNameAbsent
+            | Self::CredentialLength { .. }
+            | Self::UnknownKbc(_)
+            | Self::CredentialPath { .. } => Blame::Misused,
             Self::CredentialWrite { .. } => Blame::Platform,
         }
     }
@@ -88,6 +131,11 @@ impl HubError {
             Self::SigningKey { .. } => "SIGNING_KEY_UNUSABLE",
             Self::Kms(e) => e.code(),
             Self::UnknownKbc(_) => "KBC_UNKNOWN",
+            Self::UnitNameAbsent => "UNIT_NAME_ABSENT",
+            Self::UnitUnproven { .. } => "UNIT_UNPROVEN",
+            Self::UnitCredentialUnknown { .. } => "UNIT_CREDENTIAL_UNKNOWN",
+            Self::CredentialLength { .. } => "UNIT_CREDENTIAL_LENGTH",
+            Self::Stopping => "HUB_STOPPING",
             Self::CredentialPath { .. } => "CREDENTIAL_PATH_REFUSED",
             Self::CredentialWrite { .. } => "CREDENTIAL_WRITE_FAILED",
         }
@@ -110,6 +158,15 @@ impl HubError {
             ),
             Self::Kms(e) => e.hint(),
             Self::UnknownKbc(_) => "correct kbc.name in the data hub's configuration".to_owned(),
+            Self::UnitNameAbsent => "let systemd ask: LoadCredential=name:/run/confidential-containers/credentials.sock in the unit".to_owned(),
+            Self::UnitUnproven { .. } => {
+                "only the service manager gets a unit's credentials; the data hub has to see the machine's control groups".to_owned()
+            }
+            Self::UnitCredentialUnknown { .. } => {
+                "if the unit may have it, add an entry to [[unit_credentials]] in the data hub's configuration".to_owned()
+            }
+            Self::CredentialLength { .. } => "store another secret, or take it by [[files]]".to_owned(),
+            Self::Stopping => "start the unit again when the data hub runs".to_owned(),
             Self::CredentialPath { .. } => format!(
                 "credentials go below {} or {}",
                 crate::credential::KBS_DIR,

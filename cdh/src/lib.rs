@@ -15,14 +15,17 @@ pub mod audit;
 pub mod config;
 pub mod credential;
 pub mod error;
+pub mod flight;
 pub mod hub;
 pub mod info;
 pub mod pattern;
 pub mod provenance;
+pub mod reference;
 pub mod sealed_service;
 pub mod server;
 pub mod service;
 pub mod signing_key;
+pub mod unit_credential;
 pub mod unseal;
 
 /// Version text of this build, as `--version` and the status service print it.

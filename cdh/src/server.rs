@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
+use cc_daemon::address::Address;
 use cc_daemon::config::UnmeasuredConfig;
-use cc_daemon::listen::Listener;
+use cc_daemon::listen::{Listener, SocketOptions};
 use cc_daemon::server::RpcServer;
 use cc_daemon::shutdown::Shutdown;
 use cc_daemon::start::{EXIT_CONFIG, EXIT_FAILED, StartFault};
@@ -14,6 +15,7 @@ use cc_protos::api::get_resource_service_server::GetResourceServiceServer;
 use cc_protos::api::sealed_secret_service_server::SealedSecretServiceServer;
 use cc_protos::guest_services::hub_info_service_server::HubInfoServiceServer;
 use cc_protos::keyprovider::key_provider_service_server::KeyProviderServiceServer;
+use tokio::task::JoinSet;
 use tonic::service::Routes;
 
 use crate::agent::AgentEvidence;
@@ -26,6 +28,7 @@ use crate::provenance::Checker;
 use crate::sealed_service::SealedService;
 use crate::service::ResourceService;
 use crate::signing_key::SigningKeys;
+use crate::unit_credential::UnitDoor;
 use crate::unseal::Unsealer;
 
 fn prepare(config: &Config) -> Result<(Arc<Hub>, Arc<Credentials>, Providers), HubError> {
@@ -63,8 +66,14 @@ pub async fn serve(config: Config, inherited: Vec<Listener>, shutdown: Shutdown)
         // Before anything is served or fetched by rules that the host may have written.
         checker.require().await?;
     }
-    let mut listeners =
-        if inherited.is_empty() { vec![Listener::bind(&config.address, &config.socket)?] } else { inherited };
+    let (mut unit_listeners, mut listeners) = sort(inherited, &config.credential_address);
+    if listeners.is_empty() {
+        listeners.push(Listener::bind(&config.address, &config.socket)?);
+    }
+    if unit_listeners.is_empty() && !config.unit_credentials.is_empty() {
+        // The service manager alone connects.
+        unit_listeners.push(Listener::bind(&config.credential_address, &SocketOptions::default())?);
+    }
     let info = HubInfo {
         hub: Arc::clone(&hub),
         credentials: Arc::clone(&credentials),
@@ -76,8 +85,8 @@ pub async fn serve(config: Config, inherited: Vec<Listener>, shutdown: Shutdown)
             "signatures of sealed secrets are not verified: whoever writes one chooses what it opens"
         );
     }
-    let sealed =
-        SealedService { unsealer: Arc::new(Unsealer::new(Arc::clone(&hub), config.signing_keys, providers)) };
+    let unsealer = Arc::new(Unsealer::new(Arc::clone(&hub), config.signing_keys, providers));
+    let sealed = SealedService { unsealer: Arc::clone(&unsealer) };
     let routes = Routes::new(GetResourceServiceServer::new(ResourceService { hub: Arc::clone(&hub) }))
         .add_service(SealedSecretServiceServer::new(sealed.clone()))
         .add_service(KeyProviderServiceServer::new(sealed))
@@ -91,13 +100,29 @@ pub async fn serve(config: Config, inherited: Vec<Listener>, shutdown: Shutdown)
     let routes = introspection::add(routes, &services)
         .await
         .map_err(|e| StartFault::new(EXIT_FAILED, "BUILD_DEFECT", e, "report this build"))?;
-    for listener in &mut listeners {
+    for listener in listeners.iter_mut().chain(&mut unit_listeners) {
         listener.publish()?;
+    }
+    let mut doors = JoinSet::new();
+    for listener in unit_listeners {
+        tracing::info!(address = %listener, "serving credentials of units");
+        let door = UnitDoor::new(config.unit_credentials.clone(), Arc::clone(&unsealer));
+        doors.spawn(door.serve(listener, shutdown.clone()));
     }
     notify::ready();
     tracing::info!(address = %config.address, "serving");
     let filling = tokio::spawn(credentials.fill(hub, shutdown.clone()));
     let served = RpcServer::new(routes).serve(listeners, shutdown).await;
     filling.abort();
+    while let Some(ended) = doors.join_next().await {
+        ended.map_err(|e| StartFault::new(EXIT_FAILED, "BUILD_DEFECT", e, "report this build"))??;
+    }
     Ok(served?)
+}
+
+/// Which of the sockets that the service manager passed are for credentials of units: those at their address.
+fn sort(inherited: Vec<Listener>, credentials: &Address) -> (Vec<Listener>, Vec<Listener>) {
+    inherited
+        .into_iter()
+        .partition(|listener| listener.unix_path().map(Address::Unix).as_ref() == Some(credentials))
 }

@@ -34,6 +34,12 @@ impl Unsealer {
         Self { hub, signing_keys, providers }
     }
 
+    /// The hub below it.
+    #[must_use]
+    pub fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
     /// Opens the text of a sealed secret for whoever asks, by `deadline`.
     ///
     /// # Errors

@@ -284,6 +284,38 @@ impl Listener {
         }
     }
 
+    /// The path of a Unix socket, also of one that the service manager passed. `None` for a TCP socket.
+    #[must_use]
+    pub fn unix_path(&self) -> Option<PathBuf> {
+        match (&self.place, &self.socket) {
+            (Place::Aside { path, .. } | Place::Published(Owned { path, .. }), _) => Some(path.clone()),
+            (Place::Elsewhere(_), Socket::Unix(socket)) => {
+                Some(socket.local_addr().ok()?.as_pathname()?.to_owned())
+            }
+            (Place::Elsewhere(_), Socket::Tcp(_)) => None,
+        }
+    }
+
+    /// The socket for a server of a protocol of its own. The path is removed with this value, not with the socket.
+    ///
+    /// # Errors
+    ///
+    /// It is no Unix socket, or the runtime does not take it.
+    pub fn unix_listener(&self) -> Result<tokio::net::UnixListener, ListenError> {
+        let socket = match &self.socket {
+            Socket::Unix(socket) => socket.try_clone().and_then(|socket| {
+                socket.set_nonblocking(true)?;
+                tokio::net::UnixListener::from_std(socket)
+            }),
+            Socket::Tcp(_) => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no Unix socket")),
+        };
+        socket.map_err(|source| ListenError::Refused {
+            place: self.to_string(),
+            step: "handing the socket to the runtime",
+            source,
+        })
+    }
+
     /// The socket, to accept from.
     pub(crate) fn socket(&self) -> &Socket {
         &self.socket

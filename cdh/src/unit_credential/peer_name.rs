@@ -1,0 +1,102 @@
+//! The name that systemd binds before it asks for a credential: NUL, random hexadecimal digits, `/unit/`, the unit, `/`, the
+//! credential (systemd.exec(5), "LoadCredential=").
+//!
+//! Pure. It says what is wanted and proves nothing.
+
+/// Most bytes of the name: what `sun_path` holds (unix(7)).
+const MAX_LEN: usize = 108;
+/// What stands between the digits and the unit.
+const KIND: &str = "/unit/";
+
+/// Which unit wants which credential.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerName {
+    /// The unit, with its instance: `worker@1.service`.
+    pub unit: String,
+    /// The credential's name.
+    pub credential: String,
+}
+
+impl PeerName {
+    /// Reads an abstract socket name, without its leading NUL. `None` if it is not one that systemd binds for a unit.
+    #[must_use]
+    pub fn parse(name: &[u8]) -> Option<Self> {
+        if name.len() >= MAX_LEN || !name.iter().all(u8::is_ascii_graphic) {
+            return None;
+        }
+        let (random, rest) = std::str::from_utf8(name).ok()?.split_once(KIND)?;
+        // Upper-case digits and longer numbers would be somebody else's format.
+        let digits = random.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        if !digits || !(1..=16).contains(&random.len()) {
+            return None;
+        }
+        let (unit, credential) = rest.split_once('/')?;
+        let (stem, kind) = unit.rsplit_once('.')?;
+        // The kinds of unit that execute something (systemd.exec(5)).
+        let executes = ["service", "socket", "mount", "swap"].contains(&kind);
+        let named = !credential.contains(['/', ':']) && !matches!(credential, "" | "." | "..");
+        (executes && !stem.is_empty() && named)
+            .then(|| Self { unit: unit.to_owned(), credential: credential.to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn names_that_systemd_binds_are_read() {
+        for (name, unit, credential) in [
+            ("68992cd4aa92673e/unit/good.service/pw", "good.service", "pw"),
+            ("8201da7f045118a/unit/worker@1.service/db-password", "worker@1.service", "db-password"),
+            ("1/unit/dev-disk\\x2dby.swap/key.pem", "dev-disk\\x2dby.swap", "key.pem"),
+        ] {
+            let expected = PeerName { unit: unit.to_owned(), credential: credential.to_owned() };
+            assert_eq!(PeerName::parse(name.as_bytes()), Some(expected), "{name}");
+        }
+    }
+
+    #[test]
+    fn nothing_else_is() {
+        let long = format!("1/unit/{}.service/pw", "a".repeat(100));
+        for name in [
+            "",
+            "68992cd4aa92673e",
+            "/unit/a.service/pw",
+            "68992cd4aa92673e1/unit/a.service/pw",
+            "68992CD4/unit/a.service/pw",
+            "1/cryptsetup/vola",
+            "1/unit/a.service",
+            "1/unit/a.service/",
+            "1/unit/a.service/..",
+            "1/unit/a.service/x/y",
+            "1/unit/a.service/x:y",
+            "1/unit/.service/pw",
+            "1/unit/a/pw",
+            "1/unit/a.slice/pw",
+            "1/unit/a b.service/pw",
+            "1/unit/\u{e4}.service/pw",
+            "1/unit/a.service/p\0w",
+            long.as_str(),
+        ] {
+            assert_eq!(PeerName::parse(name.as_bytes()), None, "{name}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(bytes in any::<Vec<u8>>()) {
+            let _ = PeerName::parse(&bytes);
+            let _ = PeerName::parse(&[b"1/unit/", bytes.as_slice()].concat());
+        }
+
+        #[test]
+        fn what_is_written_is_read(random in any::<u64>(), stem in "[a-z@_.-]{1,30}", credential in "[a-z_-]{1,20}") {
+            let name = format!("{random:x}/unit/{stem}.service/{credential}");
+            let read = PeerName::parse(name.as_bytes()).unwrap();
+            prop_assert_eq!((read.unit, read.credential), (format!("{stem}.service"), credential));
+        }
+    }
+}
