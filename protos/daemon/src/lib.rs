@@ -8,6 +8,7 @@
 
 pub mod address;
 pub mod config;
+pub mod confined;
 pub mod connect;
 pub mod deadline;
 pub mod fault;
