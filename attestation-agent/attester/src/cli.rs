@@ -8,9 +8,10 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cc_evidence::initdata;
+use cc_evidence::initdata::{self, InitData};
 use cc_kbs::{KbsConfig, ResourceUri};
 use clap::{Parser, Subcommand};
+use trustee_attester::MachineOptions;
 
 use crate::failure::Failure;
 
@@ -106,26 +107,24 @@ impl Cli {
         })
     }
 
-    /// Text of the init-data document, if one was given.
+    /// What to look for, and where. The init-data document is read here.
     ///
     /// # Errors
-    /// The file cannot be read.
-    pub(crate) fn init_data(&self) -> Result<Option<String>, Failure> {
+    /// The file cannot be read, or is no init-data document.
+    pub(crate) fn machine(&self) -> Result<MachineOptions, Failure> {
         let Command::GetResource { initdata, initdata_file, .. } = &self.command;
-        match initdata_file {
-            Some(path) => read_text(path, initdata::MAX_LEN).map(Some),
-            None => Ok(initdata.clone()),
-        }
-    }
-
-    /// Whether sample evidence was asked for by name.
-    pub(crate) fn sample(&self) -> bool {
-        self.sample
-    }
-
-    /// The folder that stands for `/` when the TEE is looked for.
-    pub(crate) fn sys_root(&self) -> &Path {
-        &self.sys_root
+        let text = match initdata_file {
+            Some(path) => Some(read_text(path, initdata::MAX_LEN)?),
+            None => initdata.clone(),
+        };
+        let init_data = text.map(|text| InitData::parse(&text)).transpose().map_err(Failure::InitData)?;
+        Ok(MachineOptions {
+            sys_root: self.sys_root.clone(),
+            sample: self.sample,
+            init_data,
+            // So that a device that hangs is named, and not just the end of the time.
+            quote_time_limit: self.time_limit() / 2,
+        })
     }
 
     /// From the start to the resource.

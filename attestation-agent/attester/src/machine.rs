@@ -2,8 +2,9 @@
 //!
 //! Not here: which report data is asked for (the handshake's business) and what the evidence proves.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use cc_evidence::ReportData;
 use cc_evidence::blame::Blame;
@@ -11,12 +12,22 @@ use cc_evidence::initdata::InitData;
 use cc_kbs::{BoxFuture, EvidenceSource, SourceFault};
 use cc_platform::{InitDataBinding, Options, Platform, SysRoot};
 
-use crate::cli::Cli;
-use crate::failure::Failure;
+/// What to look for, and where.
+#[derive(Debug)]
+pub struct MachineOptions {
+    /// The folder that stands for `/` when the TEE is looked for; another than `/` is for tests.
+    pub sys_root: PathBuf,
+    /// Where no TEE is found, give sample evidence, which proves nothing (for development).
+    pub sample: bool,
+    /// The document that the machine was started with, if there is one.
+    pub init_data: Option<InitData>,
+    /// How long one device may take for its evidence.
+    pub quote_time_limit: Duration,
+}
 
 /// The TEE that was found, the devices beside it, and the init-data that was given.
 #[derive(Debug)]
-pub(crate) struct Machine {
+pub struct Machine {
     primary: Arc<dyn Platform>,
     devices: Vec<Arc<dyn Platform>>,
     init_data: Option<InitData>,
@@ -26,24 +37,18 @@ impl Machine {
     /// Looks for the TEE and compares the init-data with what it was launched with. Blocks.
     ///
     /// # Errors
-    /// There is no TEE, the document is none, or the hardware holds the digest of another one.
-    pub(crate) fn find(cli: &Cli) -> Result<Self, Failure> {
-        let init_data =
-            cli.init_data()?.map(|text| InitData::parse(&text)).transpose().map_err(Failure::InitData)?;
-        if cli.sys_root() != Path::new("/") {
-            tracing::warn!(root = %cli.sys_root().display(), "TEE interfaces are looked up below another root: for tests only");
+    /// There is no TEE, or the hardware holds the digest of another init-data document.
+    pub fn find(options: MachineOptions) -> Result<Self, cc_platform::Error> {
+        let MachineOptions { sys_root, sample, init_data, quote_time_limit } = options;
+        if sys_root != Path::new("/") {
+            tracing::warn!(root = %sys_root.display(), "TEE interfaces are looked up below another root: for tests only");
         }
         #[allow(
             clippy::needless_update,
             reason = "what single platforms can be told stays as it is by default"
         )]
-        let options = Options {
-            sys_root: SysRoot::new(cli.sys_root().to_owned()),
-            sample: cli.sample(),
-            // So that a device that hangs is named, and not just the end of the time.
-            quote_time_limit: cli.time_limit() / 2,
-            ..Options::default()
-        };
+        let options =
+            Options { sys_root: SysRoot::new(sys_root), sample, quote_time_limit, ..Options::default() };
         let found = cc_platform::detect(&options)?;
         if let Some(document) = &init_data
             && found.primary.bind_init_data(&document.digest())? == InitDataBinding::Unsupported

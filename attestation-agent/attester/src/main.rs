@@ -6,8 +6,6 @@
 
 mod cli;
 mod failure;
-mod machine;
-mod names;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -21,11 +19,10 @@ use cc_kbs::Session;
 use clap::Parser;
 use tokio::runtime;
 use tokio::time::Instant;
+use trustee_attester::{DnsFiles, Machine};
 
 use crate::cli::Cli;
 use crate::failure::Failure;
-use crate::machine::Machine;
-use crate::names::DnsFiles;
 
 /// Buffers of the TLS and HTTP libraries hold secrets too: whatever is freed is wiped.
 #[global_allocator]
@@ -48,7 +45,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
     let config = cli.key_broker()?;
     config.check()?;
     let deadline = Instant::now() + cli.time_limit();
-    let machine = Machine::find(cli)?;
+    let machine = Machine::find(cli.machine()?)?;
     let session = Session::with_names(config, Arc::new(machine), Arc::new(DnsFiles::of_system()))?;
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()

@@ -1,6 +1,6 @@
 //! Host names by `/etc/hosts` and the name servers of `/etc/resolv.conf`, without the C library.
 //!
-//! This program is linked statically for the initramfs. There `getaddrinfo` of glibc would load the machine's name
+//! The programs that use this are linked statically, one of them for the initramfs. There `getaddrinfo` of glibc would load the machine's name
 //! service modules, and a second C library with them. What is given up: any other source that `nsswitch.conf` may
 //! name. Answers are not trusted: TLS says who is the key broker.
 
@@ -18,14 +18,15 @@ use hickory_resolver::{Hosts, TokioResolver};
 
 /// The two files of resolver(5), read anew for each name: an initramfs gets them while it waits for the network.
 #[derive(Debug)]
-pub(crate) struct DnsFiles {
+pub struct DnsFiles {
     hosts: PathBuf,
     resolv_conf: PathBuf,
 }
 
 impl DnsFiles {
     /// Those of this machine.
-    pub(crate) fn of_system() -> Self {
+    #[must_use]
+    pub fn of_system() -> Self {
         Self { hosts: "/etc/hosts".into(), resolv_conf: "/etc/resolv.conf".into() }
     }
 
