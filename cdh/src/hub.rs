@@ -158,6 +158,8 @@ mod tests {
             assert_eq!(canonical(spelling).unwrap(), "kbs:///a/b/c", "{spelling}");
         }
         assert_eq!(canonical("kbs+pkcs11:///a/b/c?x=1").unwrap(), "kbs+pkcs11:///a/b/c");
+        assert_eq!(canonical("kbs:///a/%c3%bc").unwrap(), canonical("kbs:///a/%C3%BC").unwrap());
         assert!(canonical("a/b/c").is_err());
+        assert!(canonical("kbs:///a/%62/c").is_err(), "the key broker would read kbs:///a/b/c");
     }
 }

@@ -6,10 +6,13 @@
 //! ```
 //!
 //! Read by the WHATWG URL rules for a non-special scheme: the scheme is lower-cased, `.` and `..` segments are
-//! resolved, percent-encoding stays as it is, a fragment is dropped. Host and port are kept for the text form
-//! and play no part in a request. Whatever two readers could read differently is refused: a missing `//`,
-//! empty segments, user names, back slashes, control characters, and encoded slashes, back slashes, NULs or
-//! dot segments.
+//! resolved, a fragment is dropped. Host and port are kept for the text form and play no part in a request.
+//! Whatever two readers could read differently is refused: a missing `//`, empty segments, user names, back
+//! slashes, control characters, encoded slashes, back slashes or NULs, and encodings that are not UTF-8.
+//!
+//! One resource has one path. Servers decode paths, rules about resources are compared with their text: so a
+//! character that needs no encoding must not have one (RFC 3986 section 6.2.2), and the digits of an encoding
+//! are put in upper case.
 
 use std::fmt;
 use std::str::FromStr;
@@ -24,6 +27,9 @@ use crate::foreign;
 const MAX_LEN: usize = 2048;
 /// The plugin whose URIs have the bare scheme `kbs`.
 const RESOURCE: &str = "resource";
+/// The visible ASCII characters that a path holds encoded: the path percent-encode set of the WHATWG URL standard, and
+/// the percent sign.
+const NEEDS_ENCODING: &[u8] = b"\"#%<>?`{}";
 
 /// A parsed resource URI.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
@@ -42,7 +48,7 @@ impl ResourceUri {
         &self.plugin
     }
 
-    /// The path segments, percent-encoded, at least one, none empty.
+    /// The path segments, percent-encoded in the one way there is, at least one, none empty.
     #[must_use]
     pub fn segments(&self) -> &[String] {
         &self.segments
@@ -109,7 +115,7 @@ fn parse(text: &str) -> Result<ResourceUri, &'static str> {
     let (scheme, rest) = text.split_once(':').ok_or("it has no scheme")?;
     let plugin = plugin(&scheme.to_ascii_lowercase())?;
     let raw_path = rest.split(['?', '#']).next().unwrap_or_default();
-    check_raw_path(raw_path)?;
+    check_encoding(raw_path)?;
     let url = Url::parse(text).map_err(|_| "it is not a URL")?;
     if !rest.starts_with("//") || !url.has_authority() {
         return Err("there is no // after the scheme");
@@ -117,9 +123,8 @@ fn parse(text: &str) -> Result<ResourceUri, &'static str> {
     if !url.username().is_empty() || url.password().is_some() {
         return Err("it holds a user name");
     }
-    // An empty port is dropped: the host on its own must still be what it was with it.
-    check_raw_path(url.authority())?;
-    let path = url.path().strip_prefix('/').ok_or("it has no path")?;
+    let path = upper_case_digits(url.path());
+    let path = path.strip_prefix('/').ok_or("it has no path")?;
     let segments: Vec<String> = path.split('/').map(str::to_owned).collect();
     if segments.iter().any(String::is_empty) {
         return Err("it has an empty path segment");
@@ -149,20 +154,44 @@ fn plugin(scheme: &str) -> Result<String, &'static str> {
 }
 
 /// Refuses what URL readers disagree about, before one of them has resolved it.
-fn check_raw_path(raw: &str) -> Result<(), &'static str> {
+fn check_encoding(raw: &str) -> Result<(), &'static str> {
     if raw.contains('\\') {
         return Err("it holds a back slash");
     }
-    let lower = raw.to_ascii_lowercase();
-    if ["%2f", "%5c", "%00"].iter().any(|code| lower.contains(code)) {
-        return Err("it holds an encoded slash, back slash or NUL");
+    let mut decoded = Vec::with_capacity(raw.len());
+    let mut bytes = raw.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            decoded.push(byte);
+            continue;
+        }
+        let mut digit = || bytes.next().and_then(|digit| char::from(digit).to_digit(16));
+        let code = digit().zip(digit()).and_then(|(high, low)| u8::try_from(high * 16 + low).ok());
+        match code.ok_or("it holds a % without two hexadecimal digits")? {
+            b'/' | b'\\' | 0 => return Err("it holds an encoded slash, back slash or NUL"),
+            byte if byte.is_ascii_graphic() && !NEEDS_ENCODING.contains(&byte) => {
+                return Err("it encodes a character that needs no encoding");
+            }
+            byte => decoded.push(byte),
+        }
     }
-    let is_encoded_dots =
-        |segment: &str| segment.contains("%2e") && matches!(segment.replace("%2e", ".").as_str(), "." | "..");
-    if lower.split('/').any(is_encoded_dots) {
-        return Err("it holds an encoded dot segment");
+    match std::str::from_utf8(&decoded) {
+        Ok(_) => Ok(()),
+        Err(_) => Err("what it encodes is not UTF-8"),
     }
-    Ok(())
+}
+
+/// `path`, whose encodings are well-formed, with their digits in upper case.
+fn upper_case_digits(path: &str) -> String {
+    let mut parts = path.split('%');
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(2).unwrap_or((part, ""));
+        text.push('%');
+        text.push_str(&digits.to_ascii_uppercase());
+        text.push_str(rest);
+    }
+    text
 }
 
 #[cfg(test)]
@@ -201,8 +230,25 @@ mod tests {
             ("kbs:///a/b/c#fragment", "kbs:///a/b/c"),
             ("kbs:///a/b/c?", "kbs:///a/b/c"),
             ("kbs:///a/ü", "kbs:///a/%C3%BC"),
+            ("kbs:///a/%c3%bC/%7bx%7d", "kbs:///a/%C3%BC/%7Bx%7D"),
         ] {
             assert_eq!(uri(text).to_string(), canonical);
+        }
+    }
+
+    #[test]
+    fn no_character_has_two_spellings() {
+        for code in 0x21..0x7f_u8 {
+            let raw = char::from(code);
+            let spellings = [format!("a{raw}b"), format!("a%{code:02X}b"), format!("a%{code:02x}b")];
+            let paths: std::collections::BTreeSet<String> = spellings
+                .iter()
+                .filter_map(|segment| format!("kbs:///{segment}/x").parse().ok())
+                // These three end a segment or path and do not stand for themselves.
+                .filter(|uri: &ResourceUri| uri.path() != "a/b/x" && uri.path() != "a")
+                .map(|uri| uri.path())
+                .collect();
+            assert!(paths.len() <= 1, "{raw}: {paths:?}");
         }
     }
 
@@ -238,6 +284,16 @@ mod tests {
             "kbs:///a%00/b",
             "kbs:///a\\b/c",
             "kbs:///a%5cb/c",
+            "kbs:///a/%62/c",
+            "kbs:///%64b/key/1",
+            "kbs:///a/%7E/c",
+            "kbs:///a/b%3a1/c",
+            "kbs:///a/%/c",
+            "kbs:///a/b%2",
+            "kbs:///a/%zz/c",
+            "kbs:///a/%+1/c",
+            "kbs:///a/%c1%a2/c",
+            "kbs:///a/%FF",
             "kbs:///a b/c",
             "kbs:///a\nb/c",
             " kbs:///a/b/c",
