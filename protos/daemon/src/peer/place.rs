@@ -5,9 +5,14 @@
 //! rules for control groups (systemd.io, "Control Group APIs and Delegation") and the scopes of Podman, CRI-O, containerd
 //! and Docker.
 //!
-//! What it proves: that the process was in that group when it connected. A process that may write into control groups can
-//! move itself, which needs root. It proves nothing across the namespaces: a process of another PID namespace has no
-//! number here, and one outside of our control-group namespace has no readable path.
+//! What it proves: that the process was in that group when it connected. A group's name is the word of whoever made it, and
+//! that is not always root: systemd hands the groups below a user's manager (`user@<uid>.service`) to that user, and those
+//! below a unit with `Delegate=` to that unit, who name them as they like. So the unit is the first one on the path, a
+//! container is the outermost one, and below a user's manager there is none. What remains: a delegated unit that is no
+//! container itself can give its own processes a container's name.
+//!
+//! It proves nothing across the namespaces: a process of another PID namespace has no number here, and one outside of our
+//! control-group namespace has no readable path.
 
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
@@ -27,7 +32,7 @@ const CONTAINER_ID_LEN: usize = 64;
 pub struct Place {
     /// The system unit, for instance `db.service`.
     pub unit: Option<String>,
-    /// The container's identifier, 64 lower-case hexadecimal digits.
+    /// The outermost container's identifier, 64 lower-case hexadecimal digits. None below a user's manager.
     pub container: Option<String>,
 }
 
@@ -74,9 +79,19 @@ impl Place {
         });
         Self {
             unit: unit.map(str::to_owned),
-            container: names.iter().rev().find_map(|name| container(name)).map(str::to_owned),
+            container: names
+                .iter()
+                .take_while(|name| !is_user_manager(name))
+                .find_map(|name| container(name))
+                .map(str::to_owned),
         }
     }
+}
+
+/// Whether the names below `name` are an unprivileged user's own.
+fn is_user_manager(name: &str) -> bool {
+    let name = name.strip_prefix('_').unwrap_or(name);
+    name.starts_with("user@") && name.ends_with(".service")
 }
 
 /// The container in a name such as `libpod-<id>.scope`, `cri-containerd-<id>.scope`, `libpod-payload-<id>` or `<id>`.
@@ -120,6 +135,18 @@ mod tests {
                 Some("user@1000.service"),
                 None,
             ),
+            ("/user.slice/user-1000.slice/user@1000.service/docker-ID.scope", Some("user@1000.service"), None),
+            (
+                "/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-ID.scope/container",
+                Some("user@1000.service"),
+                None,
+            ),
+            ("/machine.slice/libpod-ID.scope/docker-FAKE.scope", Some("libpod-ID.scope"), Some(ID)),
+            (
+                "/machine.slice/libpod-ID.scope/user.slice/user-0.slice/user@0.service/docker-FAKE.scope",
+                Some("libpod-ID.scope"),
+                Some(ID),
+            ),
             ("/machine.slice/libpod-ID.scope", Some("libpod-ID.scope"), Some(ID)),
             ("/machine.slice/libpod-ID.scope/container", Some("libpod-ID.scope"), Some(ID)),
             ("/system.slice/app.service/libpod-payload-ID", Some("app.service"), Some(ID)),
@@ -137,7 +164,7 @@ mod tests {
             ("/init.scope", Some("init.scope"), None),
             ("/a.slice/libpod-0123.scope", Some("libpod-0123.scope"), None),
         ] {
-            let text = format!("1:cpu:/other.service\n0::{}\n", path.replace("ID", ID));
+            let text = format!("1:cpu:/other.service\n0::{}\n", path.replace("ID", ID).replace("FAKE", &"f".repeat(64)));
             let expected = Place {
                 unit: unit.map(|unit| unit.replace("ID", ID)),
                 container: container.map(str::to_owned),
