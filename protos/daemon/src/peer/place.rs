@@ -18,6 +18,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::sys;
@@ -40,11 +41,7 @@ impl Place {
     /// The place of the process `pid` at the other end of `socket`; none if it cannot be told for certain.
     pub(super) fn of_peer(socket: impl AsFd, pid: u32) -> Option<Self> {
         let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
-        // Older kernels know only the number. Opening it now and checking that it lives on keeps the window small.
-        let process = match sys::peer_process(socket) {
-            Ok(process) => process,
-            Err(_) => pidfd_open(pid, PidfdFlags::empty()).ok()?,
-        };
+        let process = known_process(sys::peer_process(socket), pid)?;
         let text = read(&format!("/proc/{}/cgroup", pid.as_raw_nonzero())).ok()?;
         lives(&process).then(|| Self::parse(&text))
     }
@@ -88,6 +85,18 @@ impl Place {
     }
 }
 
+/// The peer's process as the kernel `told` it. Kernels that do not know the question know only the number `pid`: opening it
+/// now and checking that it lives on keeps the window small. After any other failure the number may be somebody else's.
+fn known_process(told: std::io::Result<OwnedFd>, pid: Pid) -> Option<OwnedFd> {
+    match told {
+        Ok(process) => Some(process),
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::NOPROTOOPT) => {
+            pidfd_open(pid, PidfdFlags::empty()).ok()
+        }
+        Err(_) => None,
+    }
+}
+
 /// Whether the names below `name` are an unprivileged user's own.
 fn is_user_manager(name: &str) -> bool {
     let name = name.strip_prefix('_').unwrap_or(name);
@@ -116,7 +125,7 @@ fn lives(process: &OwnedFd) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixStream;
+    use std::os::unix::net::{UnixListener, UnixStream};
 
     use proptest::prelude::*;
 
@@ -135,7 +144,11 @@ mod tests {
                 Some("user@1000.service"),
                 None,
             ),
-            ("/user.slice/user-1000.slice/user@1000.service/docker-ID.scope", Some("user@1000.service"), None),
+            (
+                "/user.slice/user-1000.slice/user@1000.service/docker-ID.scope",
+                Some("user@1000.service"),
+                None,
+            ),
             (
                 "/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-ID.scope/container",
                 Some("user@1000.service"),
@@ -164,7 +177,10 @@ mod tests {
             ("/init.scope", Some("init.scope"), None),
             ("/a.slice/libpod-0123.scope", Some("libpod-0123.scope"), None),
         ] {
-            let text = format!("1:cpu:/other.service\n0::{}\n", path.replace("ID", ID).replace("FAKE", &"f".repeat(64)));
+            let text = format!(
+                "1:cpu:/other.service\n0::{}\n",
+                path.replace("ID", ID).replace("FAKE", &"f".repeat(64))
+            );
             let expected = Place {
                 unit: unit.map(|unit| unit.replace("ID", ID)),
                 container: container.map(str::to_owned),
@@ -189,6 +205,42 @@ mod tests {
             pidfd_open(Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap(), PidfdFlags::empty());
         child.wait().unwrap();
         assert!(!lives(&process.unwrap()));
+    }
+
+    #[test]
+    fn only_a_kernel_without_the_question_makes_the_number_count() {
+        let pid = rustix::process::getpid();
+        let told = |errno: Errno| known_process(Err(errno.into()), pid).is_some();
+        assert!(told(Errno::NOPROTOOPT));
+        for errno in [Errno::SRCH, Errno::INVAL, Errno::NODATA, Errno::MFILE, Errno::PERM] {
+            assert!(!told(errno), "{errno:?}");
+        }
+    }
+
+    /// The other program of the test below: this one again, which connects and ends.
+    const PEER_CONNECTS_TO: &str = "PLACE_TEST_PEER_CONNECTS_TO";
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "a process that ends")]
+    fn a_peer_that_ended_before_it_was_accepted_is_nowhere() {
+        if let Some(path) = std::env::var_os(PEER_CONNECTS_TO) {
+            UnixStream::connect(path).unwrap();
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        let name = "peer::place::tests::a_peer_that_ended_before_it_was_accepted_is_nowhere";
+        let mut peer = std::process::Command::new(std::env::current_exe().unwrap());
+        let mut peer = peer.args(["--exact", name]).env(PEER_CONNECTS_TO, &path).spawn().unwrap();
+        assert!(peer.wait().unwrap().success());
+        let (accepted, _) = listener.accept().unwrap();
+        assert_eq!(Place::of_peer(&accepted, peer.id()), None);
+        if sys::peer_process(&accepted).is_err_and(|e| Errno::from_io_error(&e) == Some(Errno::NOPROTOOPT)) {
+            return; // All that such a kernel can tell.
+        }
+        // Its number went to another process, here this one.
+        assert_eq!(Place::of_peer(&accepted, std::process::id()), None);
     }
 
     proptest! {
