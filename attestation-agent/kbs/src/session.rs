@@ -165,7 +165,12 @@ impl Session {
 
     /// How long the KBS has owed an answer; zero if it owes none.
     pub(crate) fn silence(&self) -> Duration {
-        self.core.client.silence()
+        self.core.client.silence().lasts()
+    }
+
+    /// Whether the last request to the KBS failed.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.core.client.silence().is_failing()
     }
 
     /// Whether a KBS of our protocol version answers: one request to `healthz`, one `auth`. No evidence is
