@@ -6,7 +6,9 @@
 //! * A member that owes an answer for longer than the head start is not waited for: the next is asked as well, and the first
 //!   to answer serves.
 //! * A member that failed is asked last, until a probe in the background finds it well again; no caller waits for that.
-//! * A denial is final, and so is "no such resource": nobody else is asked then.
+//! * A denial is final, and so is "no such resource": nobody else is asked then. Whoever was asked earlier and is at work
+//!   still comes first: the group then waits for its answer.
+//! * What the evidence source says of itself is no member's failure, and nobody else is asked either: the machine is the same.
 //!
 //! Not here: retries and handshakes, which are each session's own.
 
@@ -33,6 +35,8 @@ pub const MAX_MEMBERS: usize = 8;
 const REST: Duration = Duration::from_secs(30);
 /// How long a probe may take.
 const PROBE_TIME_LIMIT: Duration = Duration::from_secs(10);
+/// How long a member may owe an answer and still count as being at work.
+const AT_WORK: Duration = Duration::from_secs(5);
 /// How often a silence is looked at.
 const GLANCE: Duration = Duration::from_millis(20);
 
@@ -50,10 +54,25 @@ struct Member {
 
 /// What one member had to say.
 struct Answer {
-    member: Arc<Member>,
     /// How many were asked before it.
     place: usize,
     result: Result<Secret, KbsError>,
+}
+
+/// One request to the group.
+struct Round {
+    head_start: Duration,
+    asked: Vec<Asked>,
+    /// Given up when the round ends.
+    running: JoinSet<Answer>,
+    /// What ends the round unless somebody asked earlier does better, and the place of whoever said it.
+    last_word: Option<(usize, KbsError)>,
+}
+
+struct Asked {
+    member: Arc<Member>,
+    is_running: bool,
+    failure: Option<KbsError>,
 }
 
 impl Group {
@@ -88,43 +107,30 @@ impl Group {
             return only.session.fetch(uri, deadline).await;
         }
         let mut others = self.order().into_iter();
-        let mut asked: Vec<Arc<Member>> = Vec::new();
-        let mut running = JoinSet::new();
-        let mut failures = Vec::new();
-        // Those that are still running when this ends are given up.
+        let mut round = Round::new(self.head_start);
         loop {
-            if let Some(member) = others.next() {
-                if !asked.is_empty() {
-                    tracing::warn!(url = member.url(), %uri, "the KBS asked first does not answer, asking the next");
-                }
-                let place = asked.len();
-                asked.push(Arc::clone(&member));
-                let uri = uri.clone();
-                running.spawn(async move {
-                    let result = member.session.fetch(&uri, deadline).await;
-                    Answer { member, place, result }
-                });
+            if let Some(e) = round.end() {
+                return Err(e);
             }
-            let Some(Answer { member, place, result }) =
-                self.answer(&mut running, &asked, others.len() > 0).await
-            else {
-                if others.len() > 0 {
-                    continue;
+            if round.wants_another()
+                && let Some(member) = others.next()
+            {
+                round.ask(member, uri, deadline);
+            }
+            if round.running.is_empty() {
+                return Err(round.failure());
+            }
+            let looks = others.len() > 0 || round.last_word.is_some();
+            tokio::select! {
+                biased;
+                done = round.running.join_next() => {
+                    if let Some(Ok(Answer { place, result })) = done
+                        && let Some(secret) = round.note(place, result, uri)
+                    {
+                        return Ok(secret);
+                    }
                 }
-                failures.sort_by_key(|(place, _)| *place);
-                return Err(failures.into_iter().next().map_or(KbsError::Interrupted, |(_, e)| e));
-            };
-            match result {
-                Ok(secret) => {
-                    member.serves(uri, &asked);
-                    return Ok(secret);
-                }
-                Err(e) if matches!(e.blame(), Blame::Unavailable | Blame::Misbehaved) => {
-                    tracing::warn!(url = member.url(), code = e.code(), error = %e, %uri, "a KBS cannot be used");
-                    member.rest();
-                    failures.push((place, e));
-                }
-                Err(e) => return Err(e),
+                () = sleep(GLANCE), if looks => {}
             }
         }
     }
@@ -150,13 +156,6 @@ impl Group {
         answers
     }
 
-    /// As [`Session::forget`], for every member.
-    pub fn forget(&self) {
-        for member in &self.members {
-            member.session.forget();
-        }
-    }
-
     /// Those that are well in the order of the configuration, then those that failed.
     fn order(&self) -> Vec<Arc<Member>> {
         let (failed, well): (Vec<_>, Vec<_>) =
@@ -164,26 +163,83 @@ impl Group {
         failed.iter().for_each(Member::probe_when_due);
         well.into_iter().chain(failed).collect()
     }
+}
 
-    /// The next answer of those that are `running`. None if there is nobody to wait for, or if there are others to ask and
-    /// the one asked last keeps silent.
-    async fn answer(
-        &self,
-        running: &mut JoinSet<Answer>,
-        asked: &[Arc<Member>],
-        others: bool,
-    ) -> Option<Answer> {
-        loop {
-            tokio::select! {
-                biased;
-                done = running.join_next() => return done.and_then(Result::ok),
-                () = sleep(GLANCE), if others => {
-                    if asked.last().is_none_or(|last| last.session.silence() >= self.head_start) {
-                        return None;
-                    }
-                }
-            }
+impl Round {
+    fn new(head_start: Duration) -> Self {
+        Self { head_start, asked: Vec::new(), running: JoinSet::new(), last_word: None }
+    }
+
+    /// Whether it is time to ask the next: nobody has ended the round, and whoever was asked last failed or keeps silent.
+    fn wants_another(&self) -> bool {
+        self.last_word.is_none()
+            && self.asked.last().is_none_or(|last| !last.is_running || self.is_silent(&last.member))
+    }
+
+    fn is_silent(&self, member: &Member) -> bool {
+        member.session.silence() >= self.head_start
+    }
+
+    fn ask(&mut self, member: Arc<Member>, uri: &ResourceUri, deadline: Instant) {
+        if !self.asked.is_empty() {
+            tracing::warn!(url = member.url(), %uri, "the KBS asked first does not answer, asking the next");
         }
+        let place = self.asked.len();
+        self.asked.push(Asked { member: Arc::clone(&member), is_running: true, failure: None });
+        let uri = uri.clone();
+        self.running
+            .spawn(async move { Answer { place, result: member.session.fetch(&uri, deadline).await } });
+    }
+
+    /// Takes in what the member at `place` said; gives the secret if it was one.
+    fn note(&mut self, place: usize, result: Result<Secret, KbsError>, uri: &ResourceUri) -> Option<Secret> {
+        let asked = self.asked.get_mut(place)?;
+        asked.is_running = false;
+        let member = &asked.member;
+        let e = match result {
+            Ok(secret) => {
+                member.serves(uri);
+                self.leave_silent_ones_alone();
+                return Some(secret);
+            }
+            Err(e) => e,
+        };
+        let is_members_own = !matches!(e, KbsError::Source(_));
+        match e.blame() {
+            blame @ (Blame::Unavailable | Blame::Misbehaved) if is_members_own => {
+                tracing::warn!(url = member.url(), code = e.code(), error = %e, %uri, "a KBS cannot be used");
+                if blame == Blame::Misbehaved || !member.session.silence().is_zero() {
+                    member.rest();
+                }
+                asked.failure = Some(e);
+            }
+            _ if self.last_word.as_ref().is_none_or(|(other, _)| place < *other) => {
+                self.last_word = Some((place, e));
+            }
+            _ => {}
+        }
+        None
+    }
+
+    /// The last word, once nobody who was asked before whoever said it is at work.
+    fn end(&mut self) -> Option<KbsError> {
+        let (place, _) = self.last_word.as_ref()?;
+        if self.asked.iter().take(*place).any(|asked| asked.is_running && asked.member.is_at_work()) {
+            return None;
+        }
+        self.leave_silent_ones_alone();
+        self.last_word.take().map(|(_, e)| e)
+    }
+
+    /// The error of the one that was asked first.
+    fn failure(&mut self) -> KbsError {
+        self.asked.iter_mut().find_map(|asked| asked.failure.take()).unwrap_or(KbsError::Interrupted)
+    }
+
+    /// Others answered; those that keep silent count as failed.
+    fn leave_silent_ones_alone(&self) {
+        let silent = |asked: &&Asked| asked.is_running && self.is_silent(&asked.member);
+        self.asked.iter().filter(silent).for_each(|asked| asked.member.rest());
     }
 }
 
@@ -230,13 +286,15 @@ impl Member {
         });
     }
 
-    /// This member gave what was asked; those asked before it did not.
-    fn serves(&self, uri: &ResourceUri, asked: &[Arc<Self>]) {
+    /// This member gave what was asked.
+    fn serves(&self, uri: &ResourceUri) {
         *self.lock() = None;
-        let silent =
-            |other: &&Arc<Self>| !std::ptr::eq(other.as_ref(), self) && !other.session.silence().is_zero();
-        asked.iter().filter(silent).for_each(|other| other.rest());
         tracing::debug!(url = self.url(), %uri, "this KBS answered");
+    }
+
+    /// Whether an answer can still be expected of a member that was asked.
+    fn is_at_work(&self) -> bool {
+        !self.session.is_failing() && self.session.silence() < AT_WORK
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Instant>> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cc_kbs::{Blame, EvidenceSource, Group, KbsConfig};
+use cc_kbs::{Blame, EvidenceSource, Group, KbsConfig, SourceFault};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
@@ -84,6 +84,77 @@ async fn a_denial_is_final_for_the_group() {
     let (group, _) = group(&[first.url(), second.url()]);
     assert_eq!(group.fetch(&uri(), soon()).await.unwrap_err().blame(), Blame::Absent);
     assert_eq!(second.count(Step::Auth), 0, "the second was never asked");
+}
+
+#[tokio::test]
+async fn a_first_kbs_at_work_is_not_overruled_by_another_ones_refusal() {
+    let (first, second) = (Kbs::start().await, Kbs::start().await);
+    for (status, kind) in [(404, "ResourceNotFound"), (403, "PolicyDeny")] {
+        first.slow_down(Step::Resource, HEAD_START * 5);
+        second.always(Step::Resource, Reply::problem(status, kind, "not here"));
+        let (group, _) = group(&[first.url(), second.url()]);
+        assert_eq!(group.fetch(&uri(), soon()).await.unwrap().expose(), secret(PATH), "{status}");
+        // With the first one gone the refusal is the answer, without a wait.
+        first.behave();
+        first.always(Step::Resource, Reply::status(503, "busy"));
+        let began = Instant::now();
+        let e = group.fetch(&uri(), soon()).await.unwrap_err();
+        assert!(matches!(e.blame(), Blame::Denied | Blame::Absent), "{status}: {e}");
+        assert!(began.elapsed() < Duration::from_secs(2), "{status}: {:?}", began.elapsed());
+        first.behave();
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_is_told_when_the_first_kbs_stays_silent() {
+    let (first, second) = (Kbs::start().await, Kbs::start().await);
+    first.always(Step::Auth, Reply::Hang);
+    second.always(Step::Resource, Reply::problem(404, "ResourceNotFound", "none"));
+    let (group, _) = group(&[first.url(), second.url()]);
+    let began = Instant::now();
+    assert_eq!(group.fetch(&uri(), soon()).await.unwrap_err().blame(), Blame::Absent);
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    let began = Instant::now();
+    assert_eq!(group.fetch(&uri(), soon()).await.unwrap_err().blame(), Blame::Absent);
+    assert!(began.elapsed() < HEAD_START * 2, "the second is asked first now: {:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn failing_evidence_is_no_kbs_that_failed() {
+    let (first, second) = (Kbs::start().await, Kbs::start().await);
+    for blame in [Blame::Unavailable, Blame::Misbehaved] {
+        let (group, machine) = group(&[first.url(), second.url()]);
+        let fault = SourceFault {
+            blame,
+            code: "AGENT_GONE".to_owned(),
+            message: "the agent is gone".to_owned(),
+            hint: String::new(),
+        };
+        machine.faults.lock().unwrap().extend(vec![fault.clone().into(); 99]);
+        let e = group.fetch(&uri(), Instant::now() + Duration::from_secs(1)).await.unwrap_err();
+        assert_eq!(e.code(), "AGENT_GONE", "{e}");
+        machine.faults.lock().unwrap().clear();
+        let before = first.count(Step::Resource);
+        group.fetch(&uri(), soon()).await.unwrap();
+        assert_eq!(first.count(Step::Resource), before + 1, "the first is still asked first");
+        assert_eq!(second.count(Step::Auth), 0, "the second would have got the same evidence");
+    }
+}
+
+#[tokio::test]
+async fn a_caller_in_a_hurry_makes_no_kbs_fail() {
+    let (first, second) = (Kbs::start().await, Kbs::start().await);
+    let (group, _) = group(&[first.url(), second.url()]);
+    group.fetch(&uri(), soon()).await.unwrap();
+    first.slow_down(Step::Resource, HEAD_START / 2);
+    for _ in 0..3 {
+        // One that gives up, and one whose deadline is too near.
+        tokio::time::timeout(HEAD_START / 8, group.fetch(&uri(), soon())).await.unwrap_err();
+        group.fetch(&uri(), Instant::now() + HEAD_START / 8).await.unwrap_err();
+    }
+    tokio::time::sleep(HEAD_START * 2).await;
+    group.fetch(&uri(), soon()).await.unwrap();
+    assert_eq!(second.count(Step::Auth), 0, "the second was not asked");
 }
 
 #[tokio::test]

@@ -74,6 +74,7 @@ pub(crate) enum Step {
 struct State {
     scripts: HashMap<Step, VecDeque<Reply>>,
     always: HashMap<Step, Reply>,
+    delays: HashMap<Step, Duration>,
     seen: Vec<Req>,
     /// Cookie → nonce.
     sessions: HashMap<String, String>,
@@ -129,9 +130,15 @@ impl Kbs {
         self.state.lock().unwrap().always.insert(step, reply);
     }
 
-    /// Honest again.
+    /// Takes `delay` for every request of `step`.
+    pub(crate) fn slow_down(&self, step: Step, delay: Duration) {
+        self.state.lock().unwrap().delays.insert(step, delay);
+    }
+
+    /// Honest again, and quick.
     pub(crate) fn behave(&self) {
         let mut state = self.state.lock().unwrap();
+        state.delays.clear();
         state.always.clear();
         state.scripts.clear();
     }
@@ -194,6 +201,8 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, state: Arc<Mute
     loop {
         let req = receive(&mut stream, &mut buffer).await?;
         let reply = reply(&state, &req);
+        let delay = step_of(&req).and_then(|step| state.lock().unwrap().delays.get(&step).copied());
+        tokio::time::sleep(delay.unwrap_or_default()).await;
         match reply {
             Reply::Answer(status, headers, body) => {
                 let mut text = format!("HTTP/1.1 {status} x\r\ncontent-length: {}\r\n", body.len());
