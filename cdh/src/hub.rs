@@ -79,6 +79,19 @@ impl Hub {
     /// [`HubError::AccessDenied`].
     pub fn check_access(&self, ask: &Ask, reference: &str) -> Result<(), HubError> {
         ask.concerns(reference);
+        self.check_caller(ask, reference)
+    }
+
+    /// As [`Hub::admit`], for what is fetched on the way to what is asked for: the audit line is about it only if it ends there.
+    ///
+    /// # Errors
+    /// As [`Hub::admit`].
+    pub fn admit_as_means(&self, ask: &Ask, reference: &str) -> Result<(), HubError> {
+        let canonical = canonical(reference)?;
+        self.check_caller(ask, &canonical).inspect_err(|_| ask.concerns(&canonical))
+    }
+
+    fn check_caller(&self, ask: &Ask, reference: &str) -> Result<(), HubError> {
         ask.caller().map_or(Ok(()), |caller| self.access.check(caller, reference))
     }
 

@@ -46,7 +46,7 @@ impl Unsealer {
     /// A malformed text, a key that may not sign, a signature that does not fit, a secret that is not for the caller, and
     /// what the store says.
     pub async fn unseal(&self, ask: &Ask, text: &[u8], deadline: Instant) -> Result<Secret, HubError> {
-        let payload = self.payload(text, deadline).await?;
+        let payload = self.payload(ask, text, deadline).await?;
         let deadline = deadline.min(Instant::now() + FETCH_TIME_LIMIT);
         match payload {
             Payload::Vault(vault) => {
@@ -73,12 +73,12 @@ impl Unsealer {
         }
     }
 
-    async fn payload(&self, text: &[u8], deadline: Instant) -> Result<Payload, HubError> {
+    async fn payload(&self, ask: &Ask, text: &[u8], deadline: Instant) -> Result<Payload, HubError> {
         if self.signing_keys == SigningKeys::NotVerified {
             return Ok(unverified(text)?);
         }
         let sealed = SealedSecret::parse(text)?;
-        let key = self.signing_keys.find(sealed.kid(), &self.hub, deadline).await?;
+        let key = self.signing_keys.find(ask, sealed.kid(), &self.hub, deadline).await?;
         Ok(sealed.verify(&key)?.into_payload())
     }
 

@@ -70,6 +70,7 @@ fn a_sealed_secret_made_by_independent_code_unseals() {
 fn sealed_secrets_that_are_not_what_they_say_open_nothing() {
     run(Options::default(), async |stack| {
         let hub = stack.hub_socket();
+        stack.put_resource("default/other/json", br#"{"kty": "c4n4ry"}"#).unwrap();
         let good = independent(&["vault", &format!("kbs:///{SIGNER}"), &format!("kbs:///{RESOURCE}")]);
         let parts: Vec<&str> = good.split('.').collect();
         let elsewhere = independent(&["vault", &format!("kbs:///{SIGNER}"), "kbs:///default/key/2"]);
@@ -106,6 +107,11 @@ fn sealed_secrets_that_are_not_what_they_say_open_nothing() {
                 independent(&["vault", &format!("kbs:///{RESOURCE}"), "kbs:///a/b/c"]),
                 "SIGNING_KEY_UNUSABLE",
             ),
+            (
+                "another secret as key",
+                independent(&["vault", "kbs:///default/other/json", "kbs:///a/b/c"]),
+                "SIGNING_KEY_UNUSABLE",
+            ),
             ("two megabytes", "a".repeat(2_000_000), "SEALED_TOO_LARGE"),
         ] {
             let message = unseal(&hub, &text).await.unwrap_err();
@@ -113,6 +119,7 @@ fn sealed_secrets_that_are_not_what_they_say_open_nothing() {
                 message.starts_with("[CDH] [ERROR]: ") && message.ends_with(&format!("[{code}]")),
                 "{what}: {message}"
             );
+            assert!(!message.contains("c4n4ry"), "{what}: {message}");
         }
         assert_eq!(unseal(&hub, &good).await.unwrap(), SECRET, "the hub still serves");
     });
@@ -120,7 +127,7 @@ fn sealed_secrets_that_are_not_what_they_say_open_nothing() {
 
 #[test]
 fn only_keys_that_the_configuration_lists_may_sign() {
-    let hub_config = "sealed_secrets = { signing_keys = [\"kbs:///default/sealed-signing/*\"] }".to_owned();
+    let hub_config = "sealed_secrets = { signing_keys = [\"kbs:///default/sealed-signing/**\"] }".to_owned();
     run(Options { hub_config, ..Options::default() }, async |stack| {
         let hub = stack.hub_socket();
         let secret = format!("kbs:///{RESOURCE}");
@@ -134,7 +141,30 @@ fn only_keys_that_the_configuration_lists_may_sign() {
             message.contains("kbs:///tenant-b/keys/mine") && message.ends_with("[SIGNING_KEY_REFUSED]"),
             "{message}"
         );
+        // Nor does a detour through the listed place help.
+        let detour = "kbs:///default/sealed-signing/../../tenant-b/keys/mine";
+        let message = unseal(&hub, &independent(&["vault", detour, &secret])).await.unwrap_err();
+        assert!(message.ends_with("[SIGNING_KEY_REFUSED]"), "{message}");
     });
+}
+
+#[test]
+fn without_a_list_a_secret_makes_nobody_fetch_what_its_caller_may_not_have() {
+    let rule = "{ unit = [\"db.service\"], resources = [\"kbs:///db/**\"] }";
+    for (strict, readable) in [(false, true), (true, false)] {
+        let hub_config = format!("access = {{ strict = {strict}, rules = [{rule}] }}");
+        run(Options { hub_config, ..Options::default() }, async |stack| {
+            let hub = stack.hub_socket();
+            stack.put_resource("db/keys/1", independent(&["jwk"]).as_bytes()).unwrap();
+            let secret = format!("kbs:///{RESOURCE}");
+            let message =
+                unseal(&hub, &independent(&["vault", "kbs:///db/keys/1", &secret])).await.unwrap_err();
+            assert!(message.ends_with("[ACCESS_DENIED]"), "strict {strict}: {message}");
+            assert_eq!(stack.quotes().unwrap(), 0, "nothing was fetched");
+            let open = unseal(&hub, &independent(&["vault", &format!("kbs:///{SIGNER}"), &secret])).await;
+            assert_eq!(open.is_ok(), readable, "strict {strict}: {open:?}");
+        });
+    }
 }
 
 #[test]
