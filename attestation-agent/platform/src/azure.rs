@@ -42,6 +42,9 @@ const SHOW_LIMIT: Duration = Duration::from_secs(15);
 /// Pause between two looks at the HCL report.
 const GLANCE: Duration = Duration::from_millis(100);
 
+/// How long a certificate of the service is used again: handshakes come every few minutes at most.
+const KEEP_VCEK: Duration = Duration::from_secs(10 * 60);
+
 /// How often a report is looked at that cannot be used.
 const LOOKS: u32 = 3;
 
@@ -59,8 +62,23 @@ pub(crate) struct Azure {
     bank: Bank,
     metadata_url: MetadataUrl,
     limit: Duration,
-    /// The chip's certificate with what it is for, as the service gave it last.
-    vcek: Mutex<Option<(VcekFor, Vec<u8>)>>,
+    /// The chip's certificate, as the service gave it last.
+    vcek: Mutex<Option<KeptVcek>>,
+}
+
+/// A VCEK certificate for some time.
+#[derive(Debug)]
+struct KeptVcek {
+    wanted: VcekFor,
+    certificate: Vec<u8>,
+    since: Instant,
+}
+
+impl KeptVcek {
+    /// Whether it will do for `wanted` at `now`.
+    fn serves(&self, wanted: VcekFor, now: Instant) -> bool {
+        self.wanted == wanted && now.saturating_duration_since(self.since) < KEEP_VCEK
+    }
 }
 
 /// Chip and firmware level that a VCEK certificate is for.
@@ -165,16 +183,17 @@ impl Azure {
         }
     }
 
-    /// The certificate does not change while chip and firmware stay, and each look at the service costs a round trip.
+    /// The certificate does not change while chip and firmware stay, and each look at the service costs a round trip. Nobody
+    /// here looks at whether it belongs to the report: one that does not is forgotten after a while.
     fn vcek(&self, report: &Report, deadline: Instant) -> Result<Vec<u8>, Error> {
         let wanted = VcekFor { chip_id: report.chip_id, reported_tcb: report.reported_tcb.raw };
         // Requests are made one at a time; a wait here would be one for the same certificate.
         let mut kept = self.vcek.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, certificate)) = kept.as_ref().filter(|(held, _)| *held == wanted) {
-            return Ok(certificate.clone());
+        if let Some(kept) = kept.as_ref().filter(|kept| kept.serves(wanted, Instant::now())) {
+            return Ok(kept.certificate.clone());
         }
         let certificate = metadata::vcek(&self.metadata_url, deadline)?;
-        *kept = Some((wanted, certificate.clone()));
+        *kept = Some(KeptVcek { wanted, certificate: certificate.clone(), since: Instant::now() });
         Ok(certificate)
     }
 }
@@ -218,4 +237,20 @@ fn parse(bytes: &[u8]) -> Result<HclReport, Error> {
 #[allow(clippy::disallowed_methods, reason = "a device thread waits for the paravisor")]
 fn wait(pause: Duration) {
     std::thread::sleep(pause);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_kept_for_its_chip_and_firmware_and_not_for_ever() {
+        let wanted = VcekFor { chip_id: [1; 64], reported_tcb: [2; 8] };
+        let since = Instant::now();
+        let kept = KeptVcek { wanted, certificate: Vec::new(), since };
+        assert!(kept.serves(wanted, since) && kept.serves(wanted, since + KEEP_VCEK / 2));
+        assert!(!kept.serves(wanted, since + KEEP_VCEK), "a wrong one would be sent until the next start");
+        assert!(!kept.serves(VcekFor { chip_id: [3; 64], ..wanted }, since));
+        assert!(!kept.serves(VcekFor { reported_tcb: [3; 8], ..wanted }, since));
+    }
 }
