@@ -144,11 +144,8 @@ impl EvidenceSource for AgentEvidence {
     }
 
     /// GPUs that wait for it start to work; the agent knows whether there are any.
-    fn attested<'a>(&'a self, token: &'a Secret) -> BoxFuture<'a, ()> {
-        Box::pin(async move {
-            if !cc_kbs::affirms_gpus(token) {
-                return;
-            }
+    fn devices_accepted(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
             let mut client = AgentInfoServiceClient::new(self.channel.clone());
             match client.devices_accepted(DevicesAcceptedRequest {}).await {
                 Ok(_) => {}

@@ -36,18 +36,22 @@ impl Claims {
         self.exp.is_none_or(|exp| now <= exp) && self.nbf.is_none_or(|nbf| nbf <= now)
     }
 
-    /// Whether the relying party vouches for devices of `class` (`gpu`, `switch`): the token speaks of at least one, and
-    /// affirms every one of them. By the attestation result's member `ear.status` of submodules that are named
+    /// For how many devices of `class` (`gpu`, `switch`) the relying party vouches: all that the token speaks of, or none if
+    /// it does not affirm every one of them. By the attestation result's member `ear.status` of submodules that are named
     /// by class and number.
     #[must_use]
-    pub fn affirms(&self, class: &str) -> bool {
+    pub fn affirmed(&self, class: &str) -> usize {
         let submodules = self.payload.get("submods").and_then(Value::as_object);
-        let mut verdicts = submodules.into_iter().flatten().filter_map(|(name, module)| {
-            let number = name.strip_prefix(class)?;
-            let numbered = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-            numbered.then(|| module.get("ear.status").is_some_and(|status| status == "affirming"))
-        });
-        verdicts.next().is_some_and(|first| first && verdicts.all(|affirmed| affirmed))
+        let verdicts: Vec<bool> = submodules
+            .into_iter()
+            .flatten()
+            .filter_map(|(name, module)| {
+                let number = name.strip_prefix(class)?;
+                let numbered = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+                numbered.then(|| module.get("ear.status").is_some_and(|status| status == "affirming"))
+            })
+            .collect();
+        if verdicts.iter().all(|affirmed| *affirmed) { verdicts.len() } else { 0 }
     }
 
     /// The life that the issuer gave the token, `exp` − `iat` in seconds. It does not depend on the
@@ -122,13 +126,13 @@ mod tests {
 
     #[test]
     fn a_class_is_affirmed_when_every_device_of_it_is() {
-        let affirms = |submods: Value| {
+        let affirmed = |submods: Value| {
             let payload = json!({ "submods": submods }).to_string();
-            decode(&token(&payload)).unwrap().affirms("gpu")
+            decode(&token(&payload)).unwrap().affirmed("gpu")
         };
         let status = |status: &str| json!({ "ear.status": status });
-        assert!(affirms(json!({ "cpu0": status("warning"), "gpu0": status("affirming") })));
-        assert!(affirms(json!({ "gpu0": status("affirming"), "gpu10": status("affirming") })));
+        assert_eq!(affirmed(json!({ "cpu0": status("warning"), "gpu0": status("affirming") })), 1);
+        assert_eq!(affirmed(json!({ "gpu0": status("affirming"), "gpu10": status("affirming") })), 2);
         for refused in [
             json!({}),
             json!([]),
@@ -138,9 +142,9 @@ mod tests {
             json!({ "gpu0": {} }),
             json!({ "gpu": status("affirming"), "gpux": status("affirming") }),
         ] {
-            assert!(!affirms(refused.clone()), "{refused}");
+            assert_eq!(affirmed(refused.clone()), 0, "{refused}");
         }
-        assert!(!decode(&token("{}")).unwrap().affirms("gpu"));
+        assert_eq!(decode(&token("{}")).unwrap().affirmed("gpu"), 0);
     }
 
     #[test]

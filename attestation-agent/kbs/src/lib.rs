@@ -14,6 +14,7 @@ pub mod as_token;
 mod backoff;
 mod client;
 mod config;
+mod devices;
 mod error;
 pub mod foreign;
 mod group;
@@ -37,7 +38,7 @@ pub use error::{KbsError as Error, Reason, Refusal};
 pub use group::{DEFAULT_HEAD_START, Group, MAX_MEMBERS};
 pub use names::Names;
 pub use session::{Attested, Denial, Session, SessionStatus};
-pub use source::{BorrowedToken, BoxFuture, EvidenceSource, SourceFault, affirms_gpus};
+pub use source::{BorrowedToken, BoxFuture, EvidenceSource, SourceFault};
 pub use uri::ResourceUri;
 
 /// The message types of the state machines.

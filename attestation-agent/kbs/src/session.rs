@@ -21,11 +21,12 @@ use cc_evidence::initdata::InitData;
 use cc_evidence::summary;
 use http::{HeaderValue, Request};
 use serde_json::Value;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use crate::backoff::Backoff;
 use crate::client::Client;
 use crate::config::KbsConfig;
+use crate::devices;
 use crate::error::{KbsError, Reason};
 use crate::handshake::{self, Start, Token};
 use crate::names::{Lookup, Names};
@@ -37,9 +38,6 @@ mod borrowed;
 mod flight;
 
 use flight::{Boarding, Flight};
-
-/// How long a handshake waits for devices to take notice of it.
-const DEVICES_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A client of one KBS.
 pub struct Session {
@@ -412,6 +410,7 @@ impl Core {
         let report_data = challenged.device_report_data()?;
         let additional =
             within(deadline, "collecting device evidence", source.additional(report_data)).await?;
+        let gpus = devices::gpus_in(&additional);
         let devices = summary::additional_essentials(&additional);
         let bound = challenged.with_devices(additional);
         let primary = within(deadline, "collecting evidence", source.primary(bound.report_data()?)).await?;
@@ -423,11 +422,25 @@ impl Core {
         let issued = Instant::now();
         let answer = self.client.send("attest", request, handshake::MAX_ANSWER_LEN, deadline).await?;
         let token = attesting.on_answer(&answer, &sent)?;
-        // Secrets do not wait for devices that are slow to take notice.
-        if timeout(DEVICES_PATIENCE, source.attested(&token.text)).await.is_err() {
-            tracing::warn!("the devices have not taken notice yet that they were accepted");
-        }
+        self.tell_devices(gpus, devices::gpus_affirmed_by(&token.text));
         Attested::new(token, key, sent, issued)
+    }
+
+    /// Lets the source's GPUs know if as many are `affirmed` as evidence was `sent` of. In a task of its own: secrets do not
+    /// wait for devices that are slow to take notice, and those are not left half way.
+    fn tell_devices(&self, sent: usize, affirmed: usize) {
+        if sent == 0 {
+            return;
+        }
+        if affirmed != sent {
+            tracing::info!(sent, affirmed, "the token does not vouch for every GPU: they are not told so");
+            return;
+        }
+        let source = Arc::clone(&self.source);
+        tokio::spawn(async move {
+            source.devices_accepted().await;
+            tracing::debug!(gpus = sent, "the GPUs were told that they are accepted");
+        });
     }
 
     /// A new key pair, made on a blocking thread: RSA takes its time.

@@ -31,10 +31,9 @@ pub trait EvidenceSource: Send + Sync + fmt::Debug {
     /// Text of the init-data document that the machine was started with, if any.
     fn init_data(&self) -> BoxFuture<'_, Result<Option<String>, KbsError>>;
 
-    /// A handshake with this source's evidence ended with `token`. For sources whose devices wait for that; whatever
-    /// goes wrong there is the source's to tell, the handshake has succeeded.
-    fn attested<'a>(&'a self, token: &'a Secret) -> BoxFuture<'a, ()> {
-        let _ = token;
+    /// A KBS vouches for every one of this source's GPUs, whose evidence it was sent. For sources whose devices wait for
+    /// that; whatever goes wrong there is the source's to tell. Nobody waits for it.
+    fn devices_accepted(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
 
@@ -45,16 +44,6 @@ pub trait EvidenceSource: Send + Sync + fmt::Debug {
         let _ = why;
         Box::pin(std::future::ready(Ok(None)))
     }
-}
-
-/// Whether `token` speaks of GPUs and affirms every one of them. It came from the key broker over its own connection, so
-/// that its signature need not be looked at to believe it this far.
-#[must_use]
-pub fn affirms_gpus(token: &Secret) -> bool {
-    std::str::from_utf8(token.expose())
-        .ok()
-        .and_then(|text| cc_evidence::token::decode(text).ok())
-        .is_some_and(|claims| claims.affirms("gpu"))
 }
 
 /// A token made by somebody else, and its key pair.

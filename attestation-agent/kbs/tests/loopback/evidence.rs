@@ -20,6 +20,8 @@ pub(crate) struct Machine {
     pub(crate) faults: Mutex<VecDeque<Error>>,
     pub(crate) devices: Mutex<String>,
     pub(crate) init_data: Mutex<Option<String>>,
+    /// How often the devices were told that they are accepted; they never take notice.
+    pub(crate) accepted: AtomicUsize,
 }
 
 impl Machine {
@@ -51,6 +53,11 @@ impl EvidenceSource for Machine {
                 None => Ok(sample::evidence_json(&report_data)),
             }
         })
+    }
+
+    fn devices_accepted(&self) -> BoxFuture<'_, ()> {
+        self.accepted.fetch_add(1, Ordering::SeqCst);
+        Box::pin(std::future::pending())
     }
 
     fn init_data(&self) -> BoxFuture<'_, Result<Option<String>, Error>> {

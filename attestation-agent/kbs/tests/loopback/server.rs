@@ -81,6 +81,8 @@ struct State {
     /// Token → key.
     tokens: HashMap<String, Value>,
     last_attest: Option<Value>,
+    /// GPUs that tokens vouch for.
+    gpus: usize,
     connections: usize,
 }
 
@@ -133,6 +135,11 @@ impl Kbs {
     /// Takes `delay` for every request of `step`.
     pub(crate) fn slow_down(&self, step: Step, delay: Duration) {
         self.state.lock().unwrap().delays.insert(step, delay);
+    }
+
+    /// Vouches for so many GPUs in each token.
+    pub(crate) fn affirm_gpus(&self, count: usize) {
+        self.state.lock().unwrap().gpus = count;
     }
 
     /// Honest again, and quick.
@@ -296,7 +303,9 @@ fn attest(state: &mut State, req: &Req) -> Reply {
     {
         return Reply::problem(401, "AttestationError", "report data mismatch");
     }
-    let token = token(&json!({"iat": 1000, "exp": 1100, "n": state.seen.len()}));
+    let gpus: serde_json::Map<String, Value> =
+        (0..state.gpus).map(|n| (format!("gpu{n}"), json!({"ear.status": "affirming"}))).collect();
+    let token = token(&json!({"iat": 1000, "exp": 1100, "n": state.seen.len(), "submods": gpus}));
     state.tokens.insert(token.clone(), key);
     state.last_attest = Some(body);
     Reply::status(200, json!({"token": token}).to_string())

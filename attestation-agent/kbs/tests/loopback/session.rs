@@ -1,9 +1,11 @@
 //! One handshake for many, renewal, forgetting.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cc_kbs::{Blame, KeyAlgorithm, Session, SourceFault};
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::evidence::jump_ahead;
 use crate::server::{CANARY, Kbs, Reply, Step, secret, until};
@@ -76,7 +78,7 @@ async fn an_impatient_waiter_leaves_alone() {
     let kbs = Kbs::start().await;
     let (session, machine) = session(&kbs);
     *machine.delay.lock().unwrap() = Duration::from_millis(500);
-    let impatient = tokio::time::Instant::now() + Duration::from_millis(100);
+    let impatient = Instant::now() + Duration::from_millis(100);
     let uri = uri();
     let (early, late) = tokio::join!(session.fetch(&uri, impatient), session.fetch(&uri, soon()));
     assert_eq!(early.unwrap_err().code(), "KBS_TIMEOUT");
@@ -153,6 +155,24 @@ async fn forgetting_makes_new_evidence_even_while_a_handshake_runs() {
     assert_eq!((kbs.count(Step::Auth), machine.quotes()), (3, 3));
     session.fetch(&uri(), soon()).await.unwrap();
     assert_eq!(kbs.count(Step::Auth), 3);
+}
+
+#[tokio::test]
+async fn devices_are_told_when_the_token_vouches_for_each_of_them_and_nobody_waits_for_them() {
+    let gpu = r#"{"arch":"HOPPER","uuid":"GPU-1","evidence":"EeAB/w==","certificate":"UEVN"}"#;
+    for (sent, affirmed, told) in [(2, 2, 1), (2, 1, 0), (1, 2, 0), (2, 0, 0), (0, 1, 0)] {
+        let kbs = Kbs::start().await;
+        let (session, machine) = session(&kbs);
+        kbs.affirm_gpus(affirmed);
+        let list = vec![gpu; sent].join(",");
+        let devices = format!(r#"{{"nvidia":{{"device_evidence_list":[{list}]}}}}"#);
+        *machine.devices.lock().unwrap() = if sent == 0 { String::new() } else { devices };
+        let began = Instant::now();
+        session.fetch(&uri(), soon()).await.unwrap();
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+        tokio::task::yield_now().await;
+        assert_eq!(machine.accepted.load(Ordering::SeqCst), told, "{sent} sent, {affirmed} affirmed");
+    }
 }
 
 #[tokio::test]
