@@ -1,14 +1,17 @@
 //! Machines with NVIDIA GPUs beside their TEE: released, denied as a whole, and what the agent says when a GPU cannot be
 //! attested. The driver's library is a stand-in that the agent loads as it loads NVIDIA's.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use cc_evidence::nvidia::{NvidiaEvidence, Report};
+use cc_protos::guest_services;
 use cc_tests::curl::{self, Answer};
 use cc_tests::machine::{Gpu, Machine, Nvidia};
 use cc_tests::stack::{Options, Part, Stack, emulator_runs_here};
 
 use crate::operator::guestctl;
+use crate::rpc::{ttrpc, ttrpc_client};
 use crate::{RESOURCE, REST_PATH, assert_refused, assert_released, code, stack};
 
 mod driver;
@@ -256,6 +259,49 @@ fn a_driver_that_hangs_holds_up_nobody_for_long() {
     panic!("not served again after the driver answered");
 }
 
+/// Waits until the driver was told that its GPUs may work: no secret waits for that.
+fn wait_for(ready: &Path) {
+    let start = Instant::now();
+    while !std::fs::read_to_string(ready).is_ok_and(|state| state == "1") {
+        assert!(start.elapsed() < Duration::from_secs(10), "the GPUs were not set ready");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn only_the_gpus_of_the_evidence_are_set_ready_and_once() {
+    let machine = Machine::with_gpus([Gpu::number(1), Gpu::number(2)]);
+    let with_ready = Options { agent_config: "[nvidia]\nset_ready = true".to_owned(), ..options(&machine) };
+    let Some(stack) = stack(with_ready) else { return };
+    let ready = stack.nvidia().join("ready");
+    let accept = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let agent = ttrpc_client(&stack.agent_socket()).await;
+            let request = guest_services::DevicesAcceptedRequest {};
+            let service = "guest_services.v1.AgentInfoService";
+            ttrpc::<_, guest_services::DevicesAcceptedResponse>(&agent, service, "DevicesAccepted", request)
+                .await
+                .map(drop)
+                .map_err(|(_, message)| message)
+        })
+    };
+    assert!(accept().unwrap_err().ends_with("[NVIDIA_NOTHING_ATTESTED]"));
+    for other in [vec![Gpu::number(1), Gpu::number(3)], vec![Gpu::number(1)]] {
+        additional(&stack, "00");
+        stack.set_machine(&Machine::with_gpus(other)).unwrap();
+        let message = accept().unwrap_err();
+        assert!(message.ends_with("[NVIDIA_GPUS_CHANGED]"), "{message}");
+        stack.set_machine(&machine).unwrap();
+        assert!(accept().unwrap_err().ends_with("[NVIDIA_NOTHING_ATTESTED]"), "the evidence is used up");
+        assert!(!ready.exists());
+    }
+    additional(&stack, "00");
+    accept().unwrap();
+    assert_eq!(std::fs::read_to_string(&ready).unwrap(), "1");
+    assert!(accept().unwrap_err().ends_with("[NVIDIA_NOTHING_ATTESTED]"), "once");
+}
+
 #[test]
 fn gpus_are_set_ready_when_the_key_broker_has_affirmed_them_and_never_before() {
     let honest = Machine::with_gpus([Gpu::number(1)]);
@@ -276,13 +322,13 @@ fn gpus_are_set_ready_when_the_key_broker_has_affirmed_them_and_never_before() {
     }
     stack.set_machine(&honest).unwrap();
     assert_released(&ask_afresh(&mut stack), "honest");
-    assert_eq!(std::fs::read_to_string(&ready).unwrap(), "1");
+    wait_for(&ready);
 
     // The agent's own session is as good.
     std::fs::remove_file(&ready).unwrap();
     let (status, _, error) = guestctl(&stack, &["token"]);
     assert_eq!(status, Some(0), "{error}");
-    assert_eq!(std::fs::read_to_string(&ready).unwrap(), "1");
+    wait_for(&ready);
     drop(stack);
 
     let stack = crate::stack(with(false)).unwrap();

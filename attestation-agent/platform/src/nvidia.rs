@@ -10,7 +10,7 @@
 //!
 //! Source: NVIDIA NVML API reference, "Confidential Computing"; DMTF DSP0274 1.1 for the report.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use cc_evidence::nvidia::{NONCE_LEN, NvidiaEvidence};
@@ -26,6 +26,7 @@ mod error;
 mod sys;
 
 use bus::Bus;
+use collect::Present;
 pub use error::GpuError;
 use sys::Library;
 
@@ -105,8 +106,8 @@ pub(crate) struct Gpus {
     require: Require,
     set_ready: bool,
     gate: Gate,
-    /// Evidence of every GPU was given out.
-    attested: AtomicBool,
+    /// The GPUs in the evidence that was given out last, until they are set ready.
+    attested: Mutex<Option<Present>>,
 }
 
 impl Gpus {
@@ -116,12 +117,12 @@ impl Gpus {
             require,
             set_ready: options.nvidia.set_ready && require == Require::All,
             gate: Gate::new(options.quote_time_limit),
-            attested: AtomicBool::new(false),
+            attested: Mutex::default(),
         }
     }
 
     /// Evidence over `nonce` on a thread that may be left behind.
-    fn collect(&self, nonce: [u8; NONCE_LEN]) -> Result<NvidiaEvidence, Error> {
+    fn collect(&self, nonce: [u8; NONCE_LEN]) -> Result<(NvidiaEvidence, Present), Error> {
         let (root, require) = (self.root.clone(), self.require);
         self.run("collecting GPU evidence", move || {
             // Anew each time: a GPU that came since the start counts.
@@ -154,10 +155,10 @@ impl Platform for Gpus {
     /// The nonce is the first 32 bytes of `data`; shorter data is padded with zeros.
     fn evidence(&self, data: &ReportData) -> Result<String, Error> {
         let nonce = data.padded().first_chunk().copied().unwrap_or_default();
-        let evidence = self.collect(nonce)?;
+        let (evidence, present) = self.collect(nonce)?;
         let text =
             evidence.to_json().map_err(|source| Error::BadEvidence { what: "NVIDIA evidence", source })?;
-        self.attested.store(true, Ordering::Relaxed);
+        *self.attested.lock().unwrap_or_else(PoisonError::into_inner) = Some(present);
         Ok(text)
     }
 
@@ -165,18 +166,18 @@ impl Platform for Gpus {
         Ok(InitDataBinding::Unsupported)
     }
 
-    /// Tells the GPUs to accept work, if that is switched on.
+    /// Tells the GPUs to accept work, if that is switched on and they are those whose evidence was given out last. Once for
+    /// each evidence.
     fn accepted(&self) -> Result<(), Error> {
         if !self.set_ready {
             return Ok(());
         }
-        if !self.attested.load(Ordering::Relaxed) {
-            return Err(GpuError::NothingAttested.into());
-        }
+        let attested = self.attested.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let attested = attested.ok_or(GpuError::NothingAttested)?;
         let root = self.root.clone();
         self.run("setting the GPUs ready", move || {
-            let library = Library::load(&Bus::scan(&root)?.gpus)?;
-            Ok(collect::set_ready(library)?)
+            let bus = Bus::scan(&root)?;
+            Ok(collect::set_ready(Library::load(&bus.gpus)?, &bus, &attested)?)
         })?;
         tracing::info!("the GPUs were attested and accept work");
         Ok(())

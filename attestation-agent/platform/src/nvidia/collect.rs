@@ -4,6 +4,9 @@
 //! switches, is confidential computing on, and only then the reports. The driver is not believed: counts are capped,
 //! reports are parsed and must carry the nonce.
 
+use std::collections::BTreeSet;
+use std::fmt;
+
 use cc_evidence::nvidia::{
     Architecture, Device, MAX_DEVICES, NONCE_LEN, NvidiaEvidence, Report, UNKNOWN_UUID,
 };
@@ -34,13 +37,30 @@ struct Gpu<'a> {
     label: String,
 }
 
-/// Evidence of the GPUs over `nonce`: of all, or of those that can be attested, but at least one.
+/// The GPUs that the driver serves, as it names them: address and UUID, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Present(BTreeSet<(String, String)>);
+
+impl Present {
+    fn of(gpus: &[Gpu<'_>]) -> Self {
+        Self(gpus.iter().map(|gpu| (gpu.address.clone(), gpu.uuid.clone())).collect())
+    }
+}
+
+impl fmt::Display for Present {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let gpus: Vec<String> = self.0.iter().map(|(address, uuid)| format!("{address} ({uuid})")).collect();
+        f.write_str(if gpus.is_empty() { "none".to_owned() } else { gpus.join(", ") }.as_str())
+    }
+}
+
+/// Evidence of the GPUs over `nonce`: of all, or of those that can be attested, but at least one. Beside it, who is there.
 pub(super) fn all(
     library: &Library,
     bus: &Bus,
     nonce: &[u8; NONCE_LEN],
     require: Require,
-) -> Result<NvidiaEvidence, GpuError> {
+) -> Result<(NvidiaEvidence, Present), GpuError> {
     let driver = library.start().map_err(|refusal| refusal.about(DRIVER))?;
     let gpus = served(&driver)?;
     let lenient = require == Require::Attestable;
@@ -71,16 +91,26 @@ pub(super) fn all(
         }
     }
     match (devices.is_empty(), left_out) {
-        (false, _) => Ok(NvidiaEvidence { devices }),
+        (false, _) => Ok((NvidiaEvidence { devices }, Present::of(&gpus))),
         (true, Some(error)) => Err(error),
         (true, None) => Err(GpuError::NotServed { address: bus.gpus.join(", ") }),
     }
 }
 
-/// Tells the GPUs to accept work.
-pub(super) fn set_ready(library: &Library) -> Result<(), GpuError> {
+/// Tells the GPUs to accept work, all at once, if they are those that were `attested`.
+pub(super) fn set_ready(library: &Library, bus: &Bus, attested: &Present) -> Result<(), GpuError> {
     let about_driver = |refusal: Refusal| refusal.about(DRIVER);
-    library.start().map_err(about_driver)?.set_ready().map_err(about_driver)
+    let driver = library.start().map_err(about_driver)?;
+    let gpus = served(&driver)?;
+    let present = Present::of(&gpus);
+    if present != *attested {
+        return Err(GpuError::Changed { attested: attested.to_string(), found: present.to_string() });
+    }
+    // One that the driver does not serve was in no evidence.
+    if let Some(address) = bus.gpus.iter().find(|address| !gpus.iter().any(|gpu| gpu.address == **address)) {
+        return Err(GpuError::NotServed { address: address.clone() });
+    }
+    driver.set_ready().map_err(about_driver)
 }
 
 /// The GPUs that the driver serves.

@@ -80,9 +80,20 @@ pub enum GpuError {
         /// How long it has been there.
         since: Duration,
     },
-    /// The GPUs were to be set ready, and their evidence was never given out.
-    #[error("the GPUs are not set ready: no evidence of theirs has been collected since the agent started")]
+    /// The GPUs were to be set ready, and no evidence of theirs was given out since that was done last.
+    #[error(
+        "the GPUs are not set ready: no evidence of theirs has been collected since the agent started or they were to be \
+         set ready last"
+    )]
     NothingAttested,
+    /// The GPUs that were to be set ready are not those whose evidence was accepted.
+    #[error("the GPUs are not set ready: {attested} were attested, and now there are {found}")]
+    Changed {
+        /// Addresses and UUIDs of those in the evidence.
+        attested: String,
+        /// Those that the driver serves now.
+        found: String,
+    },
 }
 
 impl GpuError {
@@ -101,6 +112,7 @@ impl GpuError {
             Self::Timeout { .. } => "NVIDIA_TIMEOUT",
             Self::Stuck { .. } => "NVIDIA_STUCK",
             Self::NothingAttested => "NVIDIA_NOTHING_ATTESTED",
+            Self::Changed { .. } => "NVIDIA_GPUS_CHANGED",
         }
     }
 
@@ -147,6 +159,9 @@ impl GpuError {
             }
             Self::NothingAttested => {
                 "let the machine attest first; the data hub then says when it was accepted"
+            }
+            Self::Changed { .. } => {
+                "let the machine attest again; if nobody changed its GPUs, do not trust the host that gave it others"
             }
         }
     }
