@@ -324,8 +324,8 @@ mod tests {
             Ok(())
         }
 
-        fn register_of(&self, _pcr: u32) -> Result<u32, cc_platform::Error> {
-            Ok(4)
+        fn register_of(&self, pcr: u32) -> Result<u32, cc_platform::Error> {
+            Ok(if pcr < 16 { 3 } else { 4 })
         }
 
         fn read(&self, _pcr: u32) -> Result<Vec<u8>, cc_platform::Error> {

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use cc_daemon::peer::Caller;
 use cc_evidence::aael::{Event, WriteAhead};
-use cc_platform::{Platform, Registers};
+use cc_platform::{IDENTITY_PCRS, Platform, Registers};
 
 use crate::access;
 use crate::error::AgentError;
@@ -32,8 +32,11 @@ pub const LOG_LIMIT: u64 = 512 * 1024;
 /// data hub, so that no workload can keep images from being measured.
 const LOCAL_HTTP_LIMIT: u64 = LOG_LIMIT / 2;
 
-/// The registers that tell the machine's identity: init-data is in PCR 8, kernel and command line are in PCR 11.
-const IDENTITY: [u32; 2] = [8, 11];
+/// Why a register takes no events.
+const TELLS_IDENTITY: &str = "it tells the identity of the machine";
+
+/// One more than the greatest PCR number.
+const PCR_END: u32 = 24;
 
 /// What the configuration says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,14 +56,17 @@ impl Settings {
     /// [`AgentError::Register`] if events are measured and the register is not one for events.
     pub fn check(&self) -> Result<(), AgentError> {
         let Some(pcr) = self.pcr.filter(|_| self.enabled) else { return Ok(()) };
-        let refuse =
-            |why| Err(AgentError::Register { pcr: pcr.into(), caller: "the configuration".into(), why });
         match pcr {
-            pcr if IDENTITY.contains(&pcr) => refuse("it tells the identity of the machine"),
-            24.. => refuse("PCR numbers end at 23"),
+            pcr if IDENTITY_PCRS.contains(&pcr) => Err(refused(pcr, TELLS_IDENTITY)),
+            PCR_END.. => Err(refused(pcr, "PCR numbers end at 23")),
             _ => Ok(()),
         }
     }
+}
+
+/// The configuration names a register that is not one for events.
+fn refused(pcr: u32, why: &'static str) -> AgentError {
+    AgentError::Register { pcr: pcr.into(), caller: "the configuration".into(), why }
 }
 
 /// Whether this agent measures events.
@@ -99,7 +105,14 @@ impl Measuring {
         }
         let pcr = settings.pcr.unwrap_or_else(|| registers.default_pcr());
         let register = registers.register_of(pcr)?;
-        let log = EventLog { files: Box::new(Directory::open(&settings.log)?), pcr };
+        if registers.tells_identity(pcr) {
+            return Err(refused(
+                pcr,
+                "on this platform it shares a register with what tells the identity of the machine",
+            ));
+        }
+        let identity = (0..PCR_END).filter(|pcr| registers.tells_identity(*pcr)).collect();
+        let log = EventLog { files: Box::new(Directory::open(&settings.log)?), pcr, identity };
         log.settle(registers)?;
         let configured = settings.pcr.is_some();
         tracing::info!(pcr, configured, register, hash = %registers.hash(), log = %settings.log.display(), "events are measured");
@@ -117,6 +130,8 @@ pub struct EventLog {
     files: Box<dyn Files>,
     /// The register for events that name none.
     pcr: u32,
+    /// The PCRs that take no events on this platform.
+    identity: Vec<u32>,
 }
 
 impl EventLog {
@@ -130,7 +145,7 @@ impl EventLog {
         let refuse = |why| Err(AgentError::Register { pcr: asked, caller: access::describe(caller), why });
         match u32::try_from(asked) {
             Ok(pcr) if pcr == self.pcr => Ok(pcr),
-            Ok(pcr) if IDENTITY.contains(&pcr) => refuse("it tells the identity of the machine"),
+            Ok(pcr) if self.identity.contains(&pcr) => refuse(TELLS_IDENTITY),
             _ if caller.uid != Some(0) || caller.local_http => {
                 refuse("only root may name another register than the configured one")
             }

@@ -163,6 +163,13 @@ pub trait Registers: Send + Sync + Debug {
         None
     }
 
+    /// Whether the register behind `pcr` tells the identity of the machine, so that no event goes there: one of
+    /// [`IDENTITY_PCRS`], or, where PCRs share registers, one that shares its register with them.
+    fn tells_identity(&self, pcr: u32) -> bool {
+        let same = |other: &u32| matches!((self.register_of(*other), self.register_of(pcr)), (Ok(a), Ok(b)) if a == b);
+        IDENTITY_PCRS.iter().any(same)
+    }
+
     /// Finds out whether this machine lets software extend its registers.
     ///
     /// # Errors
@@ -190,6 +197,10 @@ pub trait Registers: Send + Sync + Debug {
     /// been extended or not: read it.
     fn extend(&self, pcr: u32, digest: &[u8]) -> Result<(), Error>;
 }
+
+/// The PCRs that tell the identity of a machine whatever its platform: init-data is in PCR 8, kernel and command line are in
+/// PCR 11.
+pub const IDENTITY_PCRS: [u32; 2] = [8, 11];
 
 /// Whether the hardware vouches for the init-data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -83,7 +83,7 @@ impl Place {
     }
 
     pub(super) fn open(&self) -> EventLog {
-        EventLog { files: Box::new(Directory::open(&self.log()).unwrap()), pcr: 17 }
+        EventLog { files: Box::new(Directory::open(&self.log()).unwrap()), pcr: 17, identity: vec![8, 11] }
     }
 
     pub(super) fn records(&self) -> Vec<u8> {
@@ -197,6 +197,55 @@ fn registers_of_the_machines_identity_are_nobodys() {
         assert_eq!(settings(true).check().is_ok(), allowed, "{pcr}");
         assert!(settings(false).check().is_ok(), "it is not used");
     }
+}
+
+/// A machine with nothing but registers.
+#[derive(Debug)]
+struct Machine(Memory);
+
+impl Platform for Machine {
+    fn tee(&self) -> cc_platform::Tee {
+        cc_platform::Tee::Tdx
+    }
+
+    fn evidence(&self, _data: &cc_platform::ReportData) -> Result<String, cc_platform::Error> {
+        Ok("{}".to_owned())
+    }
+
+    fn bind_init_data(&self, _digest: &[u8]) -> Result<cc_platform::InitDataBinding, cc_platform::Error> {
+        Ok(cc_platform::InitDataBinding::Unsupported)
+    }
+
+    fn registers(&self) -> Option<&dyn Registers> {
+        Some(&self.0)
+    }
+}
+
+#[test]
+fn a_register_that_is_shared_with_the_machines_identity_is_nobodys_either() {
+    let open = |hash, pcr| {
+        let place = Place::new();
+        let settings = Settings { enabled: true, pcr, log: place.log() };
+        (Measuring::open(&settings, &Machine(Memory::new(hash))), place)
+    };
+    // PCRs 8 to 15 are one register here.
+    for pcr in 8..=15 {
+        let (result, _) = open(HashAlgorithm::Sha384, Some(pcr));
+        let error = result.unwrap_err();
+        assert_eq!(error.code(), "REGISTER_REFUSED", "{pcr}: {error}");
+    }
+    for pcr in [None, Some(17), Some(16)] {
+        let (result, _place) = open(HashAlgorithm::Sha384, pcr);
+        let Measuring::On(log) = result.unwrap() else { panic!("{pcr:?} takes no events") };
+        for asked in [8, 9, 11, 15] {
+            assert_eq!(log.register(Some(asked), &ROOT).unwrap_err().code(), "REGISTER_REFUSED", "{asked}");
+        }
+        assert_eq!(log.register(Some(18), &ROOT).unwrap(), 18);
+    }
+    // Here each is one of its own.
+    let (result, _place) = open(HashAlgorithm::Sha256, Some(12));
+    let Measuring::On(log) = result.unwrap() else { panic!("PCR 12 takes no events") };
+    assert_eq!((log.register(None, &ROOT).unwrap(), log.register(Some(9), &ROOT).unwrap()), (12, 9));
 }
 
 #[test]

@@ -10,6 +10,9 @@ use std::io::{self, Write};
 use super::module;
 use crate::{Error, HashAlgorithm, Registers, SysRoot};
 
+/// The number of RTMR 3 in event logs.
+const EVENTS: u32 = 4;
+
 /// RTMR 0 to 3, which event logs number 1 to 4.
 #[derive(Debug)]
 pub(super) struct Rtmr {
@@ -46,8 +49,13 @@ impl Registers for Rtmr {
             1 | 7 => 1,
             2..=6 => 2,
             8..=15 => 3,
-            _ => 4,
+            _ => EVENTS,
         })
+    }
+
+    /// RTMR 0 to 2 tell what was booted: firmware, loader, kernel. RTMR 3 is there for events.
+    fn tells_identity(&self, pcr: u32) -> bool {
+        !matches!(self.register_of(pcr), Ok(EVENTS))
     }
 
     fn read(&self, pcr: u32) -> Result<Vec<u8>, Error> {
@@ -139,7 +147,9 @@ mod tests {
         for (pcr, number) in expected {
             assert_eq!(registers.read(pcr).unwrap(), [number; 48], "{pcr}");
             assert_eq!(registers.register_of(pcr).unwrap(), u32::from(number) + 1, "{pcr}");
+            assert_eq!(registers.tells_identity(pcr), number != 3, "{pcr}");
         }
+        assert!(!registers.tells_identity(registers.default_pcr()));
         registers.extend(17, &[9; 48]).unwrap();
         assert_eq!(fs::read(measurements.join("rtmr3:sha384")).unwrap(), [9; 48], "all in one write");
         for length in [0, 32, 47, 49, 64] {

@@ -161,7 +161,7 @@ fn mortal<'a>(place: &Place, memory: &'a Memory, clock: &Arc<Clock>) -> (EventLo
     let files = Directory::open(&place.log()).unwrap();
     let files = MortalFiles { files, log: place.log(), clock: Arc::clone(clock) };
     let registers = MortalRegisters { memory, clock: Arc::clone(clock) };
-    (EventLog { files: Box::new(files), pcr: 17 }, registers)
+    (EventLog { files: Box::new(files), pcr: 17, identity: vec![8, 11] }, registers)
 }
 
 const FATES: [Fate; 5] = [Fate::Before, Fate::Half, Fate::After, Fate::Fails, Fate::FailsLate];
