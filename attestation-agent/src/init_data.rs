@@ -113,8 +113,9 @@ pub async fn bind(
         InitDataBinding::Bound => tracing::info!("init-data is bound: the hardware holds its digest"),
         InitDataBinding::Claimed => tracing::warn!(
             tee = agent.tee(),
-            "the host says that the hardware holds the init-data's digest: it is passed on, and the relying party's \
-             verdict counts, but no configuration counts as measured by it"
+            "the host says that the hardware holds the init-data's digest, or may do so: in a quote that nobody has verified, \
+             by a TPM that no TEE vouches for. It is passed on, and the relying party's verdict counts, but no configuration \
+             counts as measured by it"
         ),
         InitDataBinding::Unsupported => tracing::warn!(
             tee = agent.tee(),

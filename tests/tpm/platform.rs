@@ -100,7 +100,7 @@ fn init_data_is_extended_once_accepted_again_and_never_beside_others() {
     let expected = hex::encode(Sha256.digest(&[[0; 32].as_slice(), &digest].concat()));
     let bind = |room: &Room, digest: &[u8]| room.detect().unwrap().primary.bind_init_data(digest);
     for _ in 0..2 {
-        assert_eq!(bind(&room, &digest).unwrap(), InitDataBinding::Bound);
+        assert_eq!(bind(&room, &digest).unwrap(), InitDataBinding::Claimed);
         assert_eq!(room.tpm.pcr(8).unwrap(), expected, "the second time nothing is extended");
     }
     let error = bind(&room, &[1; 32]).unwrap_err();
@@ -116,7 +116,7 @@ fn init_data_is_extended_once_accepted_again_and_never_beside_others() {
     room.tpm.reset().unwrap();
     // What a drop-in of the existing stack does.
     room.tool(&format!("tpm2_pcrextend 8:sha256={}", hex::encode(&digest)));
-    assert_eq!(bind(&room, &digest).unwrap(), InitDataBinding::Bound);
+    assert_eq!(bind(&room, &digest).unwrap(), InitDataBinding::Claimed);
 }
 
 #[test]

@@ -213,8 +213,9 @@ impl Platform for Azure {
             .map_err(|source| Error::BadEvidence { what: "Azure evidence", source })
     }
 
+    /// The hardware vouches for the TPM.
     fn bind_init_data(&self, digest: &[u8]) -> Result<InitDataBinding, Error> {
-        self.bank.bind_init_data(digest)
+        self.bank.bind_init_data(digest).map(|()| InitDataBinding::Bound)
     }
 
     fn registers(&self) -> Option<&dyn Registers> {

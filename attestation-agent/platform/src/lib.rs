@@ -207,8 +207,8 @@ pub const IDENTITY_PCRS: [u32; 2] = [8, 11];
 pub enum InitDataBinding {
     /// The hardware holds the same digest.
     Bound,
-    /// The host handed over evidence that says so, which nobody has verified yet: good enough to be sent to a relying
-    /// party, which verifies it, and for nothing on this machine.
+    /// Something says so that the host may have made: evidence that nobody has verified yet, a TPM that no hardware of the
+    /// machine vouches for. Good enough to be sent to a relying party, which judges it, and for nothing on this machine.
     Claimed,
     /// This platform has no field for it: nothing was checked.
     Unsupported,

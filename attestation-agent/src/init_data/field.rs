@@ -53,7 +53,9 @@ fn pcr_8(platform: &dyn Platform, digest: &[u8]) -> Result<Option<InitDataBindin
     if found.iter().all(|byte| *byte == 0) {
         Ok(None)
     } else if found == expected {
-        Ok(Some(InitDataBinding::Bound))
+        // A TPM that no TEE vouches for may be the host's program.
+        let is_endorsed = platform.tee() != Tee::Tpm;
+        Ok(Some(if is_endorsed { InitDataBinding::Bound } else { InitDataBinding::Claimed }))
     } else {
         Err(cc_platform::Error::InitDataMismatch {
             expected: hex::encode(expected),
@@ -70,11 +72,11 @@ mod tests {
 
     /// A vTPM of which only PCR 8 matters.
     #[derive(Debug)]
-    struct Vtpm(Vec<u8>);
+    struct Vtpm(Tee, Vec<u8>);
 
     impl Platform for Vtpm {
         fn tee(&self) -> Tee {
-            Tee::Tpm
+            self.0
         }
 
         fn evidence(&self, _data: &ReportData) -> Result<String, cc_platform::Error> {
@@ -105,7 +107,7 @@ mod tests {
 
         fn read(&self, pcr: u32) -> Result<Vec<u8>, cc_platform::Error> {
             assert_eq!(pcr, 8);
-            Ok(self.0.clone())
+            Ok(self.1.clone())
         }
 
         fn extend(&self, _pcr: u32, _digest: &[u8]) -> Result<(), cc_platform::Error> {
@@ -116,8 +118,11 @@ mod tests {
     #[test]
     fn pcr_8_is_only_read() {
         let extended = Field::Pcr8.expected(&[7; 32]).unwrap();
-        let asked = |value: &[u8], digest: &[u8]| held(&Vtpm(value.to_vec()), digest);
+        let vtpm = |tee: Tee, value: &[u8]| Vtpm(tee, value.to_vec());
+        let asked = |value: &[u8], digest: &[u8]| held(&vtpm(Tee::AzSnpVtpm, value), digest);
         assert_eq!(asked(&extended, &[7; 32]).unwrap(), Some(InitDataBinding::Bound));
+        let host_s = held(&vtpm(Tee::Tpm, &extended), &[7; 32]).unwrap();
+        assert_eq!(host_s, Some(InitDataBinding::Claimed), "no TEE vouches for it");
         assert_eq!(asked(&[0; 32], &[7; 32]).unwrap(), None, "not extended yet");
         assert_eq!(asked(&extended, &[8; 32]).unwrap_err().code(), "INIT_DATA_MISMATCH");
         assert_eq!(asked(&extended, &[7; 48]).unwrap(), Some(InitDataBinding::Unsupported));

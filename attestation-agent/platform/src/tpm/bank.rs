@@ -4,7 +4,7 @@ use cc_evidence::HashAlgorithm;
 use cc_evidence::tpm::PCRS;
 
 use super::{Device, TpmError, pcr};
-use crate::{Error, InitDataBinding, Registers};
+use crate::{Error, Registers};
 
 /// The bank that is quoted.
 pub(crate) const BANK: HashAlgorithm = HashAlgorithm::Sha256;
@@ -32,11 +32,11 @@ pub(crate) struct Bank(pub(crate) Device);
 
 impl Bank {
     /// Ties the init-data's `digest` to PCR 8, the one place for it: zero is extended, the value that gives is accepted,
-    /// anything else was put there by somebody else.
+    /// anything else was put there by somebody else. What that proves depends on whose TPM it is.
     ///
     /// # Errors
     /// [`Error::EmptyDigest`], [`TpmError::InitDataDigest`], [`TpmError::InitDataPcr`], and those of the device.
-    pub(crate) fn bind_init_data(&self, digest: &[u8]) -> Result<InitDataBinding, Error> {
+    pub(crate) fn bind_init_data(&self, digest: &[u8]) -> Result<(), Error> {
         if digest.is_empty() {
             return Err(Error::EmptyDigest);
         }
@@ -53,7 +53,7 @@ impl Bank {
                 held = pcr::values(link, BANK, &[INIT_DATA_PCR])?.concat();
             }
             if held == expected {
-                return Ok(InitDataBinding::Bound);
+                return Ok(());
             }
             Err(TpmError::InitDataPcr { expected: hex::encode(&expected), found: hex::encode(held) })
         })
