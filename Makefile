@@ -63,6 +63,7 @@ FORCE:
 install: build ## Install the binaries into DESTDIR (the folder itself)
 	install -d $(DESTDIR)
 	for b in $(BINARIES); do install -m 0755 $(RELEASE)/$$b $(DESTDIR)/$$b; done
+	ln -sf guestctl $(DESTDIR)/secret
 
 demo: setup ## Watch a secret being released, and three tampered machines being denied
 	cargo build --locked --workspace --bins

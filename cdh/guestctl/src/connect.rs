@@ -12,6 +12,7 @@ use cc_daemon::{
 use cc_evidence::blame::Blame;
 use cc_protos::{
     api::get_resource_service_client::GetResourceServiceClient,
+    api::sealed_secret_service_client::SealedSecretServiceClient,
     attestation_agent::attestation_agent_service_client::AttestationAgentServiceClient,
     guest_services::{
         agent_info_service_client::AgentInfoServiceClient, hub_info_service_client::HubInfoServiceClient,
@@ -73,6 +74,11 @@ impl<'a> Hub<'a> {
     /// Resources.
     pub(crate) fn resources(&self) -> GetResourceServiceClient<Channel> {
         GetResourceServiceClient::new(connect::channel(self.address, CALL))
+    }
+
+    /// Sealed secrets.
+    pub(crate) fn sealed_secrets(&self) -> SealedSecretServiceClient<Channel> {
+        SealedSecretServiceClient::new(connect::channel(self.address, CALL))
     }
 
     /// State of the hub.

@@ -3,9 +3,11 @@
 //! What a daemon or the key broker said is carried as they said it ([`Failure::Reply`]); everything else went wrong on
 //! this side. No variant holds a secret.
 
-use std::{io, path::PathBuf};
+use std::{fmt, io, path::PathBuf};
 
 use cc_daemon::fault::Fault;
+use cc_evidence::blame::Blame;
+use cc_sealed::SealedError;
 
 use crate::exit::Exit;
 
@@ -21,6 +23,9 @@ pub(crate) enum Failure {
         /// The daemon's own account of it.
         fault: Fault,
     },
+    /// A library of the guest components refused or failed; its own account of it.
+    #[error("{}", .0.message)]
+    Fault(Fault),
     /// A daemon's answer cannot be what it should be.
     #[error("{doing}: the answer {why}")]
     Garbled {
@@ -117,7 +122,7 @@ impl Failure {
     /// Stable code, in capitals.
     pub(crate) fn code(&self) -> &str {
         match self {
-            Self::Reply { fault, .. } => &fault.code,
+            Self::Reply { fault, .. } | Self::Fault(fault) => &fault.code,
             Self::Garbled { .. } => "PEER_ANSWER_GARBLED",
             Self::Argument { .. } => "ARGUMENT_REFUSED",
             Self::Terminal { .. } => "OUTPUT_IS_TERMINAL",
@@ -135,7 +140,7 @@ impl Failure {
     /// The next step for the operator; may be empty.
     pub(crate) fn hint(&self) -> String {
         match self {
-            Self::Reply { fault, .. } => fault.hint.clone(),
+            Self::Reply { fault, .. } | Self::Fault(fault) => fault.hint.clone(),
             Self::Garbled { .. } => "check that the address is that of the daemon meant and that both are of one release".into(),
             Self::Argument { hint, .. } => hint.clone(),
             Self::Terminal { .. } => "redirect the output, use --output FILE, or --force".into(),
@@ -156,7 +161,7 @@ impl Failure {
     /// The status the process ends with.
     pub(crate) fn exit(&self) -> Exit {
         match self {
-            Self::Reply { fault, .. } => fault.blame.into(),
+            Self::Reply { fault, .. } | Self::Fault(fault) => fault.blame.into(),
             Self::Garbled { .. } => Exit::Misbehaved,
             Self::Argument { .. } | Self::Terminal { .. } => Exit::Usage,
             Self::Start { .. } => Exit::Platform,
@@ -173,6 +178,32 @@ impl Failure {
     /// Whether the reader of a pipe went away, which is his right and needs no message.
     pub(crate) fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::Output(source) if source.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+/// A failure with blame, code and next step of its own.
+pub(crate) fn of(
+    blame: Blame,
+    code: &str,
+    message: &(impl fmt::Display + ?Sized),
+    hint: impl Into<String>,
+) -> Failure {
+    Failure::Fault(Fault::new(blame, code, message.to_string(), hint))
+}
+
+/// A failure of the key broker client.
+pub(crate) fn kbs(e: &cc_kbs::Error) -> Failure {
+    of(e.blame(), e.code(), e, e.hint())
+}
+
+/// A failure of cryptography while `doing`.
+pub(crate) fn crypto(doing: &str, e: &cc_crypto::Error) -> Failure {
+    of(Blame::Platform, e.code(), &format!("{doing}: {e}"), e.hint())
+}
+
+impl From<SealedError> for Failure {
+    fn from(e: SealedError) -> Self {
+        of(e.blame(), e.code(), &e, e.hint())
     }
 }
 

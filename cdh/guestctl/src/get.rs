@@ -66,7 +66,7 @@ pub(crate) async fn run(args: &Args, json: bool, console: &mut Console<'_>) -> R
 
 /// The whole URI for what the operator wrote. The hub checks it fully; here only the short form is told from a
 /// mistyped scheme.
-fn full_uri(text: &str) -> Result<String, Failure> {
+pub(crate) fn full_uri(text: &str) -> Result<String, Failure> {
     let refused = |why: &str| Failure::Argument {
         argument: "URI".into(),
         why: why.to_owned(),

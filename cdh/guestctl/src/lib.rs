@@ -2,8 +2,11 @@
 //! what is wrong with a machine.
 //!
 //! It holds no keys, attests nothing itself and releases nothing: what needs trust is done by the daemons, which it
-//! asks over gRPC. Only `inspect` works alone, offline, with the verification library. Every sub-command has a file of
-//! its own and writes through [`Console`].
+//! asks over gRPC. `inspect` works alone, offline, with the verification library, as does `seal`, which signs with a key
+//! that its operator has. Every sub-command has a file of its own and writes through [`Console`].
+//!
+//! Called by the name `secret` it is the tool of the existing stack by that name, which can attest by itself; see
+//! `secret.rs`.
 
 mod connect;
 mod doctor;
@@ -15,10 +18,14 @@ mod initdata;
 mod inspect;
 mod output;
 mod pull;
+mod seal;
+mod secret;
 mod table;
 mod token;
+mod unseal;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
 
 use cc_daemon::sandbox;
 use clap::{Parser, Subcommand, error::ErrorKind};
@@ -60,6 +67,10 @@ enum Command {
     Initdata(initdata::Args),
     /// Unpack an image into a new folder, every byte checked
     Pull(pull::Args),
+    /// Make sealed secrets and the keys that sign them; verify their signatures
+    Seal(seal::Args),
+    /// Open a sealed secret through the confidential data hub
+    Unseal(unseal::Args),
     /// Check the guest components of this machine
     Doctor(doctor::Args),
 }
@@ -84,16 +95,26 @@ fn prepare_process() -> Result<Runtime, Failure> {
         .map_err(|source| Failure::Start { step: "start the runtime", source })
 }
 
-/// Runs the tool inside a tokio runtime with `arguments`, the first of which is its own name.
+/// Runs the tool inside a tokio runtime with `arguments`, the first of which is its own name and decides which tool.
 pub async fn run(
     arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
     console: &mut Console<'_>,
 ) -> Exit {
-    let cli = match Cli::try_parse_from(arguments) {
-        Ok(cli) => cli,
-        Err(error) => return show_usage(&error, console),
+    let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
+    let called = arguments.first().and_then(|name| Path::new(name).file_name());
+    let done = if called == Some(OsStr::new("secret")) {
+        console.rename("secret");
+        match secret::Cli::try_parse_from(arguments) {
+            Ok(cli) => secret::run(&cli, console).await,
+            Err(error) => return show_usage(&error, console),
+        }
+    } else {
+        match Cli::try_parse_from(arguments) {
+            Ok(cli) => dispatch(&cli, console).await,
+            Err(error) => return show_usage(&error, console),
+        }
     };
-    match dispatch(&cli, console).await {
+    match done {
         Ok(()) => Exit::Success,
         Err(failure) => report(&failure, console),
     }
@@ -114,6 +135,8 @@ async fn dispatch(cli: &Cli, console: &mut Console<'_>) -> Result<(), Failure> {
         Command::Inspect(args) => inspect::run(args, cli.json, console),
         Command::Initdata(args) => initdata::run(args, cli.json, console).await,
         Command::Pull(args) => pull::run(args, cli.json, console).await,
+        Command::Seal(args) => seal::run(args, cli.json, console),
+        Command::Unseal(args) => unseal::run(args, cli.json, console).await,
         Command::Doctor(args) => doctor::run(args, cli.json, console).await,
     }
 }
@@ -131,20 +154,21 @@ fn show_usage(error: &clap::Error, console: &mut Console<'_>) -> Exit {
             Exit::Usage
         }
         _ => {
-            console.complain(&usage_message(&text));
+            let message = usage_message(console.name(), &text);
+            console.complain(&message);
             Exit::Usage
         }
     }
 }
 
 /// The parser's complaint in the form of all other errors: its first paragraph is the message, the rest the hint.
-fn usage_message(text: &str) -> String {
+fn usage_message(name: &str, text: &str) -> String {
     let (message, rest) = text.split_once("\n\n").unwrap_or((text, ""));
     let message: Vec<&str> = message.lines().map(str::trim).collect();
     let message = message.join(" ");
     let message = message.strip_prefix("error: ").unwrap_or(&message);
     let rest: Vec<&str> = rest.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    format!("guestctl: {} [USAGE]\nhint: {}\n", table::printable(message), table::printable(&rest.join("; ")))
+    format!("{name}: {} [USAGE]\nhint: {}\n", table::printable(message), table::printable(&rest.join("; ")))
 }
 
 #[cfg(test)]
@@ -200,6 +224,9 @@ mod tests {
             &["guestctl", "initdata", "digest", "x", "--field", "host_data"],
             &["guestctl", "initdata", "digest", "x", "--base64"],
             &["guestctl", "initdata", "digest", "x", "--field", "snp", "--json"],
+            &["guestctl", "seal", "vault", "--uri", "kbs:///a/b/c"],
+            &["guestctl", "seal", "vault", "--uri", "kbs:///a/b/c", "--key", "x", "--settings", "[]"],
+            &["guestctl", "unseal"],
         ] {
             let (exit, out, err) = run_captured(arguments).await;
             assert_eq!((exit, out.as_str()), (Exit::Usage, ""), "{arguments:?}");
@@ -209,6 +236,72 @@ mod tests {
         let (exit, _, err) = run_captured(&["guestctl"]).await;
         assert_eq!(exit, Exit::Usage);
         assert!(err.contains("Commands:"), "{err}");
+    }
+
+    #[test]
+    fn the_command_line_of_secret_is_consistent() {
+        secret::Cli::command().debug_assert();
+    }
+
+    #[tokio::test]
+    async fn the_name_it_is_called_by_decides_which_tool_it_is() {
+        let (exit, help, _) = run_captured(&["/usr/local/bin/secret", "--help"]).await;
+        assert_eq!(exit, Exit::Success);
+        assert!(help.contains("Usage: secret ") && help.contains("  3  denied"), "{help}");
+        let (exit, _, err) = run_captured(&["secret", "unseal"]).await;
+        assert_eq!(exit, Exit::Usage);
+        assert!(err.starts_with("secret: ") && err.contains(" [USAGE]\nhint: "), "{err}");
+        let (exit, _, err) = run_captured(&["secret", "unseal", "--file-path", "/nonexistent"]).await;
+        assert_eq!(exit, Exit::Failed);
+        assert!(err.starts_with("secret: cannot read /nonexistent"), "{err}");
+    }
+
+    #[tokio::test]
+    async fn what_is_sealed_verifies_and_unseals_with_its_key_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        for kid in ["a", "b"] {
+            let made = ["secret", "keygen", "--kid", kid, "--output-dir", &path("")];
+            assert_eq!(run_captured(&made).await.0, Exit::Success);
+        }
+        let (key, public) = (path("a-private.json"), path("a-public.json"));
+        let vault = ["vault", "--resource-uri", "kbs:///default/db/pw", "--provider", "kbs"];
+        let seal =
+            ["secret", "seal", "--signing-kid", "kbs:///default/signing/a", "--signing-jwk-path", &key];
+        let (exit, out, err) = run_captured(&[&seal[..], &vault].concat()).await;
+        assert_eq!(exit, Exit::Success, "{err}");
+        assert_eq!(out.lines().count(), 2, "a note, and the sealed text as the last line: {out}");
+        std::fs::write(path("sealed"), out.lines().last().unwrap()).unwrap();
+
+        let verify = ["guestctl", "seal", "verify", &path("sealed"), "--json", "--key"];
+        let (exit, out, err) = run_captured(&[&verify[..], &[public.as_str()]].concat()).await;
+        assert_eq!(exit, Exit::Success, "{err}");
+        let shown: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert_eq!((&shown["verified"], &shown["name"]), (&true.into(), &"kbs:///default/db/pw".into()));
+        let other = path("b-public.json");
+        let (exit, out, err) = run_captured(&[&verify[..], &[other.as_str()]].concat()).await;
+        assert_eq!((exit, out.as_str()), (Exit::Denied, ""));
+        assert!(err.contains("[SEALED_SIGNATURE]"), "{err}");
+
+        // The key's own name stands in for --kid.
+        let output = path("again");
+        let again =
+            ["guestctl", "seal", "vault", "--uri", "default/db/pw", "--key", &key, "--output", &output];
+        assert_eq!(run_captured(&again).await.0, Exit::Success);
+        let sealed = std::fs::read(&output).unwrap();
+        assert_eq!(cc_sealed::SealedSecret::parse(&sealed).unwrap().kid(), "a");
+        assert_eq!(run_captured(&again).await.0, Exit::Failed, "an existing file is not replaced");
+
+        // Without a key broker there is nothing to ask; with a file in the way nobody is asked.
+        let unseal = ["secret", "unseal", "--file-path", &path("sealed")];
+        let (exit, _, err) = run_captured(&unseal).await;
+        assert_eq!(exit, Exit::Usage);
+        assert!(err.contains("--aa-kbc-params"), "{err}");
+        std::fs::write(path("sealed.unsealed"), "mine").unwrap();
+        let (exit, _, err) = run_captured(&unseal).await;
+        assert_eq!(exit, Exit::Failed);
+        assert!(err.contains("[OUTPUT_FILE]"), "{err}");
+        assert_eq!(std::fs::read(path("sealed.unsealed")).unwrap(), b"mine");
     }
 
     #[tokio::test]

@@ -19,6 +19,8 @@ use crate::{
 
 /// The two streams of the tool.
 pub struct Console<'a> {
+    /// What the tool is called.
+    name: &'static str,
     out: &'a mut dyn Write,
     err: &'a mut dyn Write,
     out_is_terminal: bool,
@@ -38,7 +40,17 @@ impl std::fmt::Debug for Console<'_> {
 impl<'a> Console<'a> {
     /// Streams that are no terminals: no colour, any bytes.
     pub fn new(out: &'a mut dyn Write, err: &'a mut dyn Write) -> Self {
-        Self { out, err, out_is_terminal: false, err_is_terminal: false, colour: false }
+        Self { name: "guestctl", out, err, out_is_terminal: false, err_is_terminal: false, colour: false }
+    }
+
+    /// What the tool calls itself before its complaints.
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// From here on the tool calls itself `name`.
+    pub(crate) fn rename(&mut self, name: &'static str) {
+        self.name = name;
     }
 
     /// The same streams with `out` treated as a terminal; `colour` decides about terminal colours.
@@ -73,10 +85,10 @@ impl<'a> Console<'a> {
         self.write(bytes)
     }
 
-    /// Says what went wrong and what to do next: `guestctl: message [CODE]` and `hint: …`.
+    /// Says what went wrong and what to do next: `<tool>: message [CODE]` and `hint: …`.
     pub(crate) fn failure(&mut self, error: &Failure) {
         let message = printable(&error.to_string());
-        let mut text = format!("guestctl: {message} [{}]\n", printable(error.code()));
+        let mut text = format!("{}: {message} [{}]\n", self.name, printable(error.code()));
         let hint = error.hint();
         if !hint.is_empty() {
             text.push_str(&format!("hint: {}\n", printable(&hint)));

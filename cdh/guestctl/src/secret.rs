@@ -1,0 +1,134 @@
+//! `secret`: the tool of the existing stack by that name, with its command line.
+//!
+//! The same program as `guestctl`, told by the name it is called by, over the same functions as `guestctl seal`. It
+//! differs where the existing one hurts: private keys are written for their owner alone, and options with one meaning
+//! (`--cert-file`, `--json`) were added.
+
+mod store;
+mod unseal;
+
+use std::path::PathBuf;
+
+use cc_sealed::Payload;
+use clap::{Parser, Subcommand};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    exit,
+    failure::Failure,
+    output::Console,
+    seal::{KeyFiles, make_key, parse_object, signing_key, vault},
+};
+
+/// Seal and unseal secrets, and make the keys that sign them
+#[derive(Debug, Parser)]
+#[command(
+    name = "secret",
+    version,
+    arg_required_else_help = true,
+    after_help = format!("{}\n\nExample:\n  \
+        secret keygen --kid sealed-signing\n  \
+        secret seal --signing-kid kbs:///default/signing/key --signing-jwk-path sealed-signing-private.json \
+        vault --resource-uri kbs:///default/db/password --provider kbs\n  \
+        secret unseal --file-path sealed.txt --aa-kbc-params cc_kbc::https://kbs.example:8080", exit::HELP)
+)]
+pub(crate) struct Cli {
+    /// Print JSON for programs instead of text for people
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a sealed secret
+    Seal(SealArgs),
+    /// Open a sealed secret on this machine, without a confidential data hub
+    Unseal(unseal::Args),
+    /// Make a key that signs sealed secrets
+    Keygen(KeygenArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct SealArgs {
+    /// Name by which the guest finds the public key: a kbs:// URI, or a file name
+    #[arg(long, value_name = "KID")]
+    signing_kid: String,
+    /// Private JWK of the key that signs (EC, P-256)
+    #[arg(long, value_name = "FILE")]
+    signing_jwk_path: PathBuf,
+    #[command(subcommand)]
+    kind: Kind,
+}
+
+#[derive(Debug, Subcommand)]
+enum Kind {
+    /// Seal a reference to a secret that a store keeps
+    Vault(VaultArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct VaultArgs {
+    /// Name of the secret in its store; for kbs a kbs:// URI
+    #[arg(long, value_name = "NAME")]
+    resource_uri: String,
+    /// The store: kbs, aliyun or aws
+    #[arg(long)]
+    provider: String,
+    /// Public settings of the store's client
+    #[arg(long, value_name = "JSON", default_value = "{}", value_parser = parse_object)]
+    provider_settings: Map<String, Value>,
+    /// What else the request to the store needs
+    #[arg(long, value_name = "JSON", default_value = "{}", value_parser = parse_object)]
+    annotations: Map<String, Value>,
+}
+
+#[derive(Debug, clap::Args)]
+struct KeygenArgs {
+    /// Name of the key; its last part names the files
+    #[arg(long, default_value = "sealed-signing")]
+    kid: String,
+    /// Folder for the two files; it must exist
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    output_dir: PathBuf,
+}
+
+/// Does what the sub-command says.
+pub(crate) async fn run(cli: &Cli, console: &mut Console<'_>) -> Result<(), Failure> {
+    match &cli.command {
+        Command::Seal(args) => seal(args, cli.json, console),
+        Command::Unseal(args) => unseal::run(args, cli.json, console).await,
+        Command::Keygen(args) => {
+            let KeyFiles { private, public } = make_key(&args.kid, &args.output_dir)?;
+            let (private, public) = (private.display().to_string(), public.display().to_string());
+            match cli.json {
+                true => console.json(&json!({"kid": args.kid, "private": private, "public": public})),
+                false => {
+                    console.text(&format!("{private}: signs; keep it to yourself\n{public}: verifies\n"))
+                }
+            }
+        }
+    }
+}
+
+fn seal(args: &SealArgs, json: bool, console: &mut Console<'_>) -> Result<(), Failure> {
+    let key = signing_key(&args.signing_jwk_path)?.key;
+    let Kind::Vault(given) = &args.kind;
+    let vault = vault(
+        &given.provider,
+        &given.resource_uri,
+        given.provider_settings.clone(),
+        given.annotations.clone(),
+    )?;
+    let note = format!(
+        "note: nothing was uploaded; the secret has to be in the store {} as {}",
+        vault.provider, vault.name
+    );
+    let sealed = cc_sealed::seal(&Payload::Vault(vault), &args.signing_kid, &key)?;
+    if json {
+        return console.json(&json!({"kid": args.signing_kid, "sealed": sealed}));
+    }
+    // Callers take the last line.
+    console.text(&format!("{}\n{sealed}\n", crate::table::printable(&note)))
+}
