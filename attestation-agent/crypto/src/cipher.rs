@@ -2,7 +2,7 @@
 //!
 //! `A256GCM` is AES-256 in Galois/Counter Mode (NIST SP 800-38D) with a 12-byte initialization vector, no additional
 //! data, and the 16-byte tag behind the ciphertext. `A256CTR` is AES-256 in counter mode (NIST SP 800-38A section 6.5)
-//! with a 16-byte initial counter block; it detects no change, and is read only because old secrets use it. Whole
+//! with a 16-byte initial counter block; it detects no change, and is there only because old secrets and images use it. Whole
 //! messages in memory: this is not the cipher of image layers.
 
 use std::fmt;
@@ -46,6 +46,24 @@ impl ContentCipher {
         match self {
             Self::A256Gcm => 12,
             Self::A256Ctr => 16,
+        }
+    }
+
+    /// Encrypts `plaintext` under `key` (32 bytes): a random initialization vector, and the ciphertext (with `A256GCM` the
+    /// 16-byte tag behind it).
+    ///
+    /// # Errors
+    /// [`Error::InvalidKey`] for another length of key, [`Error::Library`] without random numbers.
+    pub fn seal(self, key: &Secret, plaintext: &[u8]) -> Result<(Vec<u8>, Vec<u8>), Error> {
+        match self {
+            Self::A256Gcm => seal(key, plaintext).map(|(iv, data)| (iv.to_vec(), data)),
+            Self::A256Ctr => {
+                let mut iv = vec![0; self.iv_len()];
+                rand::fill(&mut iv).map_err(|_| LIBRARY)?;
+                // Counter mode encrypts as it decrypts: both add the same key stream.
+                let data = self.open(key, &iv, plaintext)?.into_exposed();
+                Ok((iv, data))
+            }
         }
     }
 
@@ -197,6 +215,12 @@ mod tests {
             let bit = bit.index(data.len() * 8);
             data[bit / 8] ^= 1 << (bit % 8);
             prop_assert_eq!(ContentCipher::A256Gcm.open(&key, &iv, &data).unwrap_err().code(), "CRYPTO_UNAUTHENTIC");
+            for cipher in [ContentCipher::A256Gcm, ContentCipher::A256Ctr] {
+                let (iv, data) = cipher.seal(&key, &plain).unwrap();
+                let opened = cipher.open(&key, &iv, &data).unwrap();
+                prop_assert_eq!(opened.expose(), plain.as_slice());
+                prop_assert_ne!(cipher.seal(&key, &plain).unwrap().0, iv);
+            }
         }
     }
 }
