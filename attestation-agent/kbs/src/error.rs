@@ -185,6 +185,8 @@ pub enum Reason {
     Policy,
     /// A resource, for another reason.
     Other,
+    /// What only an administrator may.
+    Admin,
 }
 
 /// A denial in full: what the KBS told, and beside it what it had been told about this machine.
@@ -260,6 +262,7 @@ impl KbsError {
             Self::Denied { reason: Reason::Attestation, .. } => "KBS_DENIED_ATTESTATION",
             Self::Denied { reason: Reason::Policy, .. } => "KBS_DENIED_POLICY",
             Self::Denied { reason: Reason::Other, .. } => "KBS_DENIED",
+            Self::Denied { reason: Reason::Admin, .. } => "KBS_DENIED_ADMIN",
             Self::NotFound { .. } => "KBS_NOT_FOUND",
             Self::ProtocolVersion { .. } => "KBS_PROTOCOL_VERSION",
             Self::BadResponse { .. } => "KBS_BAD_RESPONSE",
@@ -300,6 +303,9 @@ impl KbsError {
             Self::Denied { reason: Reason::Other, .. } => {
                 "look into the log of the KBS: it refused a token that it had issued itself or could not \
                  evaluate its policy"
+            }
+            Self::Denied { reason: Reason::Admin, .. } => {
+                "tell the KBS the public half of the administrator's key, and compare the clocks of both machines"
             }
             Self::NotFound { .. } => "upload the resource to the KBS or correct the URI",
             Self::ProtocolVersion { .. } => "use a KBS and a guest of the same protocol version",

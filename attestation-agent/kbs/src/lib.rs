@@ -7,9 +7,11 @@
 //! knows neither sealed secrets nor what a resource is used for.
 //!
 //! It implements the RCAR protocol 0.4.0 of the Key Broker Service of Trustee (Confidential Containers), the
-//! token request of its attestation service ([`as_token`]) and the offline store ([`offline`]).
+//! token request of its attestation service ([`as_token`]), the upload of a resource by its administrator ([`admin`]) and the
+//! offline store ([`offline`]).
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod as_token;
 mod backoff;
 mod client;
