@@ -6,7 +6,7 @@
 //! management service does. What comes out are the private options of ocicrypt.
 
 use cc_crypto::Secret;
-use cc_crypto::cipher::{self, ContentCipher};
+use cc_crypto::cipher::ContentCipher;
 use serde_json::{Map, Value, json};
 
 use crate::SealedError;
@@ -95,14 +95,19 @@ impl AnnotationPacket {
         })
     }
 
-    /// Wraps `options` under `key` (32 bytes), which the key broker keeps as `kid`.
+    /// Wraps `options` with `wrap_type` under `key` (32 bytes), which the key broker keeps as `kid`.
     ///
     /// # Errors
     /// [`SealedError::Crypto`] for a key of another length, or without random numbers.
-    pub fn wrap(kid: &str, key: &Secret, options: &Secret) -> Result<Self, SealedError> {
+    pub fn wrap(
+        kid: &str,
+        wrap_type: ContentCipher,
+        key: &Secret,
+        options: &Secret,
+    ) -> Result<Self, SealedError> {
         let (iv, wrapped_data) =
-            cipher::seal(key, options.expose()).map_err(SealedError::crypto("wrapping an image key"))?;
-        let wrapping = Wrapping::KeyBroker { wrap_type: ContentCipher::A256Gcm, iv: iv.to_vec() };
+            wrap_type.seal(key, options.expose()).map_err(SealedError::crypto("wrapping an image key"))?;
+        let wrapping = Wrapping::KeyBroker { wrap_type, iv };
         Ok(Self { kid: kid.to_owned(), wrapped_data, wrapping })
     }
 
@@ -143,6 +148,7 @@ impl AnnotationPacket {
 
 #[cfg(test)]
 mod tests {
+    use cc_crypto::cipher;
     use proptest::prelude::*;
 
     use super::*;
@@ -150,12 +156,15 @@ mod tests {
     #[test]
     fn what_is_wrapped_unwraps_and_version_two_is_read() {
         let key = cipher::random_key().unwrap();
-        let packet = AnnotationPacket::wrap("kbs:///d/k/1", &key, &Secret::new(b"opts".to_vec())).unwrap();
-        let text = packet.to_json();
-        assert!(!text.contains("version"), "{text}");
-        let again = AnnotationPacket::parse(text.as_bytes()).unwrap();
-        assert_eq!(again, packet);
-        assert_eq!(again.unwrap(&key).unwrap().expose(), b"opts");
+        for wrap_type in [ContentCipher::A256Gcm, ContentCipher::A256Ctr] {
+            let options = Secret::new(b"opts".to_vec());
+            let packet = AnnotationPacket::wrap("kbs:///d/k/1", wrap_type, &key, &options).unwrap();
+            let text = packet.to_json();
+            assert!(text.contains(wrap_type.as_str()) && !text.contains("version"), "{text}");
+            let again = AnnotationPacket::parse(text.as_bytes()).unwrap();
+            assert_eq!(again, packet);
+            assert_eq!(again.unwrap(&key).unwrap().expose(), b"opts");
+        }
         let service =
             r#"{"version":"0.1.0","provider":"AWS","kid":"k","wrapped_data":"AQ==","annotations":{"a":"b"}}"#;
         let service = AnnotationPacket::parse(service.as_bytes()).unwrap();
@@ -168,7 +177,8 @@ mod tests {
     #[test]
     fn bad_packets_are_refused() {
         let key = cipher::random_key().unwrap();
-        let good = AnnotationPacket::wrap("k", &key, &Secret::new(vec![1])).unwrap().to_json();
+        let good = AnnotationPacket::wrap("k", ContentCipher::A256Gcm, &key, &Secret::new(vec![1]));
+        let good = good.unwrap().to_json();
         for (from, to) in [
             ("A256GCM", "A256CTR"),
             ("A256GCM", ""),
