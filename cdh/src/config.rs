@@ -67,6 +67,8 @@ pub struct Surroundings {
     pub skip_sealed_secret_verification: Option<String>,
     /// `AWS_IN_GUEST_KEY_PATH`, `VAULT_IN_GUEST_KEY_PATH`, `PKCS11_IN_GUEST_KEY_PATH`: folders of credential files.
     pub kms_directories: Directories,
+    /// `OCICRYPT_KEYPROVIDER_CONFIG`: image tools have a configuration of their own.
+    pub ocicrypt_config: Option<String>,
     /// Text of `/proc/cmdline`.
     pub kernel_command_line: String,
 }
@@ -84,6 +86,7 @@ impl Surroundings {
             offline_files: start::environment("OFFLINE_FS_KBC_EXTRA_FILE_PATH")?,
             skip_sealed_secret_verification: start::environment("SKIP_SEALED_SECRET_VERIFICATION")?,
             kms_directories: kms_directories()?,
+            ocicrypt_config: start::environment("OCICRYPT_KEYPROVIDER_CONFIG")?,
             kernel_command_line: start::kernel_command_line(),
         })
     }
@@ -134,6 +137,8 @@ pub struct Config {
     pub kms_directories: Directories,
     /// Files of the offline store, in the order in which a later one wins.
     pub offline_files: Vec<PathBuf>,
+    /// Whether a configuration for image tools is written that leads to this hub.
+    pub offers_ocicrypt_config: bool,
     /// What is done with a configuration that is unmeasured.
     pub unmeasured: UnmeasuredConfig,
     /// Log, threads, and where all this came from.
@@ -312,6 +317,7 @@ impl Config {
             kms: file.kms,
             kms_directories: surroundings.kms_directories.clone(),
             offline_files: cc_kbs::offline::files(surroundings.offline_files.as_deref()),
+            offers_ocicrypt_config: surroundings.ocicrypt_config.is_none(),
             settings: Settings { log_level: file.log.level, source, unused, threads: 1 },
             check_only: cli.check_config,
         })

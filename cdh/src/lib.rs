@@ -18,6 +18,7 @@ pub mod error;
 pub mod flight;
 pub mod hub;
 pub mod info;
+pub mod ocicrypt_config;
 pub mod pattern;
 pub mod provenance;
 pub mod reference;

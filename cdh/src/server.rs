@@ -24,6 +24,7 @@ use crate::credential::Credentials;
 use crate::error::HubError;
 use crate::hub::Hub;
 use crate::info::HubInfo;
+use crate::ocicrypt_config;
 use crate::provenance::Checker;
 use crate::sealed_service::SealedService;
 use crate::service::ResourceService;
@@ -100,6 +101,10 @@ pub async fn serve(config: Config, inherited: Vec<Listener>, shutdown: Shutdown)
     let routes = introspection::add(routes, &services)
         .await
         .map_err(|e| StartFault::new(EXIT_FAILED, "BUILD_DEFECT", e, "report this build"))?;
+    if config.offers_ocicrypt_config {
+        // Before the socket appears: whoever waits for it may start an image tool next.
+        ocicrypt_config::offer(&config.address);
+    }
     for listener in listeners.iter_mut().chain(&mut unit_listeners) {
         listener.publish()?;
     }
