@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use cc_evidence::initdata::InitData;
 use cc_tests::hostile_kbs::{HostileKbs, Identity};
-use cc_tests::machine::{Machine, sample_reference_values};
+use cc_tests::machine::{Gpu, Machine, sample_reference_values};
 use cc_tests::process::own_binary;
 use cc_tests::stack::{Options, Part, Stack, Tee, emulator_runs_here};
 
@@ -240,4 +240,19 @@ fn a_dead_key_broker_and_a_hanging_device_end_in_time() {
     });
     refused(&hangs, "hanging device", (7, "TSM_TIMEOUT", "no answer within 1 s"));
     assert!(began.elapsed().as_secs() < 15, "{:?}", began.elapsed());
+}
+
+#[test]
+fn gpus_are_left_out_and_that_is_said() {
+    let machine = Machine::with_gpus([Gpu::number(1), Gpu::number(2)]);
+    let Some(stack) = ground(Options { machine, ..Options::default() }) else { return };
+    let output = attest(&stack, &["--path", RESOURCE]);
+    assert_eq!(resource(&output), SECRET);
+    let log = text(&output.stderr);
+    let warning = log.lines().find(|line| line.contains("GPUs are left out")).unwrap_or_default();
+    assert!(warning.contains("WARN") && warning.contains(&Gpu::number(2).address), "{log}");
+    // A key broker that asks for the GPU is not satisfied with the TEE.
+    stack.require_device(RESOURCE, "nvidia").unwrap();
+    let denied = attest(&stack, &["--path", RESOURCE]);
+    refused(&denied, "GPU required", (3, "KBS_DENIED_POLICY", "devices"));
 }

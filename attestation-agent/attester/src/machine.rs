@@ -1,5 +1,8 @@
 //! This machine as the source of evidence for the session with the key broker.
 //!
+//! GPUs are left out, with a warning: the programs that use this are static, and NVIDIA's management library would bring the C library of the
+//! machine into it. The agent attests them; a key broker that wants them for a resource denies it here.
+//!
 //! Not here: which report data is asked for (the handshake's business) and what the evidence proves.
 
 use std::path::{Path, PathBuf};
@@ -10,6 +13,7 @@ use cc_evidence::ReportData;
 use cc_evidence::blame::Blame;
 use cc_evidence::initdata::InitData;
 use cc_kbs::{BoxFuture, EvidenceSource, SourceFault};
+use cc_platform::nvidia::{self, NvidiaOptions, Require};
 use cc_platform::{InitDataBinding, Options, Platform, SysRoot};
 
 /// What to look for, and where.
@@ -47,9 +51,24 @@ impl Machine {
             clippy::needless_update,
             reason = "what single platforms can be told stays as it is by default"
         )]
-        let options =
-            Options { sys_root: SysRoot::new(sys_root), sample, quote_time_limit, ..Options::default() };
+        let options = Options {
+            sys_root: SysRoot::new(sys_root),
+            sample,
+            quote_time_limit,
+            nvidia: NvidiaOptions { require: Some(Require::None), set_ready: false },
+            ..Options::default()
+        };
         let found = cc_platform::detect(&options)?;
+        match nvidia::on_bus(&options.sys_root) {
+            Ok(gpus) if gpus.is_empty() => {}
+            Ok(gpus) => tracing::warn!(
+                gpus = gpus.join(", "),
+                "GPUs are left out of the evidence: this program attests the TEE alone, the attestation agent attests GPUs too"
+            ),
+            Err(error) => {
+                tracing::warn!(%error, "whether there are GPUs is not known; they would be left out of the evidence")
+            }
+        }
         if let Some(document) = &init_data
             && found.primary.bind_init_data(&document.digest())? == InitDataBinding::Unsupported
         {

@@ -51,6 +51,14 @@ pub enum Require {
     None,
 }
 
+/// The PCI addresses of the NVIDIA GPUs below `root`, in order. No driver is asked.
+///
+/// # Errors
+/// [`Error::Device`] when the PCI bus cannot be looked at.
+pub fn on_bus(root: &SysRoot) -> Result<Vec<String>, Error> {
+    Ok(Bus::scan(root)?.gpus)
+}
+
 /// Finds the GPUs of the machine; gives the device to ask for their evidence, if there is one.
 ///
 /// With [`Require::All`] the driver is not touched here, so that it costs a machine's start nothing and a driver may be
