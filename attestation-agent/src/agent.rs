@@ -15,7 +15,7 @@ use tokio::sync::{OwnedRwLockWriteGuard, RwLock, Semaphore, oneshot};
 
 use crate::error::AgentError;
 use crate::init_data::{BoundInitData, field};
-use crate::measurement::{self, EventLog, Measuring};
+use crate::measurement::{self, Account, EventLog, Measuring};
 
 /// One TEE or device with its queue.
 #[derive(Debug)]
@@ -58,6 +58,7 @@ pub struct Agent {
     probes: Vec<String>,
     init_data: Arc<RwLock<Option<BoundInitData>>>,
     measuring: Measuring,
+    measurement: Option<Account>,
     collected: AtomicU64,
 }
 
@@ -71,6 +72,7 @@ impl Agent {
             probes,
             init_data: Arc::default(),
             measuring: Measuring::Off,
+            measurement: None,
             collected: AtomicU64::new(0),
         }
     }
@@ -80,13 +82,27 @@ impl Agent {
     /// # Errors
     /// As [`Measuring::open`].
     pub async fn open_event_log(&mut self, settings: measurement::Settings) -> Result<(), AgentError> {
-        self.measuring = self.primary.run(move |p| Measuring::open(&settings, p)).await?;
+        let (measuring, account) = self
+            .primary
+            .run(move |p| {
+                let measuring = Measuring::open(&settings, p)?;
+                let account = Account::of(&measuring, &settings, p);
+                Ok::<_, AgentError>((measuring, account))
+            })
+            .await?;
+        self.measuring = measuring;
+        self.measurement = Some(account);
         Ok(())
     }
 
     /// Whether events are measured.
     pub fn measuring(&self) -> &Measuring {
         &self.measuring
+    }
+
+    /// What came of the settings of the measurement of events; nothing before they were known.
+    pub fn measurement(&self) -> Option<&Account> {
+        self.measurement.as_ref()
     }
 
     /// Measures an event of `caller` into `log`, which is this agent's, and into the register `pcr`.

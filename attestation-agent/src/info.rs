@@ -7,12 +7,13 @@ use cc_daemon::peer::Caller;
 use cc_protos::guest_services::agent_info_service_server::AgentInfoService;
 use cc_protos::guest_services::{
     AgentStatus, AgentStatusRequest, ConfigSource, DevicesAcceptedRequest, DevicesAcceptedResponse,
-    GetInitDataRequest, GetInitDataResponse,
+    GetInitDataRequest, GetInitDataResponse, Measurement,
 };
 use tonic::{Request, Response, Status};
 
 use crate::access::Access;
 use crate::agent::Agent;
+use crate::measurement::Account;
 
 /// The service over one agent.
 #[derive(Debug)]
@@ -76,6 +77,20 @@ impl AgentInfoService for AgentInfo {
             }),
             probes: self.agent.probes().to_vec(),
             evidence_collected: self.agent.evidence_collected(),
+            measurement: self.agent.measurement().map(measurement),
         }))
     }
+}
+
+fn measurement(account: &Account) -> Measurement {
+    let mut told = Measurement {
+        state: account.state.to_owned(),
+        why: account.why.clone(),
+        log: account.log.display().to_string(),
+        ..Measurement::default()
+    };
+    if let Some((pcr, register, hash)) = account.register {
+        told = Measurement { registers: true, pcr, register, algorithm: hash.to_string(), ..told };
+    }
+    told
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use cc_daemon::peer::Caller;
 use cc_evidence::aael::{Event, WriteAhead};
-use cc_platform::{IDENTITY_PCRS, Platform, Registers};
+use cc_platform::{HashAlgorithm, IDENTITY_PCRS, Platform, Registers};
 
 use crate::access;
 use crate::error::AgentError;
@@ -74,8 +74,8 @@ fn refused(pcr: u32, why: &'static str) -> AgentError {
 pub enum Measuring {
     /// The configuration does not ask for it.
     Off,
-    /// The configuration asks for it and the platform cannot.
-    Unsupported,
+    /// The configuration asks for it and the platform cannot, for this reason.
+    Unsupported(String),
     /// It does.
     On(Arc<EventLog>),
 }
@@ -96,12 +96,12 @@ impl Measuring {
                 tee = platform.tee().as_str(),
                 "enable_eventlog is on, but this platform has no registers for events: they are answered with NOT_SUPPORTED"
             );
-            return Ok(Self::Unsupported);
+            return Ok(Self::Unsupported("this platform has no registers for events".to_owned()));
         };
         if let Err(error) = registers.enabled() {
             tracing::warn!(%error, code = error.code(), hint = error.hint(),
                 "enable_eventlog is on, but events cannot be measured: they are answered with NOT_SUPPORTED");
-            return Ok(Self::Unsupported);
+            return Ok(Self::Unsupported(error.to_string()));
         }
         let pcr = settings.pcr.unwrap_or_else(|| registers.default_pcr());
         let register = registers.register_of(pcr)?;
@@ -121,6 +121,37 @@ impl Measuring {
             tracing::warn!(pcr, better, "init_pcr is a bad choice on this machine: {why}");
         }
         Ok(Self::On(Arc::new(log)))
+    }
+}
+
+/// What people are told of the measurement of events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// `on`, `off`, or `unsupported`.
+    pub state: &'static str,
+    /// Why it is not on; empty if it is.
+    pub why: String,
+    /// The register for events that name none, as PCR number, the number that records have for it, and its hash algorithm;
+    /// nothing where the platform has no registers.
+    pub register: Option<(u32, u32, HashAlgorithm)>,
+    /// Where the log is.
+    pub log: PathBuf,
+}
+
+impl Account {
+    /// Tells what came of `settings` on `platform`. It asks the hardware nothing.
+    #[must_use]
+    pub fn of(measuring: &Measuring, settings: &Settings, platform: &dyn Platform) -> Self {
+        let (state, why) = match measuring {
+            Measuring::On(_) => ("on", String::new()),
+            Measuring::Off => ("off", "eventlog_config.enable_eventlog is not true".to_owned()),
+            Measuring::Unsupported(why) => ("unsupported", why.clone()),
+        };
+        let register = platform.registers().and_then(|registers| {
+            let pcr = settings.pcr.unwrap_or_else(|| registers.default_pcr());
+            Some((pcr, registers.register_of(pcr).ok()?, registers.hash()))
+        });
+        Self { state, why, register, log: settings.log.clone() }
     }
 }
 

@@ -79,7 +79,7 @@ impl AttestationAgentService for AgentService {
         let caller = Caller::of(&request);
         let result = match self.agent.measuring() {
             Measuring::Off => RuntimeMeasurementResult::NotEnabled,
-            Measuring::Unsupported => RuntimeMeasurementResult::NotSupported,
+            Measuring::Unsupported(_) => RuntimeMeasurementResult::NotSupported,
             Measuring::On(log) => {
                 self.access.check(&caller, "measuring an event")?;
                 let asked = request.into_inner();

@@ -161,7 +161,7 @@ fn the_operators_tool_shows_a_trust_domain() {
     assert!(out.contains("affirming"), "{out}");
     let (status, out, error) = guestctl(&stack, &["doctor"]);
     assert_eq!(status, Some(0), "{out}{error}");
-    assert!(out.contains("tdx"), "{out}");
+    assert!(out.contains("tdx") && out.contains("it would use PCR 17 (sha384, register 4"), "{out}");
 }
 
 /// Logs of real machines are longer than made ones: evidence and token go all the way.

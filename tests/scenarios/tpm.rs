@@ -114,6 +114,8 @@ fn events_go_to_a_pcr_that_software_may_extend() {
     let log = stack.part(Part::Agent).unwrap().log();
     assert!(log.contains("events are measured pcr=13 configured=false"), "{log}");
     assert!(!log.contains("init_pcr is a bad choice"), "{log}");
+    let (_, out, error) = guestctl(&stack, &["doctor"]);
+    assert!(out.contains("on: events go to PCR 13 (sha256, register 13 of the log)"), "{out}{error}");
 
     let (answer, mut stack) = measured("init_pcr = 12\n", None).unwrap();
     assert_eq!(answer, Ok(0));

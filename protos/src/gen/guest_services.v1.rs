@@ -67,6 +67,34 @@ pub struct AgentStatus {
     /// Number of pieces of evidence collected since the start.
     #[prost(uint64, tag = "7")]
     pub evidence_collected: u64,
+    /// Whether events are measured while the machine runs.
+    #[prost(message, optional, tag = "8")]
+    pub measurement: ::core::option::Option<Measurement>,
+}
+/// The measurement of events (`ExtendRuntimeMeasurement`).
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Measurement {
+    /// `on`; `off`, as the configuration does not ask for it; `unsupported`, though it does.
+    #[prost(string, tag = "1")]
+    pub state: ::prost::alloc::string::String,
+    /// Why it is not on; empty if it is.
+    #[prost(string, tag = "2")]
+    pub why: ::prost::alloc::string::String,
+    /// Whether the platform has registers for events; without them the other fields are empty.
+    #[prost(bool, tag = "3")]
+    pub registers: bool,
+    /// The register for events that name none, as PCR number.
+    #[prost(uint32, tag = "4")]
+    pub pcr: u32,
+    /// The number that records of the log have for it.
+    #[prost(uint32, tag = "5")]
+    pub register: u32,
+    /// Name of the registers' hash algorithm, for instance `sha384`.
+    #[prost(string, tag = "6")]
+    pub algorithm: ::prost::alloc::string::String,
+    /// Path of the log.
+    #[prost(string, tag = "7")]
+    pub log: ::prost::alloc::string::String,
 }
 /// Request of `HubInfoService.GetStatus`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -4,7 +4,7 @@ use cc_daemon::address::Address;
 use cc_evidence::initdata::InitData;
 use cc_protos::{
     attestation_agent::GetTeeTypeRequest,
-    guest_services::{AgentStatus, AgentStatusRequest, GetInitDataRequest, GetInitDataResponse},
+    guest_services::{AgentStatus, AgentStatusRequest, GetInitDataRequest, GetInitDataResponse, Measurement},
 };
 use tonic::Code;
 
@@ -54,7 +54,7 @@ fn judge(status: &AgentStatus) -> Vec<Finding> {
     } else {
         "compatible: every process that reaches the socket gets evidence and tokens"
     };
-    vec![
+    let mut findings = vec![
         Finding::ok(
             "attestation agent",
             format!("version {}, evidence collected {} times", status.version, status.evidence_collected),
@@ -62,7 +62,33 @@ fn judge(status: &AgentStatus) -> Vec<Finding> {
         platform(&status.tee, &status.additional_tees, &status.probes),
         Finding::ok("agent access", access),
         configuration("agent configuration", status.config.as_ref()),
-    ]
+    ];
+    // An older agent does not tell.
+    findings.extend(status.measurement.as_ref().map(measurement));
+    findings
+}
+
+/// Whether events are measured while the machine runs, and into what. That registers are there does not say that software
+/// may extend them: the agent finds that out when the configuration asks for it.
+fn measurement(told: &Measurement) -> Finding {
+    let what = "runtime measurement";
+    let place = match told.registers {
+        true => format!(
+            "PCR {} ({}, register {} of the log), log {}",
+            told.pcr, told.algorithm, told.register, told.log
+        ),
+        false => "no registers on this platform".to_owned(),
+    };
+    match told.state.as_str() {
+        "on" => Finding::ok(what, format!("on: events go to {place}")),
+        "off" if told.registers => Finding::ok(what, format!("off ({}); it would use {place}", told.why)),
+        "off" => Finding::ok(what, format!("off ({}); {place}", told.why)),
+        _ => Finding::warn(
+            what,
+            format!("asked for and not possible: {}", told.why),
+            "events are answered with NOT_SUPPORTED: remove eventlog_config.enable_eventlog, or change what is in the way",
+        ),
+    }
 }
 
 /// Whether the machine was launched with init-data, and what is in it: names and lengths, because entries may hold
@@ -142,6 +168,35 @@ mod tests {
         let digest_alone =
             GetInitDataResponse { toml: String::new(), algorithm: String::new(), ..answer(true) };
         assert!(init_data(&digest_alone).detail.contains("digest: abab"));
+    }
+
+    #[test]
+    fn runtime_measurement_is_told_with_its_register() {
+        let told = |state: &str, why: &str, registers| Measurement {
+            state: state.into(),
+            why: why.into(),
+            registers,
+            pcr: 17,
+            register: 4,
+            algorithm: "sha384".into(),
+            log: "/run/attestation-agent/eventlog".into(),
+        };
+        for (told, mark, parts) in [
+            (told("on", "", true), Mark::Ok, ["on: events go to PCR 17", "sha384, register 4", "log /run/"]),
+            (told("off", "not asked", true), Mark::Ok, ["off (not asked)", "would use PCR 17", "log /run/"]),
+            (told("off", "not asked", false), Mark::Ok, ["off (not asked)", "no registers", ""]),
+            (told("unsupported", "old kernel", true), Mark::Warn, ["not possible", "old kernel", ""]),
+        ] {
+            let finding = measurement(&told);
+            assert_eq!(finding.mark, mark, "{finding:?}");
+            assert!(parts.iter().all(|part| finding.detail.contains(part)), "{finding:?}");
+        }
+        let told_by = |measurement| judge(&AgentStatus { measurement, ..AgentStatus::default() }).len();
+        assert_eq!(
+            told_by(None) + 1,
+            told_by(Some(told("on", "", true))),
+            "an older agent is silent about it"
+        );
     }
 
     #[test]
