@@ -2,8 +2,10 @@
 //!
 //! Looked at: the tables that have a column `Test` in the README and in the two documents on bad input, and in those
 //! two also what is named in running text. It is not checked here that a test proves what the row says.
+//!
+//! The other way round for error codes: each one in the sources must be in their table.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 const DOCUMENTS: [&str; 3] = ["README.md", "docs/bad-input.md", "docs/bad-input-local.md"];
@@ -155,4 +157,75 @@ fn a_name_that_does_not_exist_is_found() {
         test_functions("#[test]\nfn a_b() {}\nfn c() {}\n#[tokio::test]\nasync fn d() {}"),
         ["a_b", "d"]
     );
+}
+
+/// Programs whose codes people see.
+const WITH_CODES: [&str; 5] =
+    ["attestation-agent", "cdh", "api-server-rest", "protos/daemon", "tests/dev-kbs"];
+
+/// How names in capitals of other kinds begin: types of firmware events, a TPM's response codes, Intel's quoting enclave,
+/// variables that are read in a loop.
+const OTHER_NAMES: [&str; 6] =
+    ["EV_", "TPM_RC", "TD_QE", "AWS_IN_GUEST_", "VAULT_IN_GUEST_", "PKCS11_IN_GUEST_"];
+
+/// The texts of `source` that look like codes, each with what stands before it; tests and comments aside.
+fn names_in_capitals(source: &str) -> Vec<(&str, &str)> {
+    let source = source.split("#[cfg(test)]\nmod").next().unwrap_or_default();
+    let capital = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+    let texts = source.lines().filter(|line| !line.trim_start().starts_with("//")).flat_map(|line| {
+        let at: Vec<usize> = line.match_indices('"').map(|(at, _)| at).collect();
+        let pairs: Vec<_> =
+            at.windows(2).map(|pair| (&line[..pair[0]], &line[pair[0] + 1..pair[1]])).collect();
+        pairs
+    });
+    let is_name =
+        |text: &str| text.trim_matches('_') == text && text.contains('_') && text.chars().all(capital);
+    texts.filter(|(_, text)| is_name(text)).collect()
+}
+
+/// Every source below `folder` that goes into a program.
+fn sources(folder: &Path, found: &mut Vec<String>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() {
+            if name != "tests" && name != "target" {
+                sources(&path, found);
+            }
+        } else if name.ends_with(".rs") && name != "tests.rs" {
+            found.push(std::fs::read_to_string(&path).unwrap());
+        }
+    }
+}
+
+#[test]
+fn every_code_is_in_the_table_of_codes() {
+    let mut texts = Vec::new();
+    WITH_CODES.iter().for_each(|program| sources(&workspace().join(program), &mut texts));
+    let (mut codes, mut variables) = (BTreeSet::new(), BTreeSet::new());
+    for (before, name) in texts.iter().flat_map(|text| names_in_capitals(text)) {
+        let variable = ["environment(", "env!(", "var_os("].iter().any(|call| before.ends_with(call));
+        if variable {
+            variables.insert(name)
+        } else {
+            codes.insert(name)
+        };
+    }
+    let document = std::fs::read_to_string(workspace().join("docs/codes.md")).unwrap();
+    let told: BTreeSet<&str> = document.split('`').skip(1).step_by(2).collect();
+    let families: Vec<&str> = told.iter().filter_map(|name| name.strip_suffix('…')).collect();
+    let missing: Vec<_> = codes
+        .iter()
+        .filter(|code| !variables.contains(*code) && !OTHER_NAMES.iter().any(|other| code.starts_with(other)))
+        .filter(|code| !told.contains(*code) && !families.iter().any(|family| code.starts_with(family)))
+        .collect();
+    assert!(missing.is_empty(), "docs/codes.md does not tell of {missing:?}");
+    assert!(codes.len() > 150, "only {} codes were found in the sources", codes.len());
+}
+
+#[test]
+fn codes_are_found_in_sources() {
+    let source = "x => \"A_CODE\", // \n    // \"NOT_THIS\"\nenvironment(\"A_NAME\") \"Not_one\" \"NOR\"\n\
+                  #[cfg(test)]\nmod tests { \"NOT_THAT\" }";
+    assert_eq!(names_in_capitals(source), [("x => ", "A_CODE"), ("environment(", "A_NAME")]);
 }
