@@ -196,6 +196,11 @@ pub(crate) fn kbs(e: &cc_kbs::Error) -> Failure {
     of(e.blame(), e.code(), e, e.hint())
 }
 
+/// A failure of a key management service.
+pub(crate) fn kms(e: &cc_kms::KmsError) -> Failure {
+    of(e.blame(), e.code(), e, e.hint())
+}
+
 /// A failure of cryptography while `doing`.
 pub(crate) fn crypto(doing: &str, e: &cc_crypto::Error) -> Failure {
     of(Blame::Platform, e.code(), &format!("{doing}: {e}"), e.hint())

@@ -135,7 +135,7 @@ async fn dispatch(cli: &Cli, console: &mut Console<'_>) -> Result<(), Failure> {
         Command::Inspect(args) => inspect::run(args, cli.json, console),
         Command::Initdata(args) => initdata::run(args, cli.json, console).await,
         Command::Pull(args) => pull::run(args, cli.json, console).await,
-        Command::Seal(args) => seal::run(args, cli.json, console),
+        Command::Seal(args) => seal::run(args, cli.json, console).await,
         Command::Unseal(args) => unseal::run(args, cli.json, console).await,
         Command::Doctor(args) => doctor::run(args, cli.json, console).await,
     }

@@ -1,10 +1,13 @@
 //! `guestctl seal`: makes sealed secrets and the keys that sign them, and verifies a signature without unsealing.
 //!
-//! All of it works on any machine: nothing is attested and no daemon is asked. A sealed secret is a text for the host's
+//! All of it works on any machine: nothing is attested and no daemon is asked; only an envelope needs its key management
+//! service. A sealed secret is a text for the host's
 //! side (a Kubernetes secret, a configuration file): it names what is meant, and is signed. The format is
 //! [`cc_sealed`]'s. Opening one is done by the confidential data hub; see [`crate::unseal`].
 
+mod envelope;
 mod keygen;
+mod services;
 mod vault;
 mod verify;
 
@@ -19,7 +22,9 @@ use clap::Subcommand;
 use serde_json::{Map, Value};
 
 pub(crate) use self::{
+    envelope::{Wanted, envelope},
     keygen::{KeyFiles, make_key},
+    services::{parse as parse_services, providers},
     vault::{parse_object, vault},
 };
 use crate::{failure::Failure, output::Console};
@@ -31,7 +36,7 @@ const MAX_KEY_LEN: usize = 8 * 1024;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Exit status: 0 done; 1 a file cannot be used; 2 wrong usage, or a malformed sealed secret; 3 the signature does not
-verify.
+verify, or the service refuses; 5 the service does not answer; 6 it misbehaves.
 
 Example:
   guestctl seal keygen --kid kbs:///default/sealed-signing/team-a
@@ -46,6 +51,8 @@ pub(crate) struct Args {
 enum Command {
     /// Seal a reference to a secret that a store keeps
     Vault(vault::Args),
+    /// Seal a secret itself, encrypted under a key that a key management service wraps
+    Envelope(envelope::Args),
     /// Make a key that signs sealed secrets
     Keygen(keygen::Args),
     /// Check who signed a sealed secret and show what it names; nothing is fetched
@@ -53,9 +60,10 @@ enum Command {
 }
 
 /// Does what the sub-command says.
-pub(crate) fn run(args: &Args, json: bool, console: &mut Console<'_>) -> Result<(), Failure> {
+pub(crate) async fn run(args: &Args, json: bool, console: &mut Console<'_>) -> Result<(), Failure> {
     match &args.command {
         Command::Vault(args) => vault::run(args, json, console),
+        Command::Envelope(args) => envelope::run(args, json, console).await,
         Command::Keygen(args) => keygen::run(args, json, console),
         Command::Verify(args) => verify::run(args, json, console),
     }

@@ -9,7 +9,8 @@ mod unseal;
 
 use std::path::PathBuf;
 
-use cc_sealed::Payload;
+use cc_kms::CredentialPlace;
+use cc_sealed::{Envelope, Payload};
 use clap::{Parser, Subcommand};
 use serde_json::{Map, Value, json};
 
@@ -17,7 +18,9 @@ use crate::{
     exit,
     failure::Failure,
     output::Console,
-    seal::{KeyFiles, make_key, parse_object, signing_key, vault},
+    seal::{
+        KeyFiles, Wanted, envelope, make_key, parse_object, parse_services, providers, signing_key, vault,
+    },
 };
 
 /// Seal and unseal secrets, and make the keys that sign them
@@ -64,8 +67,38 @@ struct SealArgs {
 
 #[derive(Debug, Subcommand)]
 enum Kind {
+    /// Seal a secret itself, encrypted under a key that a key management service wraps
+    Envelope(EnvelopeArgs),
     /// Seal a reference to a secret that a store keeps
     Vault(VaultArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct EnvelopeArgs {
+    /// Name of the key that wraps, at the service
+    #[arg(long, value_name = "ID")]
+    key_id: String,
+    /// The secret
+    #[arg(long, value_name = "FILE")]
+    file_path: PathBuf,
+    #[command(subcommand)]
+    service: Service,
+}
+
+#[derive(Debug, Subcommand)]
+enum Service {
+    /// AWS KMS
+    Aws {
+        /// Region of the key
+        #[arg(long)]
+        region: String,
+        /// JSON with access_key_id, secret_access_key and maybe session_token
+        #[arg(long, value_name = "FILE")]
+        credential_file_path: PathBuf,
+        /// TOML file with the table [kms], as in the confidential data hub's configuration
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -73,7 +106,7 @@ struct VaultArgs {
     /// Name of the secret in its store; for kbs a kbs:// URI
     #[arg(long, value_name = "NAME")]
     resource_uri: String,
-    /// The store: kbs, aliyun or aws
+    /// The store: kbs, aws, vault or pkcs11; aliyun for a data hub of the existing stack
     #[arg(long)]
     provider: String,
     /// Public settings of the store's client
@@ -97,7 +130,7 @@ struct KeygenArgs {
 /// Does what the sub-command says.
 pub(crate) async fn run(cli: &Cli, console: &mut Console<'_>) -> Result<(), Failure> {
     match &cli.command {
-        Command::Seal(args) => seal(args, cli.json, console),
+        Command::Seal(args) => seal(args, cli.json, console).await,
         Command::Unseal(args) => unseal::run(args, cli.json, console).await,
         Command::Keygen(args) => {
             let KeyFiles { private, public } = make_key(&args.kid, &args.output_dir)?;
@@ -112,23 +145,38 @@ pub(crate) async fn run(cli: &Cli, console: &mut Console<'_>) -> Result<(), Fail
     }
 }
 
-fn seal(args: &SealArgs, json: bool, console: &mut Console<'_>) -> Result<(), Failure> {
+async fn seal(args: &SealArgs, json: bool, console: &mut Console<'_>) -> Result<(), Failure> {
     let key = signing_key(&args.signing_jwk_path)?.key;
-    let Kind::Vault(given) = &args.kind;
-    let vault = vault(
-        &given.provider,
-        &given.resource_uri,
-        given.provider_settings.clone(),
-        given.annotations.clone(),
-    )?;
-    let note = format!(
-        "note: nothing was uploaded; the secret has to be in the store {} as {}",
-        vault.provider, vault.name
-    );
-    let sealed = cc_sealed::seal(&Payload::Vault(vault), &args.signing_kid, &key)?;
+    let (payload, note) = match &args.kind {
+        Kind::Vault(given) => {
+            let settings = given.provider_settings.clone();
+            let vault = vault(&given.provider, &given.resource_uri, settings, given.annotations.clone())?;
+            let (store, name) = (&vault.provider, &vault.name);
+            let note =
+                format!("note: nothing was uploaded; the secret has to be in the store {store} as {name}\n");
+            (Payload::Vault(vault), crate::table::printable(note.trim_end()) + "\n")
+        }
+        Kind::Envelope(given) => (Payload::Envelope(encrypt(given).await?), String::new()),
+    };
+    let sealed = cc_sealed::seal(&payload, &args.signing_kid, &key)?;
     if json {
         return console.json(&json!({"kid": args.signing_kid, "sealed": sealed}));
     }
     // Callers take the last line.
-    console.text(&format!("{}\n{sealed}\n", crate::table::printable(&note)))
+    console.text(&format!("{note}{sealed}\n"))
+}
+
+async fn encrypt(given: &EnvelopeArgs) -> Result<Envelope, Failure> {
+    let Service::Aws { region, credential_file_path, config } = &given.service;
+    let credential = std::path::absolute(credential_file_path)
+        .map_err(|source| Failure::Unreadable { path: credential_file_path.clone(), source })?;
+    let mut config = config.as_deref().map(parse_services).transpose()?.unwrap_or_default();
+    config.aws.credential = Some(CredentialPlace::File(credential));
+    let wanted = Wanted {
+        provider: "aws".to_owned(),
+        key_id: &given.key_id,
+        settings: Map::from_iter([("region".to_owned(), Value::from(region.as_str()))]),
+        annotations: &Map::new(),
+    };
+    envelope(wanted, &given.file_path, &providers(&config, None, None)?).await
 }

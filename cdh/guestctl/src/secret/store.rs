@@ -10,10 +10,11 @@ use cc_crypto::Secret;
 use cc_daemon::telemetry::{self, TelemetryError};
 use cc_evidence::blame::Blame;
 use cc_kbs::{
-    KbsConfig, ResourceUri, Session,
+    KbsConfig, Session,
     offline::{self, OfflineStore},
     params::{CC_KBC, KbcParams, OFFLINE_FS_KBC},
 };
+use cc_kms::{BoxFuture, Broker};
 use tokio::time::Instant;
 use trustee_attester::{DnsFiles, Machine, MachineOptions};
 
@@ -21,8 +22,8 @@ use crate::{failure, failure::Failure, seal::read};
 
 /// Longest certificate file that is read, in bytes.
 const MAX_CERTIFICATE_LEN: usize = 1024 * 1024;
-/// How long all requests of one run may take.
-const TIME_LIMIT: Duration = Duration::from_secs(60);
+/// How long one device may take for its evidence.
+const QUOTE_TIME_LIMIT: Duration = Duration::from_secs(30);
 
 /// How the key broker is reached.
 #[derive(Debug, clap::Args)]
@@ -45,79 +46,78 @@ pub(super) struct Source {
     sys_root: PathBuf,
 }
 
-/// A store of resources, opened when the first one is asked for.
+/// Resources of the key broker.
 #[derive(Debug)]
-pub(super) struct Store<'a> {
-    source: &'a Source,
-    opened: Option<Opened>,
-    deadline: Instant,
-}
-
-#[derive(Debug)]
-enum Opened {
+pub(super) enum Store {
+    /// A session of this process's own.
     Broker(Session),
+    /// Files of the image.
     Offline(OfflineStore),
 }
 
-impl<'a> Store<'a> {
-    pub(super) fn new(source: &'a Source) -> Self {
-        Self { source, opened: None, deadline: Instant::now() + TIME_LIMIT }
-    }
-
-    /// The resource called `reference`, a `kbs://` URI.
-    pub(super) async fn fetch(&mut self, reference: &str) -> Result<Secret, Failure> {
-        let uri: ResourceUri = reference.parse().map_err(|e| failure::kbs(&e))?;
-        let opened = match self.opened.take() {
-            Some(opened) => opened,
-            None => open(self.source, &uri)?,
-        };
-        let found = match self.opened.insert(opened) {
-            Opened::Broker(session) => session.fetch(&uri, self.deadline).await,
-            Opened::Offline(store) => store.fetch(&uri),
-        };
-        found.map_err(|e| failure::kbs(&e))
+impl Broker for Store {
+    fn fetch<'a>(
+        &'a self,
+        reference: &'a str,
+        deadline: Instant,
+    ) -> BoxFuture<'a, Result<Secret, cc_kbs::Error>> {
+        Box::pin(async move {
+            let uri = reference.parse()?;
+            match self {
+                Self::Broker(session) => session.fetch(&uri, deadline).await,
+                Self::Offline(store) => store.fetch(&uri),
+            }
+        })
     }
 }
 
-fn open(source: &Source, uri: &ResourceUri) -> Result<Opened, Failure> {
-    let refused = |why: String| Failure::Argument {
+impl Source {
+    /// The store that is named, if one is. The TEE is looked for; nothing is sent yet.
+    pub(super) fn open(&self) -> Result<Option<Arc<Store>>, Failure> {
+        let Some(text) = self.aa_kbc_params.as_deref() else { return Ok(None) };
+        let params = KbcParams::parse(text).map_err(|e| refused(e.to_string()))?;
+        // What the libraries warn about: sample evidence, another root.
+        match telemetry::init("warn") {
+            Ok(()) | Err(TelemetryError::Again) => {}
+            Err(e) => return Err(failure::of(Blame::Misused, e.code(), &e, e.hint())),
+        }
+        let store = match params.name.as_str() {
+            OFFLINE_FS_KBC => {
+                Store::Offline(OfflineStore::load(&offline::files(None)).map_err(|e| failure::kbs(&e))?)
+            }
+            CC_KBC => Store::Broker(self.session(params.uri)?),
+            other => return Err(refused(format!("{other:?} is neither {CC_KBC} nor {OFFLINE_FS_KBC}"))),
+        };
+        Ok(Some(Arc::new(store)))
+    }
+
+    fn session(&self, url: String) -> Result<Session, Failure> {
+        let config = KbsConfig {
+            root_certificate: self.cert_file.as_deref().map(certificate).transpose()?,
+            allow_plain_http: self.allow_plain_http,
+            ..KbsConfig::new(url)
+        };
+        // What the caller got wrong is told before the hardware is asked for anything.
+        config.check().map_err(|e| failure::kbs(&e))?;
+        let machine = Machine::find(MachineOptions {
+            sys_root: self.sys_root.clone(),
+            sample: self.sample,
+            init_data: None,
+            quote_time_limit: QUOTE_TIME_LIMIT,
+        })
+        .map_err(|e| failure::of(e.blame(), e.code(), &e, e.hint()))?;
+        Session::with_names(config, Arc::new(machine), Arc::new(DnsFiles::of_system()))
+            .map_err(|e| failure::kbs(&e))
+    }
+}
+
+/// The failure that the option for the key broker is missing or wrong.
+pub(super) fn refused(why: String) -> Failure {
+    Failure::Argument {
         argument: "--aa-kbc-params".into(),
         why,
         hint: "write cc_kbc::https://host:port of the key broker, or offline_fs_kbc::null".into(),
-    };
-    let text = source.aa_kbc_params.as_deref().ok_or_else(|| refused(format!("needed to fetch {uri}")))?;
-    let params = KbcParams::parse(text).map_err(|e| refused(e.to_string()))?;
-    // What the libraries warn about: sample evidence, another root.
-    match telemetry::init("warn") {
-        Ok(()) | Err(TelemetryError::Again) => {}
-        Err(e) => return Err(failure::of(Blame::Misused, e.code(), &e, e.hint())),
     }
-    match params.name.as_str() {
-        OFFLINE_FS_KBC => {
-            OfflineStore::load(&offline::files(None)).map(Opened::Offline).map_err(|e| failure::kbs(&e))
-        }
-        CC_KBC => session(source, params.uri).map(Opened::Broker),
-        other => Err(refused(format!("{other:?} is neither {CC_KBC} nor {OFFLINE_FS_KBC}"))),
-    }
-}
-
-fn session(source: &Source, url: String) -> Result<Session, Failure> {
-    let config = KbsConfig {
-        root_certificate: source.cert_file.as_deref().map(certificate).transpose()?,
-        allow_plain_http: source.allow_plain_http,
-        ..KbsConfig::new(url)
-    };
-    // What the caller got wrong is told before the hardware is asked for anything.
-    config.check().map_err(|e| failure::kbs(&e))?;
-    let machine = Machine::find(MachineOptions {
-        sys_root: source.sys_root.clone(),
-        sample: source.sample,
-        init_data: None,
-        quote_time_limit: TIME_LIMIT / 2,
-    })
-    .map_err(|e| failure::of(e.blame(), e.code(), &e, e.hint()))?;
-    Session::with_names(config, Arc::new(machine), Arc::new(DnsFiles::of_system()))
-        .map_err(|e| failure::kbs(&e))
 }
 
 fn certificate(path: &Path) -> Result<String, Failure> {
