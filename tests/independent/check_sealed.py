@@ -9,7 +9,10 @@ the same documents but for their signatures.
     check_sealed.py private-jwk                the signing key as a JWK
     check_sealed.py vault KID NAME             a sealed secret that refers to NAME, without a line feed
     check_sealed.py packet KEK_HEX KID TEXT    a key-provider request to unwrap TEXT, wrapped under KEK_HEX
-    check_sealed.py verify FILE                verifies the sealed secret in FILE and prints its payload
+    check_sealed.py verify FILE [JWK_FILE]     verifies the sealed secret in FILE, with the key above or the one in JWK_FILE,
+                                               and prints its payload
+    check_sealed.py check-jwk FILE             checks that the private JWK in FILE is one key with all its members
+    check_sealed.py open-packet KEK_HEX JSON   opens the annotation packet JSON with KEK_HEX and prints what is inside
 """
 
 import base64
@@ -20,6 +23,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 KEY = ec.derive_private_key(0x1F2E3D4C5B6A79880123456789ABCDEF0FEDCBA9876543211122334455667788, ec.SECP256R1())
@@ -88,14 +92,47 @@ def packet(kek, kid, text):
     )
 
 
-def verify(file):
+def open_packet(kek, text):
+    packet = json.loads(text)
+    assert packet["kid"].startswith("kbs:///"), packet["kid"]
+    kek, iv = bytes.fromhex(kek), base64.b64decode(packet["iv"])
+    wrapped = base64.b64decode(packet["wrapped_data"])
+    if packet["wrap_type"] == "A256GCM":
+        assert len(iv) == 12
+        return AESGCM(kek).decrypt(iv, wrapped, None).decode()
+    assert packet["wrap_type"] == "A256CTR" and len(iv) == 16
+    return Cipher(algorithms.AES(kek), modes.CTR(iv)).decryptor().update(wrapped).decode()
+
+
+def number(jwk, member):
+    data = from_b64url(jwk[member])
+    assert len(data) == 32, member
+    return int.from_bytes(data, "big")
+
+
+def public_key(file):
+    jwk = json.loads(Path(file).read_text())
+    assert (jwk["kty"], jwk["crv"], jwk["alg"], jwk["use"]) == ("EC", "P-256", "ES256", "sig")
+    return ec.EllipticCurvePublicNumbers(number(jwk, "x"), number(jwk, "y"), ec.SECP256R1()).public_key()
+
+
+def check_jwk(file):
+    jwk = json.loads(Path(file).read_text())
+    assert sorted(jwk) == ["alg", "crv", "d", "kid", "kty", "use", "x", "y"], sorted(jwk)
+    private = ec.derive_private_key(number(jwk, "d"), ec.SECP256R1())
+    assert private.public_key().public_numbers() == public_key(file).public_numbers()
+    return jwk["kid"]
+
+
+def verify(file, jwk_file=None):
     prefix, header, payload, signature = Path(file).read_text().strip().split(".")
     assert prefix == "sealed"
     assert json.loads(from_b64url(header))["alg"] == "ES256"
     signature = from_b64url(signature)
     assert len(signature) == 64
     dss = encode_dss_signature(int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big"))
-    KEY.public_key().verify(dss, f"{header}.{payload}".encode(), ec.ECDSA(hashes.SHA256()))
+    key = public_key(jwk_file) if jwk_file else KEY.public_key()
+    key.verify(dss, f"{header}.{payload}".encode(), ec.ECDSA(hashes.SHA256()))
     return from_b64url(payload).decode()
 
 
@@ -107,6 +144,8 @@ def main():
         "vault": vault,
         "packet": packet,
         "verify": verify,
+        "check-jwk": check_jwk,
+        "open-packet": open_packet,
     }
     sys.stdout.write(commands[command](*arguments))
 

@@ -25,6 +25,7 @@ mod devices;
 mod documents;
 mod failover;
 mod hostile;
+mod image_keys;
 mod independent;
 mod init_data;
 mod lifecycle;

@@ -1,10 +1,12 @@
 //! Sealed secrets and wrapped image keys, made by a program that shares no line with ours.
 
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 
 use cc_protos::{api, keyprovider};
-use cc_tests::process::command;
-use cc_tests::stack::{Options, Stack};
+use cc_tests::process::{command, own_binary};
+use cc_tests::stack::{Options, Stack, address};
 
 use crate::rpc::{ttrpc, ttrpc_client};
 use crate::{RESOURCE, SECRET, stack};
@@ -187,4 +189,87 @@ fn an_image_key_wrapped_by_independent_code_unwraps() {
         assert!(unwrap(&hub, &wrong).await.unwrap_err().ends_with("[SEALED_KEY]"));
         assert!(unwrap(&hub, "{}").await.unwrap_err().ends_with("[SEALED_MALFORMED]"));
     });
+}
+
+/// The operator's tools, under either name.
+fn tool(name: &str, stack: &Stack, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = own_binary("guestctl").unwrap();
+    command.arg0(name).args(arguments).current_dir(stack.folder());
+    let out = command.output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (out.status.code(), text(&out.stdout), text(&out.stderr))
+}
+
+#[test]
+fn what_the_tools_seal_opens_in_the_guest_and_by_independent_code() {
+    run(Options::default(), async |stack| {
+        let guestctl = |arguments: &[&str]| {
+            let (status, out, error) = tool("guestctl", stack, arguments);
+            assert_eq!(status, Some(0), "{arguments:?}: {error}");
+            out
+        };
+        let kid = "kbs:///default/sealed-signing/team-b";
+        guestctl(&["seal", "keygen", "--kid", kid]);
+        assert_eq!(
+            independent(&["check-jwk", stack.folder().join("team-b-private.json").to_str().unwrap()]),
+            kid
+        );
+        let public = stack.folder().join("team-b-public.json");
+        stack.put_resource("default/sealed-signing/team-b", &std::fs::read(&public).unwrap()).unwrap();
+        guestctl(&["seal", "vault", "--uri", RESOURCE, "--key", "team-b-private.json", "--output", "sealed"]);
+        let file = stack.folder().join("sealed");
+        let payload = independent(&["verify", file.to_str().unwrap(), public.to_str().unwrap()]);
+        assert!(payload.contains(&format!("kbs:///{RESOURCE}")), "{payload}");
+        let hub = address(&stack.hub_socket());
+        assert_eq!(guestctl(&["unseal", "sealed", "--cdh", &hub]).as_bytes(), SECRET);
+
+        // By a process that attests itself, as the existing tool of that name does.
+        let (root, certificate) = (stack.folder().join("root"), stack.kbs_certificate());
+        let broker = format!("cc_kbc::{}", stack.kbs_url());
+        let unseal = |file: &str| {
+            let arguments = ["unseal", "--file-path", file, "--aa-kbc-params", &broker, "--cert-file"];
+            let more = [certificate.to_str().unwrap(), "--sys-root", root.to_str().unwrap()];
+            tool("secret", stack, &[&arguments[..], &more].concat())
+        };
+        let theirs = independent(&["vault", &format!("kbs:///{SIGNER}"), &format!("kbs:///{RESOURCE}")]);
+        std::fs::write(stack.folder().join("theirs"), format!("\n {theirs}\n")).unwrap();
+        for file in ["sealed", "theirs"] {
+            let (status, out, error) = unseal(file);
+            assert_eq!(status, Some(0), "{file}: {error}");
+            assert!(
+                !out.contains(std::str::from_utf8(SECRET).unwrap()),
+                "the secret is in its file alone: {out}"
+            );
+            let unsealed = stack.folder().join(format!("{file}.unsealed"));
+            assert_eq!(std::fs::read(&unsealed).unwrap(), SECRET);
+            assert_eq!(std::fs::metadata(&unsealed).unwrap().permissions().mode() & 0o777, 0o600);
+            assert_eq!(unseal(file).0, Some(1), "what is there is not replaced");
+        }
+        assert_eq!(stack.quotes().unwrap(), 3, "the hub's attestation, and one for each process of its own");
+
+        let key = stack.folder().join("signer.json");
+        std::fs::write(&key, independent(&["jwk"])).unwrap();
+        let verify = ["seal", "verify", "theirs", "--key"];
+        assert!(guestctl(&[&verify[..], &["signer.json"]].concat()).contains(RESOURCE));
+        let (status, _, error) = tool("guestctl", stack, &[&verify[..], &["team-b-public.json"]].concat());
+        assert_eq!(status, Some(3), "{error}");
+
+        // A secret that was altered opens nowhere.
+        std::fs::write(stack.folder().join("altered"), theirs.replacen("sealed.e", "sealed.f", 1)).unwrap();
+        let (status, _, error) = unseal("altered");
+        assert!(status != Some(0) && error.contains("[SEALED_"), "{error}");
+        assert!(!stack.folder().join("altered.unsealed").exists());
+    });
+}
+
+#[test]
+fn image_tools_of_the_guest_are_told_where_the_hub_is() {
+    let Some(stack) = stack(Options { log: Some("debug".to_owned()), ..Options::default() }) else { return };
+    let path = "/run/confidential-containers/cdh/ocicrypt_config.json";
+    let told = std::fs::read_to_string(stack.folder().join("confidential-data-hub.log")).unwrap();
+    assert!(told.contains("wrote the configuration for image tools") && told.contains(path), "{told}");
+    // Other tests' hubs write it too, each the whole file.
+    let config: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let address = config["key-providers"]["attestation-agent"]["ttrpc"].as_str().unwrap();
+    assert!(address.starts_with("unix:///") && address.ends_with("/cdh.sock"), "{address}");
 }
