@@ -272,16 +272,17 @@ fn registers_are_chosen_by_root_and_those_of_the_machines_identity_by_nobody() {
     let Some(stack) = stack(Options { agent_config, ..options() }) else { return };
     open_to_all(stack.folder());
     let before: Vec<_> = (0..4).map(|number| register(&stack, number)).collect();
-    for (pcr, why) in
-        [(8, "identity of the machine"), (11, "identity of the machine"), (16, "only root"), (9, "only root")]
-    {
+    // On TDX PCR 9 is the register of 8 and 11, RTMR 2; 1 and 2 are RTMR 0 and 1.
+    let identity = [8, 11, 9, 1, 2];
+    let refused = identity.map(|pcr| (pcr, "identity of the machine"));
+    for (pcr, why) in refused.into_iter().chain([(16, "only root")]) {
         let told = as_nobody(&stack, "mine", Some(pcr));
         assert!(told.contains("grpc-status: 13") && told.contains(&why.replace(' ', "%20")), "{pcr}: {told}");
         assert!(told.contains(&format!("uid%20{NOBODY}")), "{told}");
     }
     runtime().block_on(async {
         let mut root = client(&stack).await;
-        for pcr in [8, 11] {
+        for pcr in identity {
             let told = measure(&mut root, "mine", Some(pcr)).await.unwrap_err();
             assert!(told.starts_with("REGISTER_REFUSED: [ERROR:attestation-agent] "), "{told}");
         }
@@ -291,12 +292,13 @@ fn registers_are_chosen_by_root_and_those_of_the_machines_identity_by_nobody() {
             let told = as_nobody(&stack, "mine", register);
             assert!(told.contains("grpc-status: 0"), "{told}");
         }
-        assert_eq!(measure(&mut root, "roots", Some(9)).await, Ok(0));
+        assert_eq!(measure(&mut root, "roots", Some(16)).await, Ok(0));
     });
-    assert_ne!(register(&stack, 2), before[2], "PCR 9 is RTMR 2");
+    assert_eq!((0..3).map(|number| register(&stack, number)).collect::<Vec<_>>(), before[..3]);
+    assert_ne!(register(&stack, 3), before[3], "PCR 16 and 17 are RTMR 3");
     let events = attested_events(&stack);
     assert_eq!(contents(&events), [&json!("mine"), &json!("mine"), &json!("roots")]);
-    assert_eq!(events[2]["index"], 3, "the record names the register that was extended");
+    assert_eq!(events[2]["index"], 4, "the record names the register that was extended");
 }
 
 #[test]
