@@ -113,6 +113,7 @@ impl Group {
                 return Err(e);
             }
             if round.wants_another()
+                && Instant::now() < deadline
                 && let Some(member) = others.next()
             {
                 round.ask(member, uri, deadline);
@@ -208,7 +209,8 @@ impl Round {
         match e.blame() {
             blame @ (Blame::Unavailable | Blame::Misbehaved) if is_members_own => {
                 tracing::warn!(url = member.url(), code = e.code(), error = %e, %uri, "a KBS cannot be used");
-                if blame == Blame::Misbehaved || !member.session.silence().is_zero() {
+                // Otherwise it was the deadline, and what others ask of the KBS meanwhile is just open.
+                if blame == Blame::Misbehaved || member.session.is_failing() {
                     member.rest();
                 }
                 asked.failure = Some(e);
