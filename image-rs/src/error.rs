@@ -4,11 +4,14 @@
 //! which does not know which layer it is. Names found in archives are quoted with escapes, so that no message can steer
 //! a terminal; contents never enter.
 
-use std::io;
+use std::{fmt, io};
 
 use cc_evidence::blame::Blame;
 
-use crate::{Digest, layer::tar::Refusal};
+use crate::{
+    Digest,
+    layer::tar::{Refusal, Rule},
+};
 
 /// Why an image could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -71,14 +74,12 @@ pub enum ImageError {
         actual: String,
     },
     /// A blob is not the one that was named.
-    #[error("{what} has the digest {actual} instead of {expected}")]
+    #[error("{what} has the digest {digests}")]
     DigestMismatch {
         /// Which blob.
         what: String,
-        /// The digest it is named by.
-        expected: Digest,
-        /// The digest of the bytes.
-        actual: Digest,
+        /// The digest it has, and the one it is named by.
+        digests: Box<Mismatch>,
     },
     /// A document or blob could not be read from where it is.
     #[error("cannot read {what}: {source}")]
@@ -96,7 +97,7 @@ pub enum ImageError {
         layer: Digest,
         /// What is wrong.
         #[source]
-        fault: LayerFault,
+        fault: Box<LayerFault>,
     },
     /// The file system said no, outside a layer.
     #[error("cannot {doing}: {source}")]
@@ -124,6 +125,21 @@ pub enum ImageError {
     Interrupted,
 }
 
+/// Two digests that should be one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mismatch {
+    /// The digest that the bytes are named by.
+    pub expected: Digest,
+    /// The digest that they have.
+    pub actual: Digest,
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} instead of {}", self.actual, self.expected)
+    }
+}
+
 /// Why one layer could not be unpacked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -140,21 +156,19 @@ pub enum LayerFault {
         actual: String,
     },
     /// The blob is not the one that was named.
-    #[error("its {of} has the digest {actual} instead of {expected}")]
+    #[error("its {of} has the digest {digests}")]
     DigestMismatch {
         /// "blob" or "uncompressed archive".
         of: &'static str,
-        /// The digest it is named by.
-        expected: Digest,
-        /// The digest of the bytes.
-        actual: Digest,
+        /// The digest it has, and the one it is named by.
+        digests: Box<Mismatch>,
     },
     /// The compressed stream is damaged.
     #[error("it cannot be decompressed: {0}")]
     Compression(#[source] io::Error),
     /// The tar archive breaks a rule of the reader.
     #[error("its archive is refused: {0}")]
-    Archive(#[from] Refusal),
+    Archive(#[source] Refusal),
     /// An entry is well-formed but must not be unpacked.
     #[error("entry {name} is refused: {why}")]
     Entry {
@@ -185,6 +199,15 @@ pub enum LayerFault {
     /// Whoever asked for the image does not want it any more.
     #[error("the pull was interrupted")]
     Interrupted,
+}
+
+impl From<Refusal> for LayerFault {
+    fn from(refusal: Refusal) -> Self {
+        match refusal.rule {
+            Rule::Limit { what, limit } => Self::Limit { what, limit },
+            _ => Self::Archive(refusal),
+        }
+    }
 }
 
 impl ImageError {
@@ -261,9 +284,9 @@ impl ImageError {
             LayerFault::Interrupted => Self::Interrupted,
             LayerFault::Read(source) => match source.downcast::<Self>() {
                 Ok(told) => told,
-                Err(source) => Self::Layer { layer, fault: LayerFault::Read(source) },
+                Err(source) => Self::Layer { layer, fault: Box::new(LayerFault::Read(source)) },
             },
-            fault => Self::Layer { layer, fault },
+            fault => Self::Layer { layer, fault: Box::new(fault) },
         }
     }
 }

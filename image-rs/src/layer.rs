@@ -19,7 +19,7 @@ use stream::{Closed, Receiver, Sender};
 use tar::Event as TarEvent;
 use unpack::{Applied, Form, Policy, Unpacker};
 
-use crate::{Compression, Digest, Event, Hasher, Layer, LayerFault, Limits, Observer};
+use crate::{Compression, Digest, Event, Hasher, Layer, LayerFault, Limits, Mismatch, Observer};
 
 /// Bytes of one buffer between two stages.
 const BUFFER: usize = 256 << 10;
@@ -202,7 +202,12 @@ fn untar(mut from: Receiver, target: OwnedFd, form: Form, options: &Options) -> 
 
 fn compare(of: &'static str, expected: Digest, hasher: Hasher) -> Result<(), LayerFault> {
     let actual = hasher.finish();
-    if actual == expected { Ok(()) } else { Err(LayerFault::DigestMismatch { of, expected, actual }) }
+    let digests = Mismatch { expected, actual };
+    if actual == expected {
+        Ok(())
+    } else {
+        Err(LayerFault::DigestMismatch { of, digests: Box::new(digests) })
+    }
 }
 
 /// Reads until the buffer is full or the stream ends.
@@ -218,6 +223,3 @@ fn fill(from: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
     }
     Ok(filled)
 }
-
-#[cfg(test)]
-mod tests;

@@ -32,7 +32,7 @@ mod tree;
 pub use config::ImageConfig;
 pub use descriptor::{Compression, Descriptor};
 pub use digest::{Algorithm, Digest, Hasher};
-pub use error::{ImageError as Error, LayerFault};
+pub use error::{ImageError as Error, LayerFault, Mismatch};
 pub use image::{Image, Layer};
 pub use limits::Limits;
 pub use manifest::{Index, Manifest, Top};

@@ -9,7 +9,7 @@ use std::{
     io::{self, Read},
 };
 
-use crate::{Descriptor, Digest, Error};
+use crate::{Descriptor, Digest, Error, Mismatch};
 
 pub use layout::Layout;
 
@@ -86,8 +86,8 @@ pub(crate) fn read_small(source: &dyn Source, descriptor: &Descriptor, what: &st
 pub(crate) fn check_digest(what: &str, bytes: &[u8], expected: Digest) -> Result<(), Error> {
     let actual = Digest::of(expected.algorithm(), bytes);
     if actual == expected {
-        Ok(())
-    } else {
-        Err(Error::DigestMismatch { what: what.to_owned(), expected, actual })
+        return Ok(());
     }
+    let digests = Box::new(Mismatch { expected, actual });
+    Err(Error::DigestMismatch { what: what.to_owned(), digests })
 }

@@ -484,6 +484,3 @@ fn without_end(mut bytes: Vec<u8>) -> Result<Vec<u8>, Rule> {
 const fn padding_after(size: u64) -> u64 {
     (BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64
 }
-
-#[cfg(test)]
-mod tests;

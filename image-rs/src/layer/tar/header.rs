@@ -131,7 +131,7 @@ fn format(block: &Block) -> Result<Format, Rule> {
         MAGIC_GNU => {
             // Here ustar has its prefix and GNU two times. Writers exist that mix both, and readers that guess.
             number::signed("atime", field(block, 345, 12))
-                .and(number::signed("ctime", field(block, 357, 12)))
+                .and_then(|_| number::signed("ctime", field(block, 357, 12)))
                 .map_err(|_| Rule::Magic)?;
             Ok(Format::Gnu)
         }

@@ -55,7 +55,7 @@ impl Pax {
                 return Err(Rule::PaxKeyword(shown(keyword)));
             }
             _ => match (keyword.strip_prefix(XATTR), keyword.strip_prefix(SPARSE)) {
-                (Some(attribute), _) if attribute.is_empty() => return Err(malformed()),
+                (Some([]), _) => return Err(malformed()),
                 (Some(attribute), _) => self.xattrs.push((attribute.to_vec(), value.to_vec())),
                 (None, Some(b"name")) => {
                     self.sparse.name = Some(name(value).ok_or_else(|| name_rule(value))?)

@@ -83,7 +83,7 @@ impl Places {
             };
             self.last = Some((path.to_vec(), directory));
         }
-        Ok(self.last.as_ref().map_or(self.root.as_fd(), |(_, directory)| directory.as_fd()))
+        Ok(self.last.as_ref().map_or_else(|| self.root.as_fd(), |(_, directory)| directory.as_fd()))
     }
 
     /// The directory `path`, which is `name` in `parent`, made if it is not there.
@@ -121,7 +121,7 @@ impl Places {
         let mut done: Vec<u8> = Vec::new();
         let mut current: Option<OwnedFd> = None;
         for part in path.split(|b| *b == b'/') {
-            let at = current.as_ref().map_or(self.root.as_fd(), OwnedFd::as_fd);
+            let at = current.as_ref().map_or_else(|| self.root.as_fd(), OwnedFd::as_fd);
             let (directory, new) = make_directory(at, part, self.form)?;
             done = join(&done, part);
             if new {
@@ -146,7 +146,7 @@ const THROUGH_LINK: &str = "its directory is a symbolic link or leads through on
 /// Opens the directory `path` below `root`, through no link and no mount. The empty path is `root` itself.
 pub(crate) fn open_beneath(root: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno> {
     let path = if path.is_empty() { b"." } else { path };
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let within = ResolveFlags::BENEATH
         | ResolveFlags::NO_SYMLINKS
         | ResolveFlags::NO_MAGICLINKS

@@ -1,0 +1,267 @@
+//! Whole images into one folder: like an overlay, complete or not at all.
+
+use std::{
+    ffi::OsStr,
+    fs::{self, File},
+    io::Cursor,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+    process::Command,
+};
+
+use image_rs::{
+    Compression, Error, Event, Image, Observer, Platform, Pointer, Silent, Unpacked,
+    layer::{self, Options, unpack::Form},
+    source::Layout,
+    unpack_rootfs,
+};
+use proptest::prelude::*;
+
+use crate::{
+    archive::{Archive, Header},
+    is_root, layout, skip, snapshot,
+};
+
+const AMD64: fn() -> Platform =
+    || Platform { os: "linux".into(), architecture: "amd64".into(), variant: None };
+
+fn pull_watched(image: &layout::Image, folder: &Path, observer: &dyn Observer) -> Result<Unpacked, Error> {
+    let source = Layout::open(image.path())?;
+    let resolved = Image::resolve(&source, &Pointer::Tag("it".into()), &AMD64())?;
+    let folder = File::open(folder).unwrap();
+    unpack_rootfs(&source, &resolved, folder.as_fd(), OsStr::new("out"), &Options::default(), observer)
+}
+
+fn pull(image: &layout::Image, folder: &Path) -> Result<Unpacked, Error> {
+    pull_watched(image, folder, &Silent)
+}
+
+fn plain(layers: &[Archive]) -> layout::Image {
+    let compressions = [Compression::None, Compression::Gzip, Compression::Zstd].into_iter().cycle();
+    let layers: Vec<_> = compressions.zip(layers.iter().map(|layer| layer.clone().end())).collect();
+    layout::Image::of_layers(&layers)
+}
+
+#[test]
+fn layers_are_merged_in_their_order() {
+    let header = |name: &str, mode, mtime| {
+        let mut header = Header::new(name.as_bytes(), b'5', 0);
+        header.mode(mode).mtime(mtime);
+        header
+    };
+    let base = Archive::default()
+        .member(&header("./", 0o751, 10), b"")
+        .member(&header("tmp/", 0o1777, 11), b"")
+        .member(&header("etc/", 0o755, 12), b"")
+        .file("etc/gone", b"1")
+        .file("etc/changed", b"1")
+        .member(&header("old/", 0o700, 13), b"")
+        .file("old/a", b"1")
+        .symlink("lib", "usr/lib")
+        .file("becomes-directory", b"1")
+        .directory("becomes-file/")
+        .file("becomes-file/x", b"1");
+    let upper = Archive::default()
+        .file("etc/.wh.gone", b"")
+        .file("etc/.wh.never-there", b"")
+        .file("nowhere/.wh.x", b"")
+        .file("etc/changed", b"2")
+        .file("tmp/new", b"2")
+        .member(&header("old/", 0o711, 23), b"")
+        .file("old/.wh..wh..opq", b"")
+        .file("old/b", b"2")
+        .file("lib/x", b"2")
+        .directory("becomes-directory/")
+        .file("becomes-file", b"2");
+    let image = plain(&[base, upper.clone(), upper]);
+    let folder = tempfile::tempdir().unwrap();
+    let unpacked = pull(&image, folder.path()).unwrap();
+    assert_eq!(unpacked.entries, 11 + 11 + 11);
+    let out = folder.path().join("out");
+    assert_eq!(
+        snapshot::names(&out),
+        [
+            "becomes-directory",
+            "becomes-file",
+            "etc",
+            "etc/changed",
+            "lib",
+            "lib/x",
+            "nowhere",
+            "old",
+            "old/b",
+            "tmp",
+            "tmp/new",
+        ]
+    );
+    let seen = snapshot::of(&out);
+    let is = |name: &str| (seen[Path::new(name)].mode & 0o7777, seen[Path::new(name)].mtime.0);
+    assert_eq!(is(""), (0o751, 10), "a layer that does not speak of the root leaves it");
+    assert_eq!(is("tmp"), (0o1777, 11), "and so with any directory");
+    assert_eq!((is("etc"), is("old")), ((0o755, 12), (0o711, 23)));
+    assert_eq!(seen[Path::new("etc/changed")].content, b"2");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn nothing_is_left_of_an_image_that_fails() {
+    let good = Archive::default().file("a", b"good");
+    let image = plain(&[good.clone(), Archive::default().file("../b", b""), good]);
+    let folder = tempfile::tempdir().unwrap();
+    let error = pull(&image, folder.path()).unwrap_err();
+    assert_eq!((error.code(), error.blame().as_str()), ("LAYER_ENTRY_REFUSED", "misbehaved"));
+    let bad =
+        layout::sha256(&layout::compress(Compression::Gzip, &Archive::default().file("../b", b"").end()).0);
+    assert!(error.to_string().contains(&bad.to_string()), "{error}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    fs::create_dir(folder.path().join("out")).unwrap();
+    assert_eq!(pull(&image, folder.path()).unwrap_err().code(), "IMAGE_TARGET_EXISTS");
+}
+
+/// Stops once a layer is done.
+struct Impatient;
+
+impl Observer for Impatient {
+    fn event(&self, _: Event) {}
+
+    fn stopped(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn a_stopped_pull_leaves_nothing() {
+    let image = plain(&[Archive::default().file("a", &[1; 100_000])]);
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(pull_watched(&image, folder.path(), &Impatient).unwrap_err().code(), "IMAGE_INTERRUPTED");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn an_image_may_have_no_layers_or_one_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    pull(&plain(&[]), folder.path()).unwrap();
+    assert!(snapshot::names(&folder.path().join("out")).is_empty());
+    let folder = tempfile::tempdir().unwrap();
+    let put = Archive::default().file("a", b"1");
+    pull(&plain(&[put.clone(), Archive::default().file(".wh.a", b""), put]), folder.path()).unwrap();
+    assert_eq!(snapshot::names(&folder.path().join("out")), ["a"], "applied again at its own place");
+}
+
+/// Layers over few names, in which every directory is spoken of before something in it, as writers do it.
+fn any_layer() -> impl Strategy<Value = Archive> {
+    let name = prop::sample::select(vec!["a", "b", "a/a", "a/b", "b/a", "a/a/a", "a/a/b"]);
+    let entry = (name, 0u8..6, 1u64..9);
+    proptest::collection::vec(entry, 0..7).prop_map(|mut entries| {
+        entries.sort();
+        entries.dedup_by_key(|(name, ..)| *name);
+        let mut directories: Vec<&str> = vec![""];
+        let mut archive = Archive::default().member(Header::new(b"./", b'5', 0).mode(0o755).mtime(1), b"");
+        for (name, kind, number) in entries {
+            let (parent, last) = name.rsplit_once('/').unwrap_or(("", name));
+            if !directories.contains(&parent) {
+                continue;
+            }
+            let join =
+                |name: &str| if parent.is_empty() { name.to_owned() } else { format!("{parent}/{name}") };
+            archive = match kind {
+                0 | 1 => {
+                    directories.push(name);
+                    archive.member(
+                        Header::new(format!("{name}/").as_bytes(), b'5', 0)
+                            .mode(0o700 + number)
+                            .mtime(number),
+                        b"",
+                    )
+                }
+                2 => archive.member(
+                    Header::new(name.as_bytes(), b'0', 1).mtime(number),
+                    number.to_string().as_bytes(),
+                ),
+                3 => archive.member(Header::new(name.as_bytes(), b'2', 0).link(b"a").mtime(number), b""),
+                4 if parent.is_empty() => archive.file(&format!(".wh.{last}"), b""),
+                4 => archive.file(&join(&format!(".wh.{last}")), b""),
+                _ if parent.is_empty() => archive,
+                _ => archive.file(&join(".wh..wh..opq"), b""),
+            };
+        }
+        archive
+    })
+}
+
+/// The layers as an overlay file system, mounted until this goes.
+struct Overlay<'a>(&'a Path);
+
+impl Drop for Overlay<'_> {
+    fn drop(&mut self) {
+        assert!(Command::new("umount").arg(self.0).status().unwrap().success());
+    }
+}
+
+/// What the kernel shows of the layers, each unpacked for itself; none where mounting is not allowed.
+fn overlay(
+    layers: &[Archive],
+    folder: &Path,
+) -> Option<std::collections::BTreeMap<std::path::PathBuf, snapshot::Seen>> {
+    let mut lower = Vec::new();
+    for (number, archive) in layers.iter().enumerate() {
+        let path = folder.join(number.to_string());
+        fs::create_dir(&path).unwrap();
+        let (layer, blob) = layout::layer(Compression::None, &archive.clone().end());
+        let target = OwnedFd::from(File::open(&path).unwrap());
+        layer::unpack(
+            0,
+            &layer,
+            Box::new(Cursor::new(blob)),
+            target,
+            Form::Overlay,
+            &Options::default(),
+            &Silent,
+        )
+        .unwrap();
+        lower.insert(0, path.display().to_string());
+    }
+    let empty = folder.join("empty");
+    fs::create_dir(&empty).unwrap();
+    lower.push(empty.display().to_string());
+    let merged = folder.join("merged");
+    fs::create_dir(&merged).unwrap();
+    let mounted = Command::new("mount")
+        .args(["-t", "overlay", "overlay", "-o", &format!("lowerdir={}", lower.join(":"))])
+        .arg(&merged)
+        .output()
+        .unwrap();
+    if !mounted.status.success() {
+        return None;
+    }
+    let _mounted = Overlay(&merged);
+    Some(snapshot::of(&merged))
+}
+
+#[test]
+fn the_result_is_what_an_overlay_shows() {
+    const NAME: &str = "the_result_is_what_an_overlay_shows";
+    if !is_root(NAME) {
+        return;
+    }
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(120));
+    let skipped = std::cell::Cell::new(false);
+    let compared = runner.run(&proptest::collection::vec(any_layer(), 1..5), |layers| {
+        let folder = tempfile::tempdir().unwrap();
+        let Some(shown) = overlay(&layers, folder.path()) else {
+            skipped.set(true);
+            return Ok(());
+        };
+        pull(&plain(&layers), folder.path()).unwrap();
+        let mut shown = shown;
+        for seen in shown.values_mut() {
+            seen.attributes.retain(|name, _| !name.starts_with("trusted.overlay."));
+        }
+        prop_assert_eq!(snapshot::of(&folder.path().join("out")), shown);
+        Ok(())
+    });
+    compared.unwrap();
+    if skipped.get() {
+        skip(NAME, "overlay file systems cannot be mounted here");
+    }
+}
