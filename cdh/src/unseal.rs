@@ -50,12 +50,15 @@ impl Unsealer {
         let deadline = deadline.min(Instant::now() + FETCH_TIME_LIMIT);
         match payload {
             Payload::Vault(vault) => {
-                self.admit(ask, &vault.provider, &vault.name)?;
+                match vault.provider.as_str() {
+                    KBS => self.hub.admit(ask, &vault.name)?,
+                    other => self.hub.check_access(ask, &format!("{other}:{}", vault.name))?,
+                }
                 let kms = self.providers.open(&vault.provider, &vault.provider_settings)?;
                 Ok(kms.secret(&vault.name, &vault.annotations, deadline).await?)
             }
             Payload::Envelope(envelope) => {
-                self.admit(ask, &envelope.provider, &envelope.key_id)?;
+                self.admit_key(ask, &envelope.provider, &envelope.key_id)?;
                 let kms = self.providers.open(&envelope.provider, &envelope.provider_settings)?;
                 let wrapped = &envelope.encrypted_key;
                 let data_key =
@@ -65,12 +68,9 @@ impl Unsealer {
         }
     }
 
-    /// Decides whether whoever asks may have what `provider` knows as `name`: a secret, or the use of a key.
-    fn admit(&self, ask: &Ask, provider: &str, name: &str) -> Result<(), HubError> {
-        match provider {
-            KBS => self.hub.admit(ask, name),
-            other => self.hub.check_access(ask, &format!("{other}:{name}")),
-        }
+    /// Decides whether whoever asks may use the key that `provider` knows as `key_id`.
+    fn admit_key(&self, ask: &Ask, provider: &str, key_id: &str) -> Result<(), HubError> {
+        self.hub.check_access(ask, &format!("{provider}:{key_id}"))
     }
 
     async fn payload(&self, ask: &Ask, text: &[u8], deadline: Instant) -> Result<Payload, HubError> {
@@ -99,7 +99,7 @@ impl Unsealer {
                 Ok(key_provider::unwrapped(&packet.unwrap(&key)?))
             }
             Wrapping::Service { provider, provider_settings, annotations } => {
-                self.admit(ask, provider, &packet.kid)?;
+                self.admit_key(ask, provider, &packet.kid)?;
                 let kms = self.providers.open(provider, provider_settings)?;
                 let deadline = deadline.min(Instant::now() + FETCH_TIME_LIMIT);
                 let options = kms.decrypt(&packet.kid, &packet.wrapped_data, annotations, deadline).await?;

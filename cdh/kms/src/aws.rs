@@ -329,3 +329,6 @@ fn check_name(document: &Document<'_>, what: &'static str, name: &str) -> Result
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

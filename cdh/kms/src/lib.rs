@@ -26,6 +26,8 @@ mod member;
 mod pkcs11;
 mod providers;
 mod secret_text;
+#[cfg(test)]
+mod stand_in;
 mod vault;
 
 use std::fmt;

@@ -290,3 +290,6 @@ fn check_path(path: &str) -> Result<(), &'static str> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

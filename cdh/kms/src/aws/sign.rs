@@ -27,6 +27,10 @@ impl AccessKey {
     /// # Errors
     /// What is wrong; the text is not quoted.
     pub(super) fn parse(text: &Secret) -> Result<Self, String> {
+        // Derived readers take a list of the members' values as well.
+        if text.expose().trim_ascii_start().first() != Some(&b'{') {
+            return Err("not a JSON object".to_owned());
+        }
         let key: Self = serde_json::from_slice(text.expose()).map_err(|e| json_fault(&e))?;
         // They become header values.
         let word = |text: &str, max: usize| {
