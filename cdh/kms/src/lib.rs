@@ -43,7 +43,7 @@ pub use credential::Broker;
 pub use error::KmsError;
 pub use providers::{Providers, SUPPORTED, Surroundings};
 
-/// How long one operation may take, whatever the caller's own deadline.
+/// How long one operation of a service may take, whatever the caller's own deadline.
 pub const TIME_LIMIT: Duration = Duration::from_secs(20);
 
 /// Longest key or plaintext that is wrapped or unwrapped, in bytes; AWS KMS takes 4096.
@@ -63,7 +63,8 @@ pub struct Wrapped {
 
 /// One key management service, opened with the settings of one document.
 ///
-/// All methods end by `deadline`, and never later than [`TIME_LIMIT`] after their start.
+/// All methods end by `deadline`; a service other than the key broker, which may have to attest first, is waited for
+/// [`TIME_LIMIT`] at most.
 pub trait Kms: Send + Sync + fmt::Debug {
     /// Unwraps `ciphertext` with the service's key `key_id`: at most [`MAX_KEY_LEN`] bytes.
     ///

@@ -46,14 +46,8 @@ struct Shared {
     config: Pkcs11Config,
     /// One call at a time. A call that never comes back keeps its place, so that no second thread gets stuck.
     turn: Arc<Semaphore>,
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    token: Option<Token>,
     /// A PIN that the token did not take: each further try would bring it closer to locking itself.
-    refused_pin: Option<Secret>,
+    refused_pin: Mutex<Option<Secret>>,
 }
 
 impl Pkcs11 {
@@ -76,7 +70,7 @@ impl Pkcs11 {
         }
         let pin = Credential::new(NAME, config.pin.as_ref(), &directories.pkcs11, "pin", broker);
         let turn = Arc::new(Semaphore::new(1));
-        let shared = Shared { config: config.clone(), turn, state: Mutex::default() };
+        let shared = Shared { config: config.clone(), turn, refused_pin: Mutex::default() };
         Ok(Self { shared: Arc::new(shared), pin })
     }
 
@@ -116,24 +110,16 @@ impl Shared {
         pin: &Zeroizing<String>,
         work: impl FnOnce(&token::Session<'_>) -> Result<T, KmsError>,
     ) -> Result<T, KmsError> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.refused_pin.as_ref().is_some_and(|refused| refused.matches(pin.as_bytes())) {
+        let mut refused_pin = self.refused_pin.lock().unwrap_or_else(PoisonError::into_inner);
+        if refused_pin.as_ref().is_some_and(|refused| refused.matches(pin.as_bytes())) {
             let why = "it refused this PIN before, and it is not tried again".to_owned();
             return Err(KmsError::Pkcs11Pin { token: quoted(&self.config.token_label), why });
         }
-        let token = match state.token.take() {
-            Some(token) => token,
-            None => Token::load(&self.config.module, &self.config.token_label)?,
-        };
-        let token = state.token.insert(token);
+        // Found anew each time: a token may have been taken out and put into another slot.
+        let token = Token::find(&self.config.module, &self.config.token_label)?;
         let result = token.session(pin).and_then(|session| work(&session));
-        match &result {
-            Err(KmsError::Pkcs11Pin { .. }) => {
-                state.refused_pin = Some(Secret::new(pin.as_bytes().to_vec()));
-            }
-            // A token may have been taken out and put into another slot.
-            Err(KmsError::Pkcs11 { .. }) => state.token = None,
-            _ => {}
+        if matches!(result, Err(KmsError::Pkcs11Pin { .. })) {
+            *refused_pin = Some(Secret::new(pin.as_bytes().to_vec()));
         }
         result
     }
@@ -235,3 +221,6 @@ fn oaep_hash(document: &Document<'_>) -> Result<OaepHash, KmsError> {
         Some(_) => Err(document.refuse("oaep_hash", "neither SHA-256 nor SHA-1")),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! One token behind its module, through the crate `cryptoki`. Everything here blocks.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use cc_crypto::Secret;
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
@@ -36,6 +37,26 @@ pub(super) struct Parameters {
     pub(super) iv: Option<Vec<u8>>,
 }
 
+/// Modules that this process has loaded. A module is initialized once in a process (PKCS #11 3.0 section 5.4) and is never unloaded,
+/// because it may run threads of its own.
+static LOADED: Mutex<Vec<(PathBuf, Pkcs11)>> = Mutex::new(Vec::new());
+
+/// The module at `path`, loaded and initialized.
+fn module(path: &Path) -> Result<Pkcs11, String> {
+    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, module)) = loaded.iter().find(|(known, _)| known == path) {
+        return Ok(module.clone());
+    }
+    let module = Pkcs11::new(path).map_err(|e| e.to_string())?;
+    match module.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
+        // By another user of the same library in this process.
+        Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => {}
+        Err(e) => return Err(describe(&e)),
+    }
+    loaded.push((path.to_owned(), module.clone()));
+    Ok(module)
+}
+
 /// A token in its slot, with the module that knows it.
 #[derive(Debug)]
 pub(super) struct Token {
@@ -45,18 +66,13 @@ pub(super) struct Token {
 }
 
 impl Token {
-    /// Loads the module and finds the token with `label`.
+    /// Finds the token with `label` through the module at `path`, which is loaded if need be.
     ///
     /// # Errors
     /// [`KmsError::Pkcs11Module`].
-    pub(super) fn load(path: &Path, label: &str) -> Result<Self, KmsError> {
+    pub(super) fn find(path: &Path, label: &str) -> Result<Self, KmsError> {
         let failed = |why: String| KmsError::Pkcs11Module { module: path.display().to_string(), why };
-        let module = Pkcs11::new(path).map_err(|e| failed(e.to_string()))?;
-        match module.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
-            // Loaded before, by this provider or another user of the module in this process.
-            Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => {}
-            Err(e) => return Err(failed(describe(&e))),
-        }
+        let module = module(path).map_err(failed)?;
         let slots = module.get_slots_with_token().map_err(|e| failed(describe(&e)))?;
         let is_it = |slot: &Slot| module.get_token_info(*slot).is_ok_and(|token| token.label() == label);
         let found: Vec<Slot> = slots.into_iter().filter(is_it).collect();

@@ -1,10 +1,12 @@
 //! Answers of HashiCorp Vault and OpenBao: read, and compared with what was asked for.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use cc_crypto::Secret;
 use http::StatusCode;
-use serde::Deserialize;
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::MAX_CIPHERTEXT_LEN;
 use crate::error::{KmsError, quoted, told};
@@ -42,7 +44,6 @@ pub(super) fn ciphertext(bytes: &[u8]) -> Option<&str> {
     (digits && !blob.is_empty() && blob.bytes().all(base64)).then_some(text)
 }
 
-/// The members of a secret. One that is no text is kept as nothing, so that it can be told from an absent one.
 #[derive(Deserialize)]
 struct Flat {
     data: Fields,
@@ -50,11 +51,59 @@ struct Flat {
 
 type Fields = BTreeMap<String, Field>;
 
-#[derive(Deserialize)]
-#[serde(untagged)]
+/// A member of a secret. One that is no text is kept as nothing, so that it can be told from an absent one.
 enum Field {
     Text(SecretText),
-    Other(serde::de::IgnoredAny),
+    Other,
+}
+
+/// Written by hand: a derived reader would keep a copy of the text while it tries one variant after the other.
+impl<'de> Deserialize<'de> for Field {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        d.deserialize_any(FieldVisitor)
+    }
+}
+
+struct FieldVisitor;
+
+impl<'de> Visitor<'de> for FieldVisitor {
+    type Value = Field;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a member of a secret")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Field, E> {
+        Ok(Field::Text(text.to_owned().into()))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Field, E> {
+        Ok(Field::Other)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Field, E> {
+        Ok(Field::Other)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Field, E> {
+        Ok(Field::Other)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Field, E> {
+        Ok(Field::Other)
+    }
+
+    fn visit_unit<E>(self) -> Result<Field, E> {
+        Ok(Field::Other)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Field, A::Error> {
+        IgnoredAny.visit_seq(list).map(|_| Field::Other)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<Field, A::Error> {
+        IgnoredAny.visit_map(object).map(|_| Field::Other)
+    }
 }
 
 #[derive(Deserialize)]
@@ -109,7 +158,7 @@ pub(super) fn field(
     };
     match value {
         Field::Text(text) => Ok(text.into_secret()),
-        Field::Other(_) => {
+        Field::Other => {
             let told = "the member is not a text".to_owned();
             Err(KmsError::RequestRefused { doing: doing.to_owned(), told })
         }
