@@ -8,6 +8,13 @@ the same documents but for their signatures.
     check_sealed.py jwk                        the public signing key as a JWK
     check_sealed.py private-jwk                the signing key as a JWK
     check_sealed.py vault KID NAME             a sealed secret that refers to NAME, without a line feed
+    check_sealed.py vault-of KID PROVIDER NAME SETTINGS ANNOTATIONS
+                                               the same of another provider; the last two are JSON
+    check_sealed.py envelope KID PROVIDER KEY_ID WRAPPED DATA_KEY_HEX SETTINGS ANNOTATIONS TEXT
+                                               a sealed TEXT under a data key that the provider unwraps from WRAPPED (base64)
+    check_sealed.py oaep PEM HASH HEX          HEX encrypted to an RSA public key by OAEP with SHA-1 or SHA-256, in base64
+    check_sealed.py packet-of PROVIDER KID WRAPPED SETTINGS ANNOTATIONS
+                                               a key-provider request whose WRAPPED (base64) the provider unwraps
     check_sealed.py packet KEK_HEX KID TEXT    a key-provider request to unwrap TEXT, wrapped under KEK_HEX
     check_sealed.py verify FILE [JWK_FILE]     verifies the sealed secret in FILE, with the key above or the one in JWK_FILE,
                                                and prints its payload
@@ -20,8 +27,8 @@ import json
 import sys
 from pathlib import Path
 
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, padding
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -59,17 +66,49 @@ def sign(message):
     return r.to_bytes(32, "big") + s.to_bytes(32, "big")
 
 
+def sealed(kid, payload):
+    signed = ".".join(b64url(json.dumps(part).encode()) for part in ({"alg": "ES256", "kid": kid}, payload))
+    return f"sealed.{signed}.{b64url(sign(signed.encode()))}"
+
+
 def vault(kid, name):
+    return vault_of(kid, "kbs", name, "{}", "{}")
+
+
+def vault_of(kid, provider, name, settings, annotations):
     payload = {
         "version": "0.1.0",
         "type": "vault",
-        "provider": "kbs",
+        "provider": provider,
         "name": name,
-        "provider_settings": {},
-        "annotations": {},
+        "provider_settings": json.loads(settings),
+        "annotations": json.loads(annotations),
     }
-    signed = ".".join(b64url(json.dumps(part).encode()) for part in ({"alg": "ES256", "kid": kid}, payload))
-    return f"sealed.{signed}.{b64url(sign(signed.encode()))}"
+    return sealed(kid, payload)
+
+
+def envelope(kid, provider, key_id, wrapped, data_key, settings, annotations, text):
+    content = AESGCM(bytes.fromhex(data_key)).encrypt(IV, text.encode(), None)
+    payload = {
+        "version": "0.1.0",
+        "type": "envelope",
+        "provider": provider,
+        "key_id": key_id,
+        "encrypted_key": wrapped,
+        "encrypted_data": base64.b64encode(content).decode(),
+        "wrap_type": "A256GCM",
+        "iv": base64.b64encode(IV).decode(),
+        "provider_settings": json.loads(settings),
+        "annotations": json.loads(annotations),
+    }
+    return sealed(kid, payload)
+
+
+def oaep(pem, name, data):
+    algorithm = {"SHA-1": hashes.SHA1, "SHA-256": hashes.SHA256}[name]
+    scheme = padding.OAEP(mgf=padding.MGF1(algorithm()), algorithm=algorithm(), label=None)
+    key = serialization.load_pem_public_key(Path(pem).read_bytes())
+    return base64.b64encode(key.encrypt(bytes.fromhex(data), scheme)).decode()
 
 
 def packet(kek, kid, text):
@@ -80,6 +119,22 @@ def packet(kek, kid, text):
         "iv": base64.b64encode(IV).decode(),
         "wrap_type": "A256GCM",
     }
+    return unwrap_request(annotation)
+
+
+def packet_of(provider, kid, wrapped, settings, annotations):
+    annotation = {
+        "version": "0.1.0",
+        "kid": kid,
+        "wrapped_data": wrapped,
+        "provider": provider,
+        "provider_settings": json.loads(settings),
+        "annotations": json.loads(annotations),
+    }
+    return unwrap_request(annotation)
+
+
+def unwrap_request(annotation):
     return json.dumps(
         {
             "op": "keyunwrap",
@@ -142,6 +197,10 @@ def main():
         "jwk": lambda: jwk(False),
         "private-jwk": lambda: jwk(True),
         "vault": vault,
+        "vault-of": vault_of,
+        "envelope": envelope,
+        "oaep": oaep,
+        "packet-of": packet_of,
         "packet": packet,
         "verify": verify,
         "check-jwk": check_jwk,

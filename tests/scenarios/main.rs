@@ -28,6 +28,7 @@ mod hostile;
 mod image_keys;
 mod independent;
 mod init_data;
+mod kms;
 mod lifecycle;
 mod local;
 mod measurement;

@@ -12,7 +12,7 @@ use crate::rpc::{ttrpc, ttrpc_client};
 use crate::{RESOURCE, SECRET, stack};
 
 /// Where the public signing key is kept.
-const SIGNER: &str = "default/sealed-signing/team-a";
+pub(crate) const SIGNER: &str = "default/sealed-signing/team-a";
 const SERVICE: &str = "api.SealedSecretService";
 
 /// What the independent program prints.
@@ -26,14 +26,14 @@ pub(crate) fn independent(arguments: &[&str]) -> String {
     String::from_utf8(out.stdout).unwrap()
 }
 
-async fn unseal(socket: &Path, text: &str) -> Result<Vec<u8>, String> {
+pub(crate) async fn unseal(socket: &Path, text: &str) -> Result<Vec<u8>, String> {
     let hub = ttrpc_client(socket).await;
     let request = api::UnsealSecretInput { secret: text.as_bytes().to_vec() };
     let answer = ttrpc::<_, api::UnsealSecretOutput>(&hub, SERVICE, "UnsealSecret", request).await;
     answer.map(|output| output.plaintext).map_err(|(_, message)| message)
 }
 
-async fn unwrap(socket: &Path, request: &str) -> Result<serde_json::Value, String> {
+pub(crate) async fn unwrap(socket: &Path, request: &str) -> Result<serde_json::Value, String> {
     let hub = ttrpc_client(socket).await;
     let request = keyprovider::KeyProviderKeyWrapProtocolInput {
         key_provider_key_wrap_protocol_input: request.as_bytes().to_vec(),

@@ -86,6 +86,8 @@ pub struct Options {
     pub dead_first_kbs: bool,
     /// Further arguments of the hub.
     pub hub_arguments: Vec<String>,
+    /// Variables in the environment of the hub.
+    pub hub_environment: Vec<(String, String)>,
     /// Further arguments of the REST server.
     pub rest_arguments: Vec<String>,
     /// REST port; a free one if absent.
@@ -367,6 +369,7 @@ impl Stack {
             command.args(["--unmeasured-config", "allow"]);
         }
         command.args(&self.options.hub_arguments).env("RUST_LOG", self.log_filter());
+        command.envs(self.options.hub_environment.iter().cloned());
         Process::start("confidential-data-hub", command, &self.folder)
     }
 
