@@ -34,12 +34,6 @@ fn of_tree(program: &str) -> Option<std::process::Command> {
     Some(command)
 }
 
-fn ran(mut command: std::process::Command) -> Output {
-    let out = command.output().unwrap();
-    assert!(out.status.success(), "{command:?}: {}", String::from_utf8_lossy(&out.stderr));
-    out
-}
-
 /// A stack, a key provider that registers what it makes, and an image of two layers.
 struct Workshop {
     stack: Stack,
@@ -85,8 +79,8 @@ impl Workshop {
     fn make_image(&self) {
         let umoci = |arguments: &[&str]| {
             let mut umoci = of_tree("umoci").unwrap();
-            umoci.args(arguments).current_dir(self.stack.folder());
-            ran(umoci);
+            let out = umoci.args(arguments).current_dir(self.stack.folder()).output().unwrap();
+            assert!(out.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&out.stderr));
         };
         umoci(&["init", "--layout", "plain"]);
         umoci(&["new", "--image", "plain:v1"]);
@@ -227,12 +221,8 @@ fn what_would_not_be_decryptable_or_was_not_asked_for_is_refused() {
 fn a_key_that_the_key_broker_did_not_take_encrypts_nothing() {
     let Some(shop) = Workshop::open(&[]) else { return };
     // An administrator of another key broker.
-    let pem = ran({
-        let mut openssl = command("openssl");
-        openssl.args(["genpkey", "-algorithm", "ed25519"]);
-        openssl
-    });
-    std::fs::write(shop.path("other.pem"), pem.stdout).unwrap();
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    std::fs::write(shop.path("other.pem"), key.serialize_pem()).unwrap();
     let socket = shop.path("other.sock");
     let mut other = own_binary("coco_keyprovider").unwrap();
     other.arg("--socket").arg(address(&socket)).args(["--kbs", shop.stack.kbs_url(), "--cert-file"]);
