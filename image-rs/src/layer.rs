@@ -2,7 +2,7 @@
 //!
 //! Between the stages are a few buffers of fixed size, so memory does not depend on the layer. A stage that fails ends
 //! the others; what is reported is what happened first along the stream. The archive is unpacked while it is still being
-//! checked: whoever calls must not show the result before [`unpack`] has returned without an error.
+//! checked: whoever calls must not show the result before [`unpack_layer`] has returned without an error.
 
 mod inflate;
 mod stream;
@@ -52,7 +52,7 @@ impl Default for Options {
 ///
 /// # Errors
 /// What is wrong with the layer; [`LayerFault::Interrupted`] if the observer said so.
-pub fn unpack(
+pub fn unpack_layer(
     number: usize,
     layer: &Layer,
     blob: Box<dyn Read + Send>,
@@ -65,16 +65,16 @@ pub fn unpack(
     observer.event(Event::LayerStarted { layer: number, digest: layer.descriptor.digest, size });
     let (compressed_in, compressed_out) = stream::pipe(BUFFERS, BUFFER);
     let (plain_in, plain_out) = stream::pipe(BUFFERS, BUFFER);
-    let (fetched, inflated, applied) = thread::scope(|scope| {
-        let fetching = scope.spawn(|| fetch(number, layer, blob, compressed_in, observer));
-        let inflating = scope.spawn(|| inflate(layer, compressed_out, plain_in, &options.limits));
+    let (bytes, applied) = thread::scope(|scope| {
+        let fetching = move || fetch(number, layer, blob, compressed_in, observer);
+        let inflating = move || inflate(layer, compressed_out, plain_in, &options.limits);
+        let fetching = thread::Builder::new().spawn_scoped(scope, fetching).map_err(no_thread)?;
+        let inflating = thread::Builder::new().spawn_scoped(scope, inflating).map_err(no_thread)?;
         let applied = untar(plain_out, target, form, options);
-        (joined(fetching.join()), joined(inflating.join()), applied)
-    });
-    // Each stage sees the failure of the one before it as the end of its input.
-    fetched?;
-    let bytes = inflated?;
-    let applied = applied?;
+        // Each stage sees the failure of the one before it as the end of its input.
+        joined(fetching.join())?;
+        Ok::<_, LayerFault>((joined(inflating.join())?, applied?))
+    })?;
     observer.event(Event::LayerUnpacked {
         layer: number,
         entries: applied.entries,
@@ -82,6 +82,10 @@ pub fn unpack(
         attributes_left_out: applied.attributes_left_out,
     });
     Ok(applied)
+}
+
+fn no_thread(source: std::io::Error) -> LayerFault {
+    LayerFault::Storage { doing: "start a thread for", name: "the layer".to_owned(), source }
 }
 
 /// A stage that panicked goes on panicking here.

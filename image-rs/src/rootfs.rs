@@ -77,10 +77,12 @@ fn unpack_layers(
     let workers = options.parallel.clamp(1, waiting.len().max(1));
     let waiting = Mutex::new(waiting);
     let observer = StopAll { observer, stop: AtomicBool::new(false) };
+    // Taken in a step of its own: the lock must be free again while the layer is unpacked.
+    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
     let results: Vec<Result<Vec<(usize, Applied)>, Error>> = thread::scope(|scope| {
         let work = || {
             let mut done = Vec::new();
-            while let Some(number) = waiting.lock().unwrap_or_else(PoisonError::into_inner).pop() {
+            while let Some(number) = next() {
                 match unpack_layer(source, image, number, staging, options, &observer) {
                     Ok(applied) => done.push((number, applied)),
                     Err(error) => {
@@ -91,9 +93,13 @@ fn unpack_layers(
             }
             Ok(done)
         };
-        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-        let joined = threads.into_iter().map(thread::ScopedJoinHandle::join);
-        joined.map(|result| result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+        // This thread is one of them, so that the work is done also where there can be no other.
+        let others = (1..workers).map_while(|_| thread::Builder::new().spawn_scoped(scope, work).ok());
+        let others: Vec<_> = others.collect();
+        let own = work();
+        let others = others.into_iter().map(thread::ScopedJoinHandle::join);
+        let others = others.map(|result| result.unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        std::iter::once(own).chain(others).collect()
     });
     let mut all = Vec::new();
     let mut failure = None;
@@ -130,7 +136,7 @@ fn unpack_layer(
     let Some(layer) = image.layers().get(number) else { return Ok(Applied::default()) };
     let target = staging.make(&number.to_string())?;
     let blob = source.blob(&layer.descriptor)?;
-    layer::unpack(number, layer, blob, target, Form::Listed, options, observer)
+    layer::unpack_layer(number, layer, blob, target, Form::Listed, options, observer)
         .map_err(|fault| Error::in_layer(layer.descriptor.digest, fault))
 }
 

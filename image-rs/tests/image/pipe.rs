@@ -27,7 +27,7 @@ fn run(
 ) -> Result<Vec<String>, LayerFault> {
     let folder = tempfile::tempdir().unwrap();
     let target = OwnedFd::from(File::open(folder.path()).unwrap());
-    layer::unpack(3, layer, Box::new(blob), target, Form::Listed, options, observer)?;
+    layer::unpack_layer(3, layer, Box::new(blob), target, Form::Listed, options, observer)?;
     Ok(snapshot::names(folder.path()))
 }
 

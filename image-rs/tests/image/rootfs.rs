@@ -3,14 +3,17 @@
 use std::{
     ffi::OsStr,
     fs::{self, File},
-    io::Cursor,
+    io::{Cursor, Read},
     os::fd::{AsFd, OwnedFd},
     path::Path,
     process::Command,
+    sync::{Condvar, Mutex},
+    time::Duration,
 };
 
 use image_rs::{
-    Compression, Error, Event, Image, Observer, Platform, Pointer, Silent, Unpacked,
+    Compression, Descriptor, Document, Error, Event, Image, Observer, Platform, Pointer, Silent, Source,
+    Unpacked,
     layer::{self, Options, unpack::Form},
     source::Layout,
     unpack_rootfs,
@@ -148,6 +151,47 @@ fn an_image_may_have_no_layers_or_one_twice() {
     assert_eq!(snapshot::names(&folder.path().join("out")), ["a"], "applied again at its own place");
 }
 
+/// A layout whose layers wait for each other before they give their first byte.
+#[derive(Debug)]
+struct Meeting {
+    layout: Layout,
+    layers: usize,
+    arrived: Mutex<usize>,
+    all: Condvar,
+}
+
+impl Source for Meeting {
+    fn document(&self, pointer: &Pointer) -> Result<Document, Error> {
+        self.layout.document(pointer)
+    }
+
+    fn blob(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send>, Error> {
+        if descriptor.media_type != layout::CONFIG {
+            let mut arrived = self.arrived.lock().unwrap();
+            *arrived += 1;
+            self.all.notify_all();
+            let met = |arrived: &mut usize| *arrived < self.layers;
+            let (_arrived, waited) = self.all.wait_timeout_while(arrived, Duration::from_secs(60), met).unwrap();
+            assert!(!waited.timed_out(), "the layers were taken one after the other");
+        }
+        self.layout.blob(descriptor)
+    }
+}
+
+#[test]
+fn layers_are_unpacked_at_the_same_time() {
+    let layers: Vec<_> = (0..3).map(|i| Archive::default().file(&format!("f{i}"), b"1")).collect();
+    let image = plain(&layers);
+    let layout = Layout::open(image.path()).unwrap();
+    let source = Meeting { layout, layers: 3, arrived: Mutex::new(0), all: Condvar::new() };
+    let resolved = Image::resolve(&source, &Pointer::Tag("it".into()), &AMD64()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let at = File::open(folder.path()).unwrap();
+    let options = Options { parallel: 3, ..Options::default() };
+    unpack_rootfs(&source, &resolved, at.as_fd(), OsStr::new("out"), &options, &Silent).unwrap();
+    assert_eq!(snapshot::names(&folder.path().join("out")), ["f0", "f1", "f2"]);
+}
+
 /// Layers over few names, in which every directory is spoken of before something in it, as writers do it.
 fn any_layer() -> impl Strategy<Value = Archive> {
     let name = prop::sample::select(vec!["a", "b", "a/a", "a/b", "b/a", "a/a/a", "a/a/b"]);
@@ -209,7 +253,7 @@ fn overlay(
         fs::create_dir(&path).unwrap();
         let (layer, blob) = layout::layer(Compression::None, &archive.clone().end());
         let target = OwnedFd::from(File::open(&path).unwrap());
-        layer::unpack(
+        layer::unpack_layer(
             0,
             &layer,
             Box::new(Cursor::new(blob)),

@@ -56,7 +56,7 @@ fn unpack_with(archive: &[u8], form: Form, options: &Options) -> Unpacking {
     let (layer, blob) = layout::layer(Compression::None, archive);
     let target = OwnedFd::from(File::open(target).unwrap());
     let blob = Box::new(std::io::Cursor::new(blob));
-    let result = layer::unpack(0, &layer, blob, target, form, options, &Silent);
+    let result = layer::unpack_layer(0, &layer, blob, target, form, options, &Silent);
     assert_eq!(snapshot::of(&folder.path().join("outside")), outside);
     let mut beside: Vec<_> =
         fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
