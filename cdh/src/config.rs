@@ -20,6 +20,7 @@ use serde::Deserialize;
 
 use crate::access::AccessTable;
 use crate::credential::Entry;
+use crate::file;
 use crate::pattern::Pattern;
 use crate::signing_key::SigningKeys;
 use crate::unit_credential;
@@ -123,6 +124,8 @@ pub struct Config {
     pub aa_address: Address,
     /// Files to fill from the key broker.
     pub credentials: Vec<Entry>,
+    /// Files to keep up to date.
+    pub files: Vec<file::Entry>,
     /// Credentials of systemd units.
     pub unit_credentials: Vec<unit_credential::Entry>,
     /// Where units get them.
@@ -155,6 +158,8 @@ struct FileConfig {
     aa: AaConfig,
     #[serde(default)]
     credentials: Vec<Entry>,
+    #[serde(default)]
+    files: Vec<file::Entry>,
     #[serde(default)]
     unit_credentials: Vec<unit_credential::Entry>,
     credential_socket: Option<String>,
@@ -307,6 +312,7 @@ impl Config {
             kbc_name: file.kbc.name,
             unmeasured,
             credentials: file.credentials,
+            files: file.files,
             unit_credentials: file.unit_credentials,
             credential_address: address(
                 file.credential_socket.as_deref().unwrap_or(unit_credential::DEFAULT_SOCKET),
@@ -363,6 +369,7 @@ fn defaults(kernel_command_line: &str) -> Result<FileConfig, StartFault> {
         },
         aa: AaConfig::default(),
         credentials: Vec::new(),
+        files: Vec::new(),
         unit_credentials: Vec::new(),
         credential_socket: None,
         image: None,

@@ -8,7 +8,6 @@
 //! component, and no link is followed on the way.
 
 use std::ffi::OsStr;
-use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,7 +17,7 @@ use cc_crypto::Secret;
 use cc_daemon::shutdown::Shutdown;
 use cc_evidence::blame::Blame;
 use cc_protos::guest_services::CredentialState;
-use rustix::fs::{self, AtFlags, Mode, OFlags, ResolveFlags};
+use rustix::fs::{self, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -26,6 +25,7 @@ use tokio::time::Instant;
 use crate::audit::{Ask, Door};
 use crate::error::HubError;
 use crate::hub::Hub;
+use crate::placement::{self, Ownership};
 
 /// Directory below which credentials go.
 pub const KBS_DIR: &str = "/run/confidential-containers/cdh/kbs";
@@ -177,20 +177,7 @@ fn write_below(base: &Path, directories: &[&OsStr], name: &OsStr, secret: &Secre
     for component in directories {
         directory = enter(directory, component, directory_flags)?;
     }
-    // One name for every hub: what one that was killed in the middle left behind, the next one removes.
-    let mut temporary = std::ffi::OsString::from(".");
-    temporary.push(name);
-    temporary.push(".new");
-    match fs::unlinkat(&directory, &temporary, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => {}
-        Err(e) => return Err(e.into()),
-    }
-    let result = write_and_rename(&directory, &temporary, name, secret);
-    if result.is_err() {
-        // The first error is the one to report; the name may not exist at all.
-        let _ = fs::unlinkat(&directory, &temporary, AtFlags::empty());
-    }
-    result
+    placement::replace(&directory, name, secret, Ownership::PRIVATE)
 }
 
 fn enter(parent: OwnedFd, name: &OsStr, flags: OFlags) -> std::io::Result<OwnedFd> {
@@ -200,20 +187,6 @@ fn enter(parent: OwnedFd, name: &OsStr, flags: OFlags) -> std::io::Result<OwnedF
     }
     let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
     Ok(fs::openat2(parent.as_fd(), name, flags, Mode::empty(), resolve)?)
-}
-
-fn write_and_rename(
-    directory: &OwnedFd,
-    temporary: &OsStr,
-    name: &OsStr,
-    secret: &Secret,
-) -> std::io::Result<()> {
-    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let mut file = std::fs::File::from(fs::openat(directory, temporary, flags, Mode::from_raw_mode(0o600))?);
-    file.write_all(secret.expose())?;
-    file.sync_all()?;
-    fs::renameat(directory, temporary, directory, name)?;
-    Ok(())
 }
 
 #[cfg(test)]

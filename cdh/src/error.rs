@@ -79,6 +79,30 @@ pub enum HubError {
         /// Its length.
         length: usize,
     },
+    /// A folder that a file of the configuration must not lie in.
+    #[error("the file {path} is not written: {why}")]
+    FileFolder {
+        /// The file.
+        path: String,
+        /// What is wrong with its folder.
+        why: String,
+    },
+    /// An owner that this machine does not know.
+    #[error("the file {path} is to belong to {name:?}, whom this machine does not know")]
+    FileOwner {
+        /// The file.
+        path: String,
+        /// The user or group.
+        name: String,
+    },
+    /// A file could not be written.
+    #[error("writing the file {path}: {cause}")]
+    FileWrite {
+        /// The file.
+        path: String,
+        /// What the system said.
+        cause: String,
+    },
     /// The hub stops and answers nobody any more.
     #[error("the data hub is stopping")]
     Stopping,
@@ -115,9 +139,11 @@ impl HubError {
             Self::SigningKey { .. }
             | Self::UnitNameAbsent
             | Self::CredentialLength { .. }
+            | Self::FileFolder { .. }
+            | Self::FileOwner { .. }
             | Self::UnknownKbc(_)
             | Self::CredentialPath { .. } => Blame::Misused,
-            Self::CredentialWrite { .. } => Blame::Platform,
+            Self::CredentialWrite { .. } | Self::FileWrite { .. } => Blame::Platform,
         }
     }
 
@@ -135,6 +161,9 @@ impl HubError {
             Self::UnitUnproven { .. } => "UNIT_UNPROVEN",
             Self::UnitCredentialUnknown { .. } => "UNIT_CREDENTIAL_UNKNOWN",
             Self::CredentialLength { .. } => "UNIT_CREDENTIAL_LENGTH",
+            Self::FileFolder { .. } => "FILE_FOLDER_REFUSED",
+            Self::FileOwner { .. } => "FILE_OWNER_UNKNOWN",
+            Self::FileWrite { .. } => "FILE_WRITE_FAILED",
             Self::Stopping => "HUB_STOPPING",
             Self::CredentialPath { .. } => "CREDENTIAL_PATH_REFUSED",
             Self::CredentialWrite { .. } => "CREDENTIAL_WRITE_FAILED",
@@ -166,6 +195,11 @@ impl HubError {
                 "if the unit may have it, add an entry to [[unit_credentials]] in the data hub's configuration".to_owned()
             }
             Self::CredentialLength { .. } => "store another secret, or take it by [[files]]".to_owned(),
+            Self::FileFolder { .. } => {
+                "name a folder below /run that only root or the owner may write to; allow_disk = true lifts the first rule".to_owned()
+            }
+            Self::FileOwner { .. } => "add the account to /etc/passwd or /etc/group, or give its number".to_owned(),
+            Self::FileWrite { .. } => "check that the folder is writable and has space left".to_owned(),
             Self::Stopping => "start the unit again when the data hub runs".to_owned(),
             Self::CredentialPath { .. } => format!(
                 "credentials go below {} or {}",

@@ -12,6 +12,7 @@ use cc_protos::guest_services::{
 use tonic::{Request, Response, Status};
 
 use crate::credential::Credentials;
+use crate::file::Files;
 use crate::hub::Hub;
 use crate::provenance::Checker;
 use cc_daemon::peer::Place;
@@ -26,6 +27,8 @@ pub struct HubInfo {
     pub hub: Arc<Hub>,
     /// The files it keeps filled.
     pub credentials: Arc<Credentials>,
+    /// The files of `[[files]]`.
+    pub files: Arc<Files>,
     /// Which client is configured.
     pub kbc: String,
     /// Where its configuration came from, and who vouches for it.
@@ -56,7 +59,7 @@ impl HubInfoService for HubInfo {
                 provenance: self.checker.provenance().await.as_str().to_owned(),
                 unknown_keys: source.unknown_keys.clone(),
             }),
-            credentials: self.credentials.states(),
+            credentials: [self.credentials.states(), self.files.states()].concat(),
             strict: self.hub.is_strict(),
             callers_by_unit: sees_units(),
             brokers: sessions.into_iter().map(broker_state).collect(),

@@ -22,6 +22,7 @@ use crate::agent::AgentEvidence;
 use crate::config::Config;
 use crate::credential::Credentials;
 use crate::error::HubError;
+use crate::file::Files;
 use crate::hub::Hub;
 use crate::info::HubInfo;
 use crate::ocicrypt_config;
@@ -75,9 +76,11 @@ pub async fn serve(config: Config, inherited: Vec<Listener>, shutdown: Shutdown)
         // The service manager alone connects.
         unit_listeners.push(Listener::bind(&config.credential_address, &SocketOptions::default())?);
     }
+    let files = Arc::new(Files::new(config.files));
     let info = HubInfo {
         hub: Arc::clone(&hub),
         credentials: Arc::clone(&credentials),
+        files: Arc::clone(&files),
         kbc: config.kbc_name,
         checker,
     };
@@ -117,8 +120,13 @@ pub async fn serve(config: Config, inherited: Vec<Listener>, shutdown: Shutdown)
     notify::ready();
     tracing::info!(address = %config.address, "serving");
     let filling = tokio::spawn(credentials.fill(hub, shutdown.clone()));
-    let served = RpcServer::new(routes).serve(listeners, shutdown).await;
+    let keeping = tokio::spawn(files.keep(unsealer, shutdown.clone()));
+    let served = RpcServer::new(routes).serve(listeners, shutdown.clone()).await;
+    // If it is over for another reason, so it is for the other doors.
+    shutdown.trigger();
     filling.abort();
+    // They are removed when the order to stop comes.
+    keeping.await.map_err(|e| StartFault::new(EXIT_FAILED, "BUILD_DEFECT", e, "report this build"))?;
     while let Some(ended) = doors.join_next().await {
         ended.map_err(|e| StartFault::new(EXIT_FAILED, "BUILD_DEFECT", e, "report this build"))??;
     }

@@ -1,0 +1,304 @@
+//! The folder that a file lies in: found without following links, in memory, and nobody else's to write.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::io::Read as _;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use cc_crypto::Secret;
+use rustix::fs::{self, AtFlags, FileType, FsWord, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use crate::error::HubError;
+use crate::placement::{self, Ownership};
+
+/// `TMPFS_MAGIC` and `RAMFS_MAGIC` (statfs(2)).
+const IN_MEMORY: [FsWord; 2] = [0x0102_1994, 0x8584_58f6];
+/// Mode of folders that are made on the way.
+const FOLDER_MODE: u32 = 0o755;
+/// Who may write: everybody.
+const WORLD_WRITABLE: u32 = 0o002;
+
+/// Where a file goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    path: PathBuf,
+    allow_disk: bool,
+}
+
+impl Target {
+    /// Checks the form of `path`.
+    pub(super) fn new(path: &str, allow_disk: bool) -> Result<Self, String> {
+        let plain = path.split('/').skip(1).all(|part| !matches!(part, "" | "." | ".."));
+        // A file directly below the root has no folder of its own to make.
+        if !path.starts_with('/') || !plain || path.contains('\0') || path.matches('/').count() < 2 {
+            return Err(format!(
+                "the path {path:?} is not an absolute one of a file in a folder, without empty, '.' or '..' parts"
+            ));
+        }
+        Ok(Self { path: PathBuf::from(path), allow_disk })
+    }
+
+    fn name(&self) -> &OsStr {
+        self.path.file_name().unwrap_or_default()
+    }
+
+    fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or_else(|| Path::new("/"))
+    }
+
+    fn refuse(&self, why: impl Into<String>) -> HubError {
+        HubError::FileFolder { path: self.to_string(), why: why.into() }
+    }
+
+    /// Why the folder could not be opened.
+    fn refuse_way(&self, e: Errno) -> HubError {
+        match e {
+            Errno::LOOP => self.refuse("there is a symbolic link on the way"),
+            Errno::NOTDIR => self.refuse("something on the way is no folder"),
+            e => self.failed(&e.into()),
+        }
+    }
+
+    fn failed(&self, cause: &std::io::Error) -> HubError {
+        HubError::FileWrite { path: self.to_string(), cause: cause.to_string() }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.path.display())
+    }
+}
+
+/// Which file it is: device and inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Identity(u64, u64);
+
+/// The open folder of a target.
+#[derive(Debug)]
+pub(super) struct Folder<'a> {
+    target: &'a Target,
+    directory: OwnedFd,
+}
+
+impl<'a> Folder<'a> {
+    /// Opens the folder and makes what is missing of it.
+    pub(super) fn make(target: &'a Target) -> Result<Self, HubError> {
+        let directory = match open(target.folder()) {
+            Err(Errno::NOENT) => make_missing(target)?,
+            other => other.map_err(|e| target.refuse_way(e))?,
+        };
+        check_memory(target, &directory)?;
+        if fs::fstat(&directory).map_err(|e| target.failed(&e.into()))?.st_mode & WORLD_WRITABLE != 0 {
+            return Err(target.refuse("everybody may write to the folder"));
+        }
+        Ok(Self { target, directory })
+    }
+
+    /// Which file lies there, if it has this content and ownership.
+    pub(super) fn holds(&self, content: &Secret, ownership: Ownership) -> Result<Option<Identity>, HubError> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let file = match fs::openat(&self.directory, self.target.name(), flags, Mode::empty()) {
+            Ok(file) => file,
+            // Whatever else is there is replaced.
+            Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => return Ok(None),
+            Err(e) => return Err(self.target.failed(&e.into())),
+        };
+        let failed = |e: std::io::Error| self.target.failed(&e);
+        let found = fs::fstat(&file).map_err(|e| failed(e.into()))?;
+        let owner = |wanted: Option<u32>, own: u32, found: u32| wanted.unwrap_or(own) == found;
+        let same = FileType::from_raw_mode(found.st_mode) == FileType::RegularFile
+            && found.st_mode & 0o7777 == ownership.mode
+            && owner(ownership.uid, rustix::process::geteuid().as_raw(), found.st_uid)
+            && owner(ownership.gid, rustix::process::getegid().as_raw(), found.st_gid)
+            && u64::try_from(found.st_size).ok() == u64::try_from(content.len()).ok();
+        if !same {
+            return Ok(None);
+        }
+        let mut text = Vec::with_capacity(content.len() + 1);
+        let limit = content.len() as u64 + 1;
+        std::fs::File::from(file).take(limit).read_to_end(&mut text).map_err(failed)?;
+        let text = Secret::new(text);
+        Ok(content.matches(text.expose()).then_some(Identity(found.st_dev, found.st_ino)))
+    }
+
+    /// Replaces the file; which one it is now.
+    pub(super) fn write(&self, content: &Secret, ownership: Ownership) -> Result<Identity, HubError> {
+        let name = self.target.name();
+        placement::replace(&self.directory, name, content, ownership).map_err(|e| self.target.failed(&e))?;
+        identity(&self.directory, name).map_err(|e| self.target.failed(&e.into()))
+    }
+
+    /// Removes what a killed hub left beside the file. A folder that is not there has nothing.
+    pub(super) fn remove_leftover(target: &Target) -> std::io::Result<()> {
+        match open(target.folder()) {
+            Ok(directory) => placement::remove_leftover(&directory, target.name()),
+            Err(Errno::NOENT) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Removes the file if it still is the one that was written.
+    pub(super) fn remove(target: &Target, ours: Identity) -> std::io::Result<()> {
+        let directory = match open(target.folder()) {
+            Err(Errno::NOENT) => return Ok(()),
+            other => other?,
+        };
+        match identity(&directory, target.name()) {
+            Ok(found) if found == ours => {
+                fs::unlinkat(&directory, target.name(), AtFlags::empty())?;
+                Ok(())
+            }
+            Ok(_) | Err(Errno::NOENT) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
+fn open(folder: &Path) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
+    fs::openat2(fs::CWD, folder, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)
+}
+
+/// Whether secrets may lie in this file system.
+fn check_memory(target: &Target, directory: &OwnedFd) -> Result<(), HubError> {
+    let system = fs::fstatfs(directory).map_err(|e| target.failed(&e.into()))?;
+    if target.allow_disk || IN_MEMORY.contains(&system.f_type) {
+        return Ok(());
+    }
+    Err(target.refuse("the folder is not in memory (tmpfs or ramfs)"))
+}
+
+/// Makes every folder on the way that is missing, whatever the umask, and opens the last. Nothing is made on a disk that must
+/// not be used.
+fn make_missing(target: &Target) -> Result<OwnedFd, HubError> {
+    let failed = |e: Errno| target.failed(&e.into());
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
+    let missing: Vec<&Path> = target.folder().ancestors().take_while(|path| !path.exists()).collect();
+    let there = missing.last().and_then(|path| path.parent()).unwrap_or_else(|| target.folder());
+    let mut directory = open(there).map_err(|e| target.refuse_way(e))?;
+    check_memory(target, &directory)?;
+    for name in missing.iter().rev().filter_map(|path| path.file_name()) {
+        let made = match fs::mkdirat(&directory, name, Mode::from_raw_mode(FOLDER_MODE)) {
+            Ok(()) => true,
+            // Somebody else was faster.
+            Err(Errno::EXIST) => false,
+            Err(e) => return Err(failed(e)),
+        };
+        directory = fs::openat(&directory, name, flags, Mode::empty()).map_err(|e| target.refuse_way(e))?;
+        if made {
+            fs::fchmod(&directory, Mode::from_raw_mode(FOLDER_MODE)).map_err(failed)?;
+        }
+    }
+    Ok(directory)
+}
+
+fn identity(directory: &OwnedFd, name: &OsStr) -> rustix::io::Result<Identity> {
+    let found = fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(Identity(found.st_dev, found.st_ino))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+
+    const READABLE: Ownership = Ownership { mode: 0o440, uid: None, gid: None };
+
+    /// A folder in memory.
+    fn memory() -> tempfile::TempDir {
+        tempfile::Builder::new()
+            .permissions(std::fs::Permissions::from_mode(0o755))
+            .tempdir_in("/dev/shm")
+            .unwrap()
+    }
+
+    fn target(folder: &Path, name: &str) -> Target {
+        Target::new(folder.join(name).to_str().unwrap(), false).unwrap()
+    }
+
+    fn secret(text: &str) -> Secret {
+        Secret::new(text.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn a_file_is_written_once_and_again_when_anything_of_it_differs() {
+        let memory = memory();
+        let target = target(memory.path(), "a/b/key");
+        let folder = Folder::make(&target).unwrap();
+        let file = memory.path().join("a/b/key");
+        assert_eq!(folder.holds(&secret("one"), READABLE).unwrap(), None);
+        let first = folder.write(&secret("one"), READABLE).unwrap();
+        assert_eq!(folder.holds(&secret("one"), READABLE).unwrap(), Some(first));
+        assert_eq!(folder.holds(&secret("two"), READABLE).unwrap(), None, "content");
+        assert_eq!(folder.holds(&secret("one"), Ownership::PRIVATE).unwrap(), None, "mode");
+        assert_eq!(
+            folder.holds(&secret("one"), Ownership { uid: Some(70), ..READABLE }).unwrap(),
+            None,
+            "owner"
+        );
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o7777, 0o440);
+        std::fs::remove_file(&file).unwrap();
+        symlink("/etc/passwd", &file).unwrap();
+        assert_eq!(folder.holds(&secret("one"), READABLE).unwrap(), None, "a link is not the file");
+        let second = folder.write(&secret("two"), READABLE).unwrap();
+        assert_eq!(std::fs::read(&file).unwrap(), b"two");
+        assert_eq!(
+            std::fs::read_dir(memory.path().join("a/b")).unwrap().count(),
+            1,
+            "nothing is left beside it"
+        );
+        // Somebody else's file stays, ours goes.
+        std::fs::remove_file(&file).unwrap();
+        std::fs::write(memory.path().join("a/b/other"), "x").unwrap();
+        std::fs::write(&file, "theirs").unwrap();
+        if identity(&open(target.folder()).unwrap(), target.name()).unwrap() != second {
+            Folder::remove(&target, second).unwrap();
+            assert!(file.exists());
+        }
+        let third = folder.write(&secret("three"), READABLE).unwrap();
+        Folder::remove(&target, third).unwrap();
+        assert!(!file.exists());
+        Folder::remove(&target, third).unwrap();
+    }
+
+    #[test]
+    fn folders_where_secrets_must_not_lie_are_refused() {
+        let disk = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let on_disk = disk.path().canonicalize().unwrap().join("key");
+        let refused = |target: &Target| Folder::make(target).unwrap_err();
+        let strict = Target::new(on_disk.to_str().unwrap(), false).unwrap();
+        assert_eq!(refused(&strict).code(), "FILE_FOLDER_REFUSED");
+        let deeper = disk.path().canonicalize().unwrap().join("not/there/key");
+        assert_eq!(
+            refused(&Target::new(deeper.to_str().unwrap(), false).unwrap()).code(),
+            "FILE_FOLDER_REFUSED"
+        );
+        assert!(!disk.path().join("not").exists(), "nothing is made there");
+        Folder::make(&Target::new(on_disk.to_str().unwrap(), true).unwrap()).unwrap();
+        let memory = memory();
+        symlink(memory.path(), memory.path().join("link")).unwrap();
+        assert_eq!(refused(&target(memory.path(), "link/key")).code(), "FILE_FOLDER_REFUSED");
+        std::fs::write(memory.path().join("file"), "x").unwrap();
+        assert_eq!(refused(&target(memory.path(), "file/key")).code(), "FILE_FOLDER_REFUSED");
+        std::fs::create_dir(memory.path().join("open")).unwrap();
+        std::fs::set_permissions(memory.path().join("open"), std::fs::Permissions::from_mode(0o1777))
+            .unwrap();
+        assert_eq!(refused(&target(memory.path(), "open/key")).code(), "FILE_FOLDER_REFUSED");
+    }
+
+    #[test]
+    fn what_a_killed_hub_left_goes() {
+        let memory = memory();
+        std::fs::write(memory.path().join(".key.new"), "half a sec").unwrap();
+        std::fs::write(memory.path().join("key"), "whole").unwrap();
+        Folder::remove_leftover(&target(memory.path(), "key")).unwrap();
+        let names: Vec<_> =
+            std::fs::read_dir(memory.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(names, ["key"]);
+        Folder::remove_leftover(&target(memory.path(), "not/there")).unwrap();
+    }
+}
