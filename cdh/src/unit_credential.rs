@@ -7,7 +7,7 @@
 //!
 //! At the start of a unit the service manager connects from inside the unit's control group, reads to the end, and lays the
 //! bytes into `$CREDENTIALS_DIRECTORY` (systemd.exec(5), "Credentials"). The name it binds before it connects says which
-//! unit wants which credential ([`PeerName`]). Any process may choose any name, so that name only selects; the kernel's word
+//! unit wants which credential ([`cc_daemon::peer::BoundName`]). Any process may choose any name, so that name only selects; the kernel's word
 //! counts: the peer is root, and its control group is the unit that it names.
 //!
 //! The protocol has no refusal: an answer without a byte is a credential without content to systemd (252 and 257), and the
@@ -17,7 +17,6 @@
 //! Not here: who may have which secret beyond the table of this door; [`crate::access`] decides here as everywhere.
 
 mod door;
-mod peer_name;
 
 use serde::Deserialize;
 
@@ -25,7 +24,6 @@ use crate::pattern::Pattern;
 use crate::reference::SecretRef;
 
 pub use door::{REFUSAL_LEN, UnitDoor};
-pub use peer_name::PeerName;
 
 /// Where the socket is unless configured otherwise.
 pub const DEFAULT_SOCKET: &str = "unix:///run/confidential-containers/credentials.sock";

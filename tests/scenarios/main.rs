@@ -15,6 +15,7 @@
 
 mod access;
 mod attester;
+mod audit;
 mod azure;
 mod booted;
 mod canary;
@@ -23,6 +24,7 @@ mod credentials;
 mod denial;
 mod devices;
 mod documents;
+mod doors;
 mod failover;
 mod hostile;
 mod image_keys;

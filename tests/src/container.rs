@@ -89,6 +89,17 @@ impl Setup {
         Ok(self)
     }
 
+    /// Puts a symbolic link to `target` at `path`.
+    ///
+    /// # Errors
+    /// The link cannot be made.
+    pub fn link(self, path: &str, target: &str) -> anyhow::Result<Self> {
+        let link = self.root().join(path.trim_start_matches('/'));
+        std::fs::create_dir_all(link.parent().context("a link has a folder")?)?;
+        std::os::unix::fs::symlink(target, &link).with_context(|| format!("linking {path}"))?;
+        Ok(self)
+    }
+
     /// Shows a file or folder of this machine at `path`.
     #[must_use]
     pub fn bind(mut self, source: &Path, path: &str) -> Self {

@@ -8,17 +8,16 @@ use std::time::Duration;
 
 use cc_crypto::Secret;
 use cc_daemon::listen::{ListenError, Listener};
-use cc_daemon::peer::Caller;
+use cc_daemon::peer::{BoundName, Caller};
 use cc_daemon::server::connections_within_limit;
 use cc_daemon::shutdown::Shutdown;
-use rustix::net::SocketAddrUnix;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use super::{Entry, MAX_CREDENTIAL_LEN, PeerName};
+use super::{Entry, MAX_CREDENTIAL_LEN};
 use crate::audit::{Ask, Door};
 use crate::error::HubError;
 use crate::flight::Flights;
@@ -148,7 +147,7 @@ impl UnitDoor {
     }
 
     async fn find(&self, ask: &Ask, stream: &UnixStream) -> Result<Arc<Secret>, HubError> {
-        let secret = self.select(ask, peer_name(stream))?;
+        let secret = self.select(ask, Caller::bound_name(stream))?;
         let deadline = Instant::now() + FETCH_TIME_LIMIT;
         // Who may have a resource is known beforehand, and all who may wait for one fetch. What a sealed secret names is
         // known when it is open: there only the processes of one unit share.
@@ -159,6 +158,10 @@ impl UnitDoor {
             }
             SecretRef::Sealed(_) => ask.caller().and_then(Caller::unit).map(str::to_owned),
         };
+        tracing::debug!(
+            "{} may have its credential",
+            ask.caller().and_then(Caller::unit).unwrap_or_default()
+        );
         let fetch = async {
             let found = secret.resolve(&self.unsealer, ask, deadline).await;
             Outcome { resource: ask.resource().map(str::to_owned), secret: found.map(Arc::new) }
@@ -175,8 +178,8 @@ impl UnitDoor {
     }
 
     /// Which secret the peer may ask for: the entry that its name selects, if the kernel confirms the name.
-    fn select(&self, ask: &Ask, name: Option<PeerName>) -> Result<&SecretRef, HubError> {
-        let Some(PeerName { unit, credential }) = name else { return Err(HubError::UnitNameAbsent) };
+    fn select(&self, ask: &Ask, name: Option<BoundName>) -> Result<&SecretRef, HubError> {
+        let Some(BoundName { unit, credential }) = name else { return Err(HubError::UnitNameAbsent) };
         let entry = self.entries.iter().find(|e| e.credential == credential && e.unit.covers(&unit));
         match entry.map(|entry| &entry.secret) {
             Some(SecretRef::Resource(uri)) => ask.concerns(uri),
@@ -195,11 +198,6 @@ impl UnitDoor {
         }
         entry.map(|entry| &entry.secret).ok_or(HubError::UnitCredentialUnknown { unit, credential })
     }
-}
-
-fn peer_name(stream: &UnixStream) -> Option<PeerName> {
-    let address = SocketAddrUnix::try_from(rustix::net::getpeername(stream).ok()??).ok()?;
-    PeerName::parse(address.abstract_name()?)
 }
 
 async fn refuse(stream: &mut UnixStream) -> std::io::Result<()> {
@@ -221,7 +219,7 @@ mod tests {
     use cc_daemon::listen::SocketOptions;
     use cc_daemon::peer::Place;
     use clap::Parser as _;
-    use rustix::net::{AddressFamily, SocketType};
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
     use tokio::io::AsyncReadExt as _;
 
     use super::*;
@@ -266,7 +264,7 @@ mod tests {
     fn the_name_selects_and_the_kernel_decides() {
         let door = door();
         let name = |unit: &str, credential: &str| {
-            Some(PeerName { unit: unit.to_owned(), credential: credential.to_owned() })
+            Some(BoundName { unit: unit.to_owned(), credential: credential.to_owned() })
         };
         let select = |uid, unit: Option<&str>, name| match door.select(&ask(uid, unit), name) {
             Ok(secret) => secret.to_string(),

@@ -7,10 +7,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use http::HeaderMap;
+use rustix::net::SocketAddrUnix;
 
+mod bound_name;
 mod place;
 mod sys;
 
+pub use bound_name::BoundName;
 pub use place::Place;
 
 /// Metadata key by which the HTTP front marks what it passes on.
@@ -81,6 +84,13 @@ impl Caller {
             place: pid.and_then(|pid| Place::of_peer(connection, pid)).map(Arc::new),
             ..Self::UNKNOWN
         })
+    }
+
+    /// The name that the other end of `connection` has bound, if it is one that systemd binds for a unit's credential.
+    #[must_use]
+    pub fn bound_name(connection: &tokio::net::UnixStream) -> Option<BoundName> {
+        let address = rustix::net::getpeername(connection).ok()??;
+        BoundName::parse(SocketAddrUnix::try_from(address).ok()?.abstract_name()?)
     }
 
     /// The system unit of the caller, if it is known.

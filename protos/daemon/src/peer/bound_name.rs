@@ -1,7 +1,7 @@
 //! The name that systemd binds before it asks for a credential: NUL, random hexadecimal digits, `/unit/`, the unit, `/`, the
 //! credential (systemd.exec(5), "LoadCredential=").
 //!
-//! Pure. It says what is wanted and proves nothing.
+//! Pure. It says what is wanted and proves nothing: any process may bind any name. Who it is, [`super::Place`] says.
 
 /// Most bytes of the name: what `sun_path` holds (unix(7)).
 const MAX_LEN: usize = 108;
@@ -10,14 +10,14 @@ const KIND: &str = "/unit/";
 
 /// Which unit wants which credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeerName {
+pub struct BoundName {
     /// The unit, with its instance: `worker@1.service`.
     pub unit: String,
     /// The credential's name.
     pub credential: String,
 }
 
-impl PeerName {
+impl BoundName {
     /// Reads an abstract socket name, without its leading NUL. `None` if it is not one that systemd binds for a unit.
     #[must_use]
     pub fn parse(name: &[u8]) -> Option<Self> {
@@ -53,8 +53,8 @@ mod tests {
             ("8201da7f045118a/unit/worker@1.service/db-password", "worker@1.service", "db-password"),
             ("1/unit/dev-disk\\x2dby.swap/key.pem", "dev-disk\\x2dby.swap", "key.pem"),
         ] {
-            let expected = PeerName { unit: unit.to_owned(), credential: credential.to_owned() };
-            assert_eq!(PeerName::parse(name.as_bytes()), Some(expected), "{name}");
+            let expected = BoundName { unit: unit.to_owned(), credential: credential.to_owned() };
+            assert_eq!(BoundName::parse(name.as_bytes()), Some(expected), "{name}");
         }
     }
 
@@ -81,21 +81,21 @@ mod tests {
             "1/unit/a.service/p\0w",
             long.as_str(),
         ] {
-            assert_eq!(PeerName::parse(name.as_bytes()), None, "{name}");
+            assert_eq!(BoundName::parse(name.as_bytes()), None, "{name}");
         }
     }
 
     proptest! {
         #[test]
         fn never_panics(bytes in any::<Vec<u8>>()) {
-            let _ = PeerName::parse(&bytes);
-            let _ = PeerName::parse(&[b"1/unit/", bytes.as_slice()].concat());
+            let _ = BoundName::parse(&bytes);
+            let _ = BoundName::parse(&[b"1/unit/", bytes.as_slice()].concat());
         }
 
         #[test]
         fn what_is_written_is_read(random in any::<u64>(), stem in "[a-z@_.-]{1,30}", credential in "[a-z_-]{1,20}") {
             let name = format!("{random:x}/unit/{stem}.service/{credential}");
-            let read = PeerName::parse(name.as_bytes()).unwrap();
+            let read = BoundName::parse(name.as_bytes()).unwrap();
             prop_assert_eq!((read.unit, read.credential), (format!("{stem}.service"), credential));
         }
     }
