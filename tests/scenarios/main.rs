@@ -25,6 +25,7 @@ mod denial;
 mod devices;
 mod documents;
 mod doors;
+mod envelopes;
 mod failover;
 mod hostile;
 mod image_keys;
