@@ -543,6 +543,19 @@ mod tests {
     }
 
     #[test]
+    fn key_management_services_are_configured_by_tables() {
+        let text = "[kbc]\nname = \"cc_kbc\"\n[kms.aws]\nregoins = []\nregions = [\"eu-central-1\"]\n\
+                    [kms.vault]\naddress = \"https://vault\"\nmount = \"x\"\n";
+        let config = with_file(text, &Surroundings::default(), &[]).unwrap();
+        assert_eq!(config.settings.source.unknown_keys, ["kms.aws.regoins", "kms.vault.mount"]);
+        assert_eq!(config.kms.vault.unwrap().kv_version, 2);
+        assert_eq!(config.kms.aws.regions.unwrap(), ["eu-central-1"]);
+        assert!(with_file(text, &Surroundings::default(), &["--check-config"]).is_err());
+        let half = "[kbc]\nname = \"cc_kbc\"\n[kms.pkcs11]\nmodule = \"/x.so\"\n";
+        assert!(with_file(half, &Surroundings::default(), &[]).is_err(), "which token?");
+    }
+
+    #[test]
     fn bad_files_are_refused_and_unknown_keys_named() {
         for text in ["", "[kbc]\nurl = \"x\"", "socket = 1\n[kbc]\nname = \"cc_kbc\"", "[kbc"] {
             assert!(with_file(text, &Surroundings::default(), &[]).is_err(), "{text}");

@@ -5,6 +5,8 @@ use std::io::Write;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use http::StatusCode;
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
@@ -289,5 +291,28 @@ async fn the_signing_library_logs_no_secret() {
     assert!(text.contains("signing request"), "the library logs at this level: {text}");
     for secret in ["wJalrXUtnFEMI", "FwoGZXIvYXdz", "the data key", "dGhlIGRhdGEga2V5"] {
         assert!(!text.contains(secret), "{secret} in {text}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn answers_and_credentials_never_panic(
+        bytes in proptest::collection::vec(any::<u8>(), 0..200),
+        asked in "(arn:|alias/)?[a-z:/-]{0,12}",
+        answered in "(arn:)?[a-z:/-]{0,12}(:key/)?[a-z-]{0,4}",
+    ) {
+        let text = Secret::new(bytes);
+        let _ = AccessKey::parse(&text);
+        let _ = answer::refusal("x", StatusCode::BAD_REQUEST, &text);
+        let _ = read_json::<answer::Decrypted>("x", &text);
+        if let Ok(value) = read_json::<answer::SecretValue>("x", &text) {
+            let _ = value.check("x", &asked, Some("v"));
+            let _ = value.into_secret("x");
+        }
+        // What is believed to be the key that was asked for ends like it, or was asked for by an alias.
+        if answer::check_key("x", &asked, &answered).is_ok() && !asked.contains("alias/") {
+            let id = asked.rsplit('/').next().unwrap_or_default();
+            prop_assert!(answered.ends_with(id), "{asked} {answered}");
+        }
     }
 }
