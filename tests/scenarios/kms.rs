@@ -296,8 +296,8 @@ async fn of_pkcs11(world: &World) {
             assert_eq!(hex::encode(plain.expose()), DATA_KEY);
             let damaged =
                 wrapped.replacen(&wrapped[..2], if wrapped.starts_with("AA") { "BB" } else { "AA" }, 1);
-            let refused = world.open("pkcs11", "kek-aes", &damaged, &none, &annotations).await;
-            assert!(refused.0.unwrap_err().ends_with(']'));
+            // SoftHSM calls it a general error.
+            world.open("pkcs11", "kek-aes", &damaged, &none, &annotations).await.fails("PKCS11_FAILED");
         }
     }
     world.open("pkcs11", "kek-aes", &wrapped, &none, &none).await.fails("KMS_DOCUMENT_REFUSED");

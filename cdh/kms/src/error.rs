@@ -292,7 +292,7 @@ impl KmsError {
             }
             Self::Pkcs11Module { .. } => "check kms.pkcs11.module and kms.pkcs11.token_label",
             Self::Pkcs11 { .. } => {
-                "check that the token is there, and that the key may be used for this by its attributes"
+                "check that the token is there, that the key may be used for this, and that the wrapped key was made with it"
             }
             Self::Pkcs11Pin { .. } => {
                 "store the right PIN; the refused one is not tried again, as failures lock a token"

@@ -264,7 +264,7 @@ fn failed(doing: &str, e: &Error) -> KmsError {
 /// The call and its return value; the library's own text explains each at length.
 fn describe(e: &Error) -> String {
     match e {
-        Error::Pkcs11(value, function) => format!("{value:?} to {function}"),
+        Error::Pkcs11(value, function) => format!("{value:?} to C_{function:?}"),
         other => other.to_string(),
     }
 }
