@@ -108,6 +108,32 @@ pub(crate) enum Failure {
         /// The image library's account of it.
         error: Box<image_rs::Error>,
     },
+    /// Podman was given something else than a reference to a secret.
+    #[error("standard input ({length} bytes) is no reference to a secret: {why}")]
+    ReferenceRefused {
+        /// Length of what was given.
+        length: usize,
+        /// What is wrong with it, never its content unless it is a URI.
+        why: String,
+    },
+    /// Podman asks for a secret that has no reference.
+    #[error("{} has no reference for Podman secret {id}", state.display())]
+    SecretUnknown {
+        /// Podman's identifier.
+        id: String,
+        /// The folder of references.
+        state: PathBuf,
+    },
+    /// Others can write into the folder of references.
+    #[error("{} is not for its user alone: owner {owner}, mode {mode:04o}", path.display())]
+    StateFolderOpen {
+        /// The folder.
+        path: PathBuf,
+        /// User who owns it.
+        owner: u32,
+        /// Its permissions.
+        mode: u32,
+    },
     /// The checks were made and some failed.
     #[error("{failed} of {all} checks failed")]
     Checks {
@@ -133,6 +159,9 @@ impl Failure {
             Self::Output(_) => "OUTPUT_CLOSED",
             Self::Start { .. } => "START_FAILED",
             Self::Image { error, .. } => error.code(),
+            Self::ReferenceRefused { .. } => "PODMAN_REFERENCE_REFUSED",
+            Self::SecretUnknown { .. } => "PODMAN_SECRET_UNKNOWN",
+            Self::StateFolderOpen { .. } => "PODMAN_STATE_OPEN",
             Self::Checks { .. } => "CHECKS_FAILED",
         }
     }
@@ -154,6 +183,17 @@ impl Failure {
             Self::OutputFile { source, .. } => system_hint(source),
             Self::Output(_) => String::new(),
             Self::Image { error, .. } => error.hint().to_owned(),
+            Self::ReferenceRefused { .. } => {
+                "give a kbs:// URI or the text of a sealed secret; podman secret create --driver=file keeps content"
+                    .into()
+            }
+            Self::SecretUnknown { .. } => {
+                "make the secret anew: podman secret create --replace NAME FILE; guestctl podman-secret list shows what is there"
+                    .into()
+            }
+            Self::StateFolderOpen { path, .. } => {
+                format!("look at what is in it, then chown it to the user who runs podman, and chmod 0700 {}", path.display())
+            }
             Self::Checks { .. } => "each line marked FAIL says what to do next".into(),
         }
     }
@@ -163,7 +203,8 @@ impl Failure {
         match self {
             Self::Reply { fault, .. } | Self::Fault(fault) => fault.blame.into(),
             Self::Garbled { .. } => Exit::Misbehaved,
-            Self::Argument { .. } | Self::Terminal { .. } => Exit::Usage,
+            Self::Argument { .. } | Self::Terminal { .. } | Self::ReferenceRefused { .. } => Exit::Usage,
+            Self::SecretUnknown { .. } => Exit::Absent,
             Self::Start { .. } => Exit::Platform,
             Self::Image { error, .. } => error.blame().into(),
             Self::Unreadable { .. }
@@ -171,6 +212,7 @@ impl Failure {
             | Self::Malformed { .. }
             | Self::OutputFile { .. }
             | Self::Output(_)
+            | Self::StateFolderOpen { .. }
             | Self::Checks { .. } => Exit::Failed,
         }
     }

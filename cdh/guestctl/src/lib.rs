@@ -17,6 +17,7 @@ mod get;
 mod initdata;
 mod inspect;
 mod output;
+mod podman_secret;
 mod pull;
 mod seal;
 mod secret;
@@ -71,6 +72,8 @@ enum Command {
     Seal(seal::Args),
     /// Open a sealed secret through the confidential data hub
     Unseal(unseal::Args),
+    /// Keep secrets of Podman as references, and fetch them when containers start
+    PodmanSecret(podman_secret::Args),
     /// Check the guest components of this machine
     Doctor(doctor::Args),
 }
@@ -137,6 +140,7 @@ async fn dispatch(cli: &Cli, console: &mut Console<'_>) -> Result<(), Failure> {
         Command::Pull(args) => pull::run(args, cli.json, console).await,
         Command::Seal(args) => seal::run(args, cli.json, console).await,
         Command::Unseal(args) => unseal::run(args, cli.json, console).await,
+        Command::PodmanSecret(args) => podman_secret::run(args, cli.json, console).await,
         Command::Doctor(args) => doctor::run(args, cli.json, console).await,
     }
 }
@@ -218,6 +222,8 @@ mod tests {
             &["guestctl", "pull", "oci:/x"],
             &["guestctl", "pull", "busybox", "--rootfs", "/x"],
             &["guestctl", "pull", "oci:", "--rootfs", "/x"],
+            &["guestctl", "podman-secret", "delete"],
+            &["guestctl", "podman-secret", "lookup", "--secret-id", "../etc/passwd"],
             &["guestctl", "initdata", "build"],
             &["guestctl", "initdata", "build", "--file", "../x=y"],
             &["guestctl", "initdata", "build", "--file", "a=b", "--algorithm", "md5"],
