@@ -114,10 +114,12 @@ impl Setup {
         self
     }
 
-    /// Allows what containers inside of the machine need: all capabilities, and the system calls of keyrings and mounts.
+    /// Allows what containers inside of the machine need: all capabilities but that of loading kernel modules, and the system
+    /// calls of keyrings and mounts.
     #[must_use]
     pub fn with_containers(mut self) -> Self {
         self.arguments.push("--capability=all".to_owned());
+        self.arguments.push("--drop-capability=CAP_SYS_MODULE".to_owned());
         self.arguments.push("--system-call-filter=@keyring bpf @mount @privileged".to_owned());
         self
     }

@@ -17,3 +17,4 @@ pub mod process;
 pub mod soft_tpm;
 pub mod stack;
 pub mod ttrpc_peer;
+pub mod unit_credential;

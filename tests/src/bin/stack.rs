@@ -1,13 +1,15 @@
 //! `make demo` and `make up`: the whole stack on this machine, to watch or to work with.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail, ensure};
 use cc_tests::eventlog::EventLog;
 use cc_tests::machine::{Gpu, Kind, Machine, POLICY_DEBUG, Td};
-use cc_tests::stack::{ForeignKbs, Options, Part, Stack, Tee};
+use cc_tests::process::{binary_folder, command};
+use cc_tests::stack::{ForeignKbs, Options, Part, Stack, Tee, address};
+use cc_tests::unit_credential;
 use clap::{Parser, Subcommand, ValueEnum};
 
 /// Starts key broker, emulated TEE, agent, data hub and REST server on this machine.
@@ -24,6 +26,9 @@ struct Cli {
 enum Command {
     /// Show releases and denials on SEV-SNP, on TDX and on a TPM, then stop. Ends with "demo: ok"
     Demo,
+    /// Ask for the credential of a unit as the service manager does
+    #[command(hide = true)]
+    Credential { socket: PathBuf, unit: String, credential: String },
     /// Keep the stack running until Ctrl-C
     Up {
         /// A key broker that is running already, instead of the development one
@@ -68,6 +73,7 @@ const SECRET: &[u8] = b"the horse is called battery staple\n";
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Demo => demo(),
+        Command::Credential { socket, unit, credential } => show_credential(&socket, &unit, &credential),
         Command::Up { kbs_url, kbs_cert, tee } => up(kbs_url, kbs_cert, tee),
     };
     match result {
@@ -115,6 +121,7 @@ fn demo() -> anyhow::Result<()> {
         },
     ];
     round("SEV-SNP", &honest, None, denied)?;
+    round_of_doors()?;
 
     let log = EventLog::of_a_boot();
     let honest = Machine::tdx_after(&log);
@@ -235,6 +242,131 @@ fn round_of_tpm() -> anyhow::Result<()> {
     stack.start_part(Part::Hub)?;
     ensure!(ask(&stack)?.status == 200, "the honest machine was refused");
     Ok(())
+}
+
+/// The same secret by the other doors: a systemd credential, a sealed secret, a Podman secret.
+fn round_of_doors() -> anyhow::Result<()> {
+    const UNIT: &str = "demo-db.service";
+    heading("the other doors: the same secret, the way a workload takes it already");
+    let folder = tempfile::tempdir()?;
+    let socket = folder.path().join("credentials.sock");
+    let entry =
+        format!("{{ unit = {UNIT:?}, credential = \"db-password\", secret = \"kbs:///{RESOURCE}\" }}");
+    let stack = Stack::start(Options {
+        hub_config: format!("credential_socket = {:?}\nunit_credentials = [{entry}]\n", address(&socket)),
+        folder: Some(folder.path().to_owned()),
+        ..Options::default()
+    })?;
+    stack.put_resource(RESOURCE, SECRET)?;
+    door_of_units(&stack, &socket, UNIT)?;
+    door_of_sealed_secrets(&stack)?;
+    door_of_podman(&stack)?;
+    ensure!(stack.quotes()? == 1, "the doors share one session");
+    say("one quote for all of them");
+    Ok(())
+}
+
+/// A unit's credential. A process stands in for systemd, so that machines without it can watch.
+fn door_of_units(stack: &Stack, socket: &Path, unit: &str) -> anyhow::Result<()> {
+    heading("a systemd credential");
+    say(&format!("{unit} has   LoadCredential=db-password:{}", socket.display()));
+    let groups = stack.folder().join("groups");
+    std::fs::create_dir(&groups)?;
+    let program = binary_folder()?.join("stack");
+    let socket = socket.to_str().context("the socket's path is no text")?;
+    let ask = ["credential", socket, unit, "db-password"];
+    for (group, given) in [(unit, true), ("demo-web.service", false)] {
+        say(&format!("$ cat $CREDENTIALS_DIRECTORY/db-password      (in the control group {group})"));
+        let out = unit_credential::run_in_unit(&groups, group, &program, &ask)?;
+        let text = String::from_utf8_lossy(&out.stdout);
+        say(text.trim_end());
+        let expected = if given { SECRET } else { REFUSED.as_bytes() };
+        ensure!(out.stdout == expected, "{group}: {text}{}", String::from_utf8_lossy(&out.stderr));
+    }
+    Ok(())
+}
+
+/// What [`show_credential`] prints where the hub refuses.
+const REFUSED: &str = "refused: the unit would not start (status=243/CREDENTIALS)\n";
+
+fn show_credential(socket: &Path, unit: &str, credential: &str) -> anyhow::Result<()> {
+    let answer = unit_credential::ask(socket, unit, credential)?;
+    let refused = answer.len() as u64 > unit_credential::MAX_LEN;
+    std::io::stdout().write_all(if refused { REFUSED.as_bytes() } else { &answer })?;
+    Ok(())
+}
+
+/// A sealed secret names the secret, signed; only the hub of an attested machine opens it.
+fn door_of_sealed_secrets(stack: &Stack) -> anyhow::Result<()> {
+    const SIGNER: &str = "default/sealed-signing/demo";
+    heading("a sealed secret");
+    let (key, sealed) = (stack.folder().join("demo-private.json"), stack.folder().join("sealed.txt"));
+    let kid = format!("kbs:///{SIGNER}");
+    let folder = stack.folder().display().to_string();
+    let (key, sealed) = (key.display().to_string(), sealed.display().to_string());
+    guestctl(&["seal", "keygen", "--kid", &kid, "--to", &folder])?;
+    stack.put_resource(SIGNER, &std::fs::read(stack.folder().join("demo-public.json"))?)?;
+    guestctl(&["seal", "vault", "--uri", &format!("kbs:///{RESOURCE}"), "--key", &key, "--output", &sealed])?;
+    let opened = guestctl(&["unseal", &sealed, "--cdh", &address(&stack.hub_socket())])?;
+    ensure!(opened == SECRET, "the sealed secret opened to something else");
+    Ok(())
+}
+
+/// A secret of Podman is a reference; Podman's own storage stays untouched.
+fn door_of_podman(stack: &Stack) -> anyhow::Result<()> {
+    heading("a Podman secret");
+    let help = command("podman").args(["secret", "inspect", "--help"]).output();
+    if !help.is_ok_and(|help| String::from_utf8_lossy(&help.stdout).contains("--showsecret")) {
+        say("left out: this machine has no Podman, or one that is too old to show secrets");
+        return Ok(());
+    }
+    let folder = stack.folder().join("podman");
+    std::fs::create_dir(&folder)?;
+    let program = binary_folder()?.join("guestctl");
+    let driver = |operation: &str, more: &str| {
+        let line = format!(
+            "{} podman-secret {operation} --state {}/references",
+            program.display(),
+            folder.display()
+        );
+        format!("{operation} = {:?}\n", line + more)
+    };
+    let hub = format!(" --cdh {}", address(&stack.hub_socket()));
+    let text =
+        ["store", "list", "delete"].map(|operation| driver(operation, "")).concat() + &driver("lookup", &hub);
+    let config = folder.join("containers.conf");
+    std::fs::write(&config, format!("[secrets]\ndriver = \"shell\"\n[secrets.opts]\n{text}"))?;
+    let reference = folder.join("reference");
+    std::fs::write(&reference, format!("kbs:///{RESOURCE}"))?;
+    let podman = |arguments: &[&str]| -> anyhow::Result<Vec<u8>> {
+        let mut podman = command("podman");
+        podman.env("CONTAINERS_CONF", &config).args(["--storage-driver", "vfs", "--root"]);
+        podman.arg(folder.join("root")).arg("--runroot").arg(folder.join("run"));
+        podman.arg("--tmpdir").arg(folder.join("tmp")).args(arguments);
+        let out = podman.output()?;
+        ensure!(out.status.success(), "podman {arguments:?}: {}", String::from_utf8_lossy(&out.stderr));
+        Ok(out.stdout)
+    };
+    say(&format!("$ printf kbs:///{RESOURCE} | podman secret create db-password -"));
+    podman(&["secret", "create", "db-password", &reference.display().to_string()])?;
+    let show = ["secret", "inspect", "--showsecret", "--format", "{{.SecretData}}", "db-password"];
+    say(&format!("$ podman {}", show.join(" ")));
+    let shown = podman(&show)?;
+    say(String::from_utf8_lossy(&shown).trim_end());
+    ensure!(shown.trim_ascii() == SECRET.trim_ascii(), "Podman shows something else");
+    Ok(())
+}
+
+/// Runs the operator's tool, shown as a person would type it; its standard output.
+fn guestctl(arguments: &[&str]) -> anyhow::Result<Vec<u8>> {
+    say(&format!("$ guestctl {}", arguments.join(" ")));
+    let out = command(binary_folder()?.join("guestctl")).args(arguments).output()?;
+    let text = String::from_utf8_lossy(&out.stdout);
+    ensure!(out.status.success(), "{text}{}", String::from_utf8_lossy(&out.stderr));
+    if !text.trim().is_empty() {
+        say(text.trim_end());
+    }
+    Ok(out.stdout)
 }
 
 /// What an application does, shown as a person would type it.
