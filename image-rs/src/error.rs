@@ -11,6 +11,7 @@ use cc_evidence::blame::Blame;
 use crate::{
     Digest,
     layer::tar::{Refusal, Rule},
+    policy::Refused,
 };
 
 /// Why an image could not be had.
@@ -90,6 +91,17 @@ pub enum ImageError {
         #[source]
         source: io::Error,
     },
+    /// The policy for images, or a file that belongs to it, breaks its format.
+    #[error("{place}: {why}")]
+    Policy {
+        /// Where.
+        place: String,
+        /// Which rule it breaks.
+        why: String,
+    },
+    /// The policy does not admit the image.
+    #[error("{0}")]
+    Refused(Box<Refused>),
     /// A layer was refused or could not be stored.
     #[error("layer {layer}: {fault}")]
     Layer {
@@ -224,6 +236,8 @@ impl ImageError {
             Self::Length { .. } => "IMAGE_LENGTH",
             Self::DigestMismatch { .. } => "IMAGE_DIGEST_MISMATCH",
             Self::Read { .. } => "IMAGE_READ",
+            Self::Policy { .. } => "IMAGE_POLICY_INVALID",
+            Self::Refused(refused) => refused.code(),
             Self::Layer { fault, .. } => fault.code(),
             Self::Storage { .. } => "IMAGE_STORAGE",
             Self::TargetExists { .. } => "IMAGE_TARGET_EXISTS",
@@ -236,13 +250,17 @@ impl ImageError {
     #[must_use]
     pub fn blame(&self) -> Blame {
         match self {
-            Self::Reference { .. } | Self::Ambiguous { .. } | Self::TargetExists { .. } => Blame::Misused,
+            Self::Reference { .. }
+            | Self::Ambiguous { .. }
+            | Self::TargetExists { .. }
+            | Self::Policy { .. } => Blame::Misused,
             Self::NotFound { .. } | Self::NoPlatform { .. } => Blame::Absent,
             Self::Document { .. }
             | Self::MediaType { .. }
             | Self::Length { .. }
             | Self::DigestMismatch { .. } => Blame::Misbehaved,
             Self::Read { .. } | Self::TargetBusy { .. } | Self::Interrupted => Blame::Unavailable,
+            Self::Refused(refused) => refused.blame(),
             Self::Layer { fault, .. } => fault.blame(),
             Self::Storage { .. } => Blame::Platform,
         }
@@ -260,6 +278,8 @@ impl ImageError {
             Self::MediaType { .. } => "push the image with layers in tar, tar+gzip or tar+zstd",
             Self::Length { .. } | Self::DigestMismatch { .. } => DIGEST_HINT,
             Self::Read { .. } => "check the path, the network and the permissions",
+            Self::Policy { .. } => "correct the policy; docs/image-policy.md has examples",
+            Self::Refused(refused) => refused.hint(),
             Self::Layer { fault, .. } => fault.hint(),
             Self::Storage { source, .. } => storage_hint(source),
             Self::TargetExists { .. } => {

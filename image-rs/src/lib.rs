@@ -1,7 +1,8 @@
 //! OCI images inside the guest: from a name to a checked, unpacked root file system.
 //!
 //! The way of an image is a straight pipe. A [`Source`] gives documents and blobs by digest; [`Image::resolve`] turns
-//! them into an [`Image`] whose manifest and configuration have the digests they should; [`unpack_rootfs`] runs every
+//! them into an [`Image`] whose manifest and configuration have the digests they should; a [`policy`] admits its manifest
+//! or does not; [`unpack_rootfs`] takes what was admitted and runs every
 //! layer through one pass of read, hash, decompress, hash, untar, and shows the result under its name only when every
 //! digest was right. Nothing of a failed pull stays behind.
 //!
@@ -23,6 +24,7 @@ mod limits;
 pub mod manifest;
 mod observer;
 mod platform;
+pub mod policy;
 mod reference;
 pub mod rootfs;
 pub mod source;
