@@ -23,6 +23,7 @@ use crate::{
         self, Options,
         unpack::{Applied, Form},
     },
+    policy::Admitted,
     staging::Staging,
 };
 
@@ -35,19 +36,22 @@ pub struct Unpacked {
     pub attributes_left_out: u64,
 }
 
-/// Unpacks `image` into the new directory `name` in `folder`. It appears complete, or not at all.
+/// Unpacks `image`, the one that was `admitted`, into the new directory `name` in `folder`. It appears complete, or not
+/// at all.
 ///
 /// # Errors
-/// What is wrong with a layer, with its number left to [`Error::Layer`]; what the source or the file system says;
+/// `IMAGE_DIGEST_MISMATCH` if another image was admitted; what is wrong with a layer, with its number left to [`Error::Layer`]; what the source or the file system says;
 /// [`Error::Interrupted`] if the observer said so.
 pub fn unpack_rootfs(
     source: &dyn Source,
     image: &Image,
+    admitted: &Admitted,
     folder: BorrowedFd<'_>,
     name: &OsStr,
     options: &Options,
     observer: &dyn Observer,
 ) -> Result<Unpacked, Error> {
+    admitted.covers(image)?;
     let staging = Staging::begin(folder, name)?;
     let layers = unpack_layers(source, image, &staging, options, observer)?;
     let root = staging.make("rootfs")?;

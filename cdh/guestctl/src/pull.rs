@@ -4,6 +4,7 @@
 //! operator does (Ctrl-C, SIGTERM), after which nothing is left. The folder appears complete or not at all. It needs
 //! root: an image has owners, devices and file capabilities.
 
+mod admission;
 mod progress;
 
 use std::{
@@ -20,6 +21,7 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{failure::Failure, output::Console};
+use admission::Admission;
 use progress::{Progress, View};
 
 /// What the operator gives.
@@ -29,14 +31,17 @@ JSON (--json) is one object on each line: {\"event\":\"layer\"|\"progress\"|\"un
 
 Example:
   guestctl pull oci:/srv/images/app:1.0 --rootfs /srv/app
-  guestctl pull oci:/srv/images/app --rootfs /srv/app --refuse-devices --json")]
+  guestctl pull oci:/srv/images/app --rootfs /srv/app --refuse-devices --json
+  guestctl pull oci:/srv/images/app:1.0 --policy policy.json --name quay.io/team/app:1.0 --explain")]
 pub(crate) struct Args {
     /// `oci:FOLDER[:NAME]`: an image layout on this machine, and the name of the image in it if it holds several
     #[arg(value_name = "IMAGE")]
     from: From,
     /// Unpack into this new folder
-    #[arg(long, value_name = "FOLDER")]
-    rootfs: PathBuf,
+    #[arg(long, value_name = "FOLDER", required_unless_present = "explain")]
+    rootfs: Option<PathBuf>,
+    #[command(flatten)]
+    admission: admission::Args,
     /// Refuse an image with device nodes
     #[arg(long)]
     refuse_devices: bool,
@@ -95,14 +100,18 @@ impl From {
 
 /// Pulls and shows how far it is.
 pub(crate) async fn run(args: &Args, json: bool, console: &mut Console<'_>) -> Result<(), Failure> {
+    let admission = args.admission.read()?;
+    let Some(rootfs) = args.rootfs.clone().filter(|_| !args.admission.explain) else {
+        return explain(args, admission, json, console).await;
+    };
     let started = |source| Failure::Start { step: "wait for signals", source };
     let mut interrupt = signal(SignalKind::interrupt()).map_err(started)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(started)?;
     let progress = Arc::new(Progress::default());
     let work = {
-        let (progress, from, target) = (Arc::clone(&progress), args.from.clone(), args.rootfs.clone());
+        let (progress, from, target) = (Arc::clone(&progress), args.from.clone(), rootfs.clone());
         let options = options(args);
-        move || pull(&from, &target, &options, &progress)
+        move || pull(&from, &admission, &target, &options, &progress)
     };
     let mut work = tokio::task::spawn_blocking(work);
     let mut view = View::new(json, console);
@@ -120,7 +129,29 @@ pub(crate) async fn run(args: &Args, json: bool, console: &mut Console<'_>) -> R
         Ok(result) => result.map_err(failed)?,
         Err(join) => std::panic::resume_unwind(join.into_panic()),
     };
-    report(args, &image, &unpacked, json, console)
+    report(args, &rootfs, &image, &unpacked, json, console)
+}
+
+/// Judges the image and says how, without unpacking it.
+async fn explain(
+    args: &Args,
+    admission: Admission,
+    json: bool,
+    console: &mut Console<'_>,
+) -> Result<(), Failure> {
+    let from = args.from.clone();
+    let judge = move || {
+        let (source, pointer) = from.open()?;
+        let image = Image::resolve(source.as_ref(), &pointer, &Platform::of_this_machine())?;
+        Ok(admission.decide(source.as_ref(), &image))
+    };
+    let failed = |error| Failure::Image { image: args.from.to_string(), error: Box::new(error) };
+    let verdict = match tokio::task::spawn_blocking(judge).await {
+        Ok(verdict) => verdict.map_err(failed)?,
+        Err(join) => std::panic::resume_unwind(join.into_panic()),
+    };
+    admission::show(&verdict, json, console)?;
+    verdict.admitted().map(drop).map_err(failed)
 }
 
 fn options(args: &Args) -> layer::Options {
@@ -135,6 +166,7 @@ fn options(args: &Args) -> layer::Options {
 
 fn pull(
     from: &From,
+    admission: &Admission,
     target: &Path,
     options: &layer::Options,
     progress: &Progress,
@@ -142,8 +174,10 @@ fn pull(
     let (folder, name) = split(target)?;
     let (source, pointer) = from.open()?;
     let image = Image::resolve(source.as_ref(), &pointer, &Platform::of_this_machine())?;
+    let admitted = admission.decide(source.as_ref(), &image).admitted()?;
     progress.expect(&image);
-    let unpacked = unpack_rootfs(source.as_ref(), &image, folder.as_fd(), &name, options, progress)?;
+    let unpacked =
+        unpack_rootfs(source.as_ref(), &image, &admitted, folder.as_fd(), &name, options, progress)?;
     Ok((image, unpacked))
 }
 
@@ -160,6 +194,7 @@ fn split(target: &Path) -> Result<(File, OsString), Error> {
 
 fn report(
     args: &Args,
+    rootfs: &Path,
     image: &Image,
     unpacked: &Unpacked,
     json: bool,
@@ -171,7 +206,7 @@ fn report(
         return console.json_line(&json!({
             "event": "done", "image": args.from.to_string(), "manifest_digest": manifest.to_string(),
             "index_digest": image.index_digest().map(|digest| digest.to_string()),
-            "config_digest": config.to_string(), "rootfs": args.rootfs.display().to_string(), "layers": layers,
+            "config_digest": config.to_string(), "rootfs": rootfs.display().to_string(), "layers": layers,
             "entries": entries, "attributes_left_out": left_out,
         }));
     }
@@ -179,7 +214,7 @@ fn report(
         0 => String::new(),
         n => format!("note: {n} user. attributes left out, the file system of the folder has none\n"),
     };
-    let rootfs = args.rootfs.display();
+    let rootfs = rootfs.display();
     console.text(&format!(
         "{rootfs}: {layers} layers, {entries} entries\nmanifest {manifest}\nconfig   {config}\n{left_out}"
     ))

@@ -8,13 +8,14 @@ use std::{
     path::Path,
     process::Command,
     sync::{Condvar, Mutex},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use image_rs::{
     Compression, Descriptor, Document, Error, Event, Image, Observer, Platform, Pointer, Silent, Source,
     Unpacked,
     layer::{self, Options, unpack::Form},
+    policy::{Admitted, Beside, Policy, Subject},
     source::Layout,
     unpack_rootfs,
 };
@@ -32,7 +33,23 @@ fn pull_watched(image: &layout::Image, folder: &Path, observer: &dyn Observer) -
     let source = Layout::open(image.path())?;
     let resolved = Image::resolve(&source, &Pointer::Tag("it".into()), &AMD64())?;
     let folder = File::open(folder).unwrap();
-    unpack_rootfs(&source, &resolved, folder.as_fd(), OsStr::new("out"), &Options::default(), observer)
+    let admitted = admitted(&source, &resolved);
+    unpack_rootfs(
+        &source,
+        &resolved,
+        &admitted,
+        folder.as_fd(),
+        OsStr::new("out"),
+        &Options::default(),
+        observer,
+    )
+}
+
+/// As without a policy.
+fn admitted(source: &Layout, image: &Image) -> Admitted {
+    let subject = Subject { reference: None, manifest: image.manifest_digest(), index: None };
+    let mut signatures = Beside::new(source, |what| Err(Error::NotFound { what: what.to_owned() }));
+    Policy::admit_all().decide(&subject, SystemTime::now(), &mut signatures).admitted().unwrap()
 }
 
 fn pull(image: &layout::Image, folder: &Path) -> Result<Unpacked, Error> {
@@ -130,6 +147,26 @@ impl Observer for Impatient {
     fn stopped(&self) -> bool {
         true
     }
+}
+
+#[test]
+fn what_was_admitted_is_what_is_unpacked() {
+    let (image, other) =
+        (plain(&[Archive::default().file("a", b"1")]), plain(&[Archive::default().file("a", b"2")]));
+    let folder = tempfile::tempdir().unwrap();
+    let resolve = |image: &layout::Image| {
+        let source = Layout::open(image.path()).unwrap();
+        let resolved = Image::resolve(&source, &Pointer::Tag("it".into()), &AMD64()).unwrap();
+        (source, resolved)
+    };
+    let ((source, image), (other_source, other)) = (resolve(&image), resolve(&other));
+    let admitted = admitted(&other_source, &other);
+    let target = File::open(folder.path()).unwrap();
+    let (name, options) = (OsStr::new("out"), Options::default());
+    let error =
+        unpack_rootfs(&source, &image, &admitted, target.as_fd(), name, &options, &Silent).unwrap_err();
+    assert_eq!(error.code(), "IMAGE_DIGEST_MISMATCH");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
 #[test]
