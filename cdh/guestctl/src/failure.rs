@@ -8,6 +8,7 @@ use std::{fmt, io, path::PathBuf};
 use cc_daemon::fault::Fault;
 use cc_evidence::blame::Blame;
 use cc_sealed::SealedError;
+use image_rs::policy::Rejection;
 
 use crate::exit::Exit;
 
@@ -134,6 +135,14 @@ pub(crate) enum Failure {
         /// Its permissions.
         mode: u32,
     },
+    /// A bundle does not verify.
+    #[error("{} is not verified: {why}", bundle.display())]
+    BundleRefused {
+        /// The bundle.
+        bundle: PathBuf,
+        /// What is missing.
+        why: Rejection,
+    },
     /// The checks were made and some failed.
     #[error("{failed} of {all} checks failed")]
     Checks {
@@ -162,6 +171,7 @@ impl Failure {
             Self::ReferenceRefused { .. } => "PODMAN_REFERENCE_REFUSED",
             Self::SecretUnknown { .. } => "PODMAN_SECRET_UNKNOWN",
             Self::StateFolderOpen { .. } => "PODMAN_STATE_OPEN",
+            Self::BundleRefused { .. } => "BUNDLE_REFUSED",
             Self::Checks { .. } => "CHECKS_FAILED",
         }
     }
@@ -194,6 +204,7 @@ impl Failure {
             Self::StateFolderOpen { path, .. } => {
                 format!("look at what is in it, then chown it to the user who runs podman, and chmod 0700 {}", path.display())
             }
+            Self::BundleRefused { why, .. } => why.cause.hint().into(),
             Self::Checks { .. } => "each line marked FAIL says what to do next".into(),
         }
     }
@@ -213,6 +224,7 @@ impl Failure {
             | Self::OutputFile { .. }
             | Self::Output(_)
             | Self::StateFolderOpen { .. }
+            | Self::BundleRefused { .. }
             | Self::Checks { .. } => Exit::Failed,
         }
     }

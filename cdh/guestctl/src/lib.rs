@@ -24,6 +24,7 @@ mod secret;
 mod table;
 mod token;
 mod unseal;
+mod verify_bundle;
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -74,6 +75,8 @@ enum Command {
     Unseal(unseal::Args),
     /// Keep secrets of Podman as references, and fetch them when containers start
     PodmanSecret(podman_secret::Args),
+    /// Verify a Sigstore bundle over a file or a digest
+    VerifyBundle(verify_bundle::Args),
     /// Check the guest components of this machine
     Doctor(doctor::Args),
 }
@@ -141,6 +144,7 @@ async fn dispatch(cli: &Cli, console: &mut Console<'_>) -> Result<(), Failure> {
         Command::Seal(args) => seal::run(args, cli.json, console).await,
         Command::Unseal(args) => unseal::run(args, cli.json, console).await,
         Command::PodmanSecret(args) => podman_secret::run(args, cli.json, console).await,
+        Command::VerifyBundle(args) => verify_bundle::run(args, cli.json, console),
         Command::Doctor(args) => doctor::run(args, cli.json, console).await,
     }
 }
@@ -219,6 +223,20 @@ mod tests {
             &["guestctl", "evidence", "--report-data", "00", "--base64", "AA=="],
             &["guestctl", "inspect", "x", "--at", "yesterday"],
             &["guestctl", "doctor", "--rest", "example.com:80"],
+            &["guestctl", "verify-bundle", "--bundle", "b", "file"],
+            &["guestctl", "verify-bundle", "--bundle", "b", "--certificate-identity", "i", "file"],
+            &[
+                "guestctl",
+                "verify-bundle",
+                "--bundle",
+                "b",
+                "--key",
+                "k",
+                "--staging",
+                "--trusted-root",
+                "r",
+                "file",
+            ],
             &["guestctl", "pull", "oci:/x"],
             &["guestctl", "pull", "busybox", "--rootfs", "/x"],
             &["guestctl", "pull", "oci:", "--rootfs", "/x"],
