@@ -46,7 +46,7 @@ fn pull_watched(image: &layout::Image, folder: &Path, observer: &dyn Observer) -
 }
 
 /// As without a policy.
-fn admitted(source: &Layout, image: &Image) -> Admitted {
+fn admitted(source: &dyn Source, image: &Image) -> Admitted {
     let subject = Subject { reference: None, manifest: image.manifest_digest(), index: None };
     let mut signatures = Beside::new(source, |what| Err(Error::NotFound { what: what.to_owned() }));
     Policy::admit_all().decide(&subject, SystemTime::now(), &mut signatures).admitted().unwrap()
@@ -208,7 +208,8 @@ impl Source for Meeting {
             *arrived += 1;
             self.all.notify_all();
             let met = |arrived: &mut usize| *arrived < self.layers;
-            let (_arrived, waited) = self.all.wait_timeout_while(arrived, Duration::from_secs(60), met).unwrap();
+            let (_arrived, waited) =
+                self.all.wait_timeout_while(arrived, Duration::from_secs(60), met).unwrap();
             assert!(!waited.timed_out(), "the layers were taken one after the other");
         }
         self.layout.blob(descriptor)
@@ -225,7 +226,8 @@ fn layers_are_unpacked_at_the_same_time() {
     let folder = tempfile::tempdir().unwrap();
     let at = File::open(folder.path()).unwrap();
     let options = Options { parallel: 3, ..Options::default() };
-    unpack_rootfs(&source, &resolved, at.as_fd(), OsStr::new("out"), &options, &Silent).unwrap();
+    let admitted = admitted(&source, &resolved);
+    unpack_rootfs(&source, &resolved, &admitted, at.as_fd(), OsStr::new("out"), &options, &Silent).unwrap();
     assert_eq!(snapshot::names(&folder.path().join("out")), ["f0", "f1", "f2"]);
 }
 
