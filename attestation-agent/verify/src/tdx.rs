@@ -26,7 +26,7 @@ mod pck;
 pub use chain::ChainReport;
 pub use claims::{BodyClaims, HeaderClaims, QuoteClaims, TdAttributeClaims, TdxClaims};
 pub use collateral::Collateral;
-pub use event_log::{DigestClaim, EventClaim, event_claims};
+pub use event_log::{DigestClaim, EventClaim, Numbering, event_claims};
 pub use level::{TcbReport, TcbStatus};
 pub use pck::PckInfo;
 

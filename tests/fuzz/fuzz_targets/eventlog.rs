@@ -3,7 +3,7 @@
 
 use cc_evidence::HashAlgorithm;
 use cc_evidence::ccel::{EV_EVENT_TAG, Events, assemble, replay, replay_pcrs};
-use cc_verify::tdx::event_claims;
+use cc_verify::tdx::{Numbering, event_claims};
 use libfuzzer_sys::fuzz_target;
 
 /// A log's first record, which declares SHA-384.
@@ -37,7 +37,9 @@ fn read(bytes: &[u8]) -> bool {
     assert!(events.offset() <= bytes.len());
     let cut = assemble(Some(bytes), None);
     assert_eq!(cut.is_ok(), readable);
-    assert_eq!(event_claims(bytes).is_ok(), readable);
+    for numbering in [Numbering::RunTime, Numbering::Pcr] {
+        assert_eq!(event_claims(bytes, numbering).is_ok(), readable);
+    }
     for algorithm in HashAlgorithm::ALL {
         if let Ok(Some(cut)) = &cut {
             assert_eq!(replay(cut, algorithm).ok(), replay(bytes, algorithm).ok());

@@ -19,7 +19,8 @@ mod details;
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct EventClaim {
-    /// Register: 1 to 4 for RTMR 0 to 3; 0 for records that were not measured.
+    /// Register. In logs of confidential guests 1 to 4 for RTMR 0 to 3, and 0 for what extends none of them; in logs of a
+    /// TPM the number of the PCR.
     pub index: u32,
     /// Name of the type, `UNKNOWN` for one that the TCG profile lacks.
     pub type_name: &'static str,
@@ -29,7 +30,8 @@ pub struct EventClaim {
     pub digests: Vec<DigestClaim>,
     /// What the data says, as far as its type is understood; otherwise an empty object.
     pub details: Value,
-    /// Every digest of a known algorithm is that of the data: the text is what was measured.
+    /// The record extends a register, and every digest of a known algorithm is that of the data: the text is what was
+    /// measured.
     pub digest_matches_event: bool,
 }
 
@@ -41,6 +43,22 @@ pub struct DigestClaim {
     pub alg: String,
     /// Hexadecimal.
     pub digest: String,
+}
+
+/// What the numbers of registers in a log mean: the format leaves it open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Numbering {
+    /// Of a confidential guest: 0 stands for the initial content, which no record extends, 1 to 4 for RTMR 0 to 3.
+    RunTime,
+    /// Of a TPM: PCR 0 to 23.
+    Pcr,
+}
+
+impl Numbering {
+    /// Whether the record extends a register, so that a quote can vouch for its digest.
+    fn extends(self, event: &Event<'_>) -> bool {
+        event.is_measured() && (self == Self::Pcr || event.register != 0)
+    }
 }
 
 /// Replays `log` against the registers of a quote and gives its records.
@@ -57,25 +75,25 @@ pub(super) fn verify(log: &[u8], rtmr: &[[u8; 48]; 4]) -> Result<Vec<EventClaim>
             return Err(Rejection::EventLog { why });
         }
     }
-    event_claims(log).map_err(broken)
+    event_claims(log, Numbering::RunTime).map_err(broken)
 }
 
 /// The records of a log that nothing was compared with.
 ///
 /// # Errors
 /// Those of [`Events`].
-pub fn event_claims(log: &[u8]) -> Result<Vec<EventClaim>, cc_evidence::Error> {
-    Events::new(log)?.map(|event| event.map(|event| claim(&event))).collect()
+pub fn event_claims(log: &[u8], numbering: Numbering) -> Result<Vec<EventClaim>, cc_evidence::Error> {
+    Events::new(log)?.map(|event| event.map(|event| claim(&event, numbering))).collect()
 }
 
-fn claim(event: &Event<'_>) -> EventClaim {
+fn claim(event: &Event<'_>, numbering: Numbering) -> EventClaim {
     EventClaim {
         index: event.register,
         type_name: type_name(event.event_type).unwrap_or("UNKNOWN"),
         event: BASE64_STANDARD.encode(event.data),
         digests: event.digests.iter().map(digest).collect(),
         details: details::describe(event),
-        digest_matches_event: event.is_measured() && is_of_data(event),
+        digest_matches_event: numbering.extends(event) && is_of_data(event),
     }
 }
 

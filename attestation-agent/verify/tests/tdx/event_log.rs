@@ -2,7 +2,7 @@
 
 use cc_evidence::HashAlgorithm;
 use cc_evidence::ccel::{EV_EVENT_TAG, assemble, replay};
-use cc_verify::tdx::event_claims;
+use cc_verify::tdx::{Numbering, event_claims};
 use serde_json::json;
 
 use crate::platform::Platform;
@@ -87,7 +87,21 @@ fn text_that_was_not_measured_is_marked() {
     let last = record.len() - 1;
     record[last] = b'!';
     let log = assemble(None, Some(&record)).unwrap().unwrap();
-    let events = event_claims(&log).unwrap();
+    let events = event_claims(&log, Numbering::RunTime).unwrap();
     assert!(!events[0].digest_matches_event);
     assert_eq!(events[0].details["data"]["content"], "{!");
+}
+
+#[test]
+fn a_record_that_no_register_holds_is_not_measured_whatever_its_digest() {
+    let data = tagged("example.org PullImage {}");
+    let platform = platform_with(&[record(0, EV_EVENT_TAG, &data), record(4, EV_EVENT_TAG, &data)]);
+    let claims = platform.verdict().unwrap().uefi_event_logs.unwrap();
+    let told = |numbering| event_claims(platform.log.as_ref().unwrap(), numbering).unwrap();
+    let flags = |events: &[cc_verify::tdx::EventClaim]| -> Vec<_> {
+        events.iter().map(|event| event.digest_matches_event).collect()
+    };
+    assert_eq!(flags(&claims), [false, true], "the replay passes over register 0");
+    assert_eq!(told(Numbering::RunTime), claims);
+    assert_eq!(flags(&told(Numbering::Pcr)), [true, true], "a TPM has a PCR 0");
 }

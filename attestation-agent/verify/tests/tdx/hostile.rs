@@ -3,7 +3,7 @@
 use cc_evidence::dcap::SignatureData;
 use cc_evidence::tdx::{TdxEvidence, assemble, to_be_signed};
 use cc_verify::TrustRoots;
-use cc_verify::tdx::{Collateral, event_claims, verify};
+use cc_verify::tdx::{Collateral, Numbering, event_claims, verify};
 use proptest::prelude::*;
 
 use crate::platform::{Platform, expectation};
@@ -31,10 +31,10 @@ proptest! {
             let record = [1_u32.to_le_bytes(), kind.to_le_bytes(), [0; 4], data_len].concat();
             let whole = cc_evidence::ccel::assemble(None, Some(&[record, log.clone()].concat()));
             if let Ok(Some(whole)) = whole {
-                prop_assert!(event_claims(&whole).is_ok());
+                prop_assert!(event_claims(&whole, Numbering::RunTime).is_ok());
             }
         }
-        let _ = event_claims(&log);
+        let _ = event_claims(&log, Numbering::RunTime);
     }
 }
 

@@ -4,7 +4,9 @@ use cc_evidence::tdx::{Quote, TdxEvidence};
 use cc_evidence::{ccel, sgx};
 use cc_vectors::read;
 use cc_verify::TrustRoots;
-use cc_verify::tdx::{Collateral, Expectation, event_claims, verify, verify_quote, verify_signature};
+use cc_verify::tdx::{
+    Collateral, Expectation, Numbering, event_claims, verify, verify_quote, verify_signature,
+};
 use serde_json::{Value, json};
 
 /// 2025-11-10, when the recorded collateral was valid.
@@ -211,7 +213,7 @@ fn claims_are_those_of_trustee() {
 fn assert_events(expected: &Value, log: &[u8], name: &str) {
     const DETAILED: [&str; 4] =
         ["EV_EVENT_TAG", "EV_IPL", "EV_EFI_ACTION", "EV_EFI_BOOT_SERVICES_APPLICATION"];
-    let ours = serde_json::to_value(event_claims(log).unwrap()).unwrap();
+    let ours = serde_json::to_value(event_claims(log, Numbering::RunTime).unwrap()).unwrap();
     let (expected, ours) = (expected.as_array().unwrap(), ours.as_array().unwrap());
     assert_eq!(expected.len(), ours.len(), "{name}");
     for (index, (theirs, ours)) in expected.iter().zip(ours).enumerate() {

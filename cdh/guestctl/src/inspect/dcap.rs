@@ -12,7 +12,7 @@ use cc_evidence::{
     sgx,
     tdx::{Quote, TdReport, TdxEvidence},
 };
-use cc_verify::tdx::{ChainReport, event_claims, verify_quote, verify_signature};
+use cc_verify::tdx::{ChainReport, Numbering, event_claims, verify_quote, verify_signature};
 use serde_json::{Map, Value, json};
 
 pub(super) use self::{checks::event_log, collateral::load as load_collateral, fields::event_text};
@@ -38,7 +38,7 @@ pub(super) fn evidence(text: &str, trust: &Trust) -> Result<Inspection, String> 
     };
     let quote = Quote::parse(&evidence.quote).map_err(|error| error.to_string())?;
     inspection.checks.push(event_log(log, &quote.body.rtmr));
-    match event_claims(log) {
+    match event_claims(log, Numbering::RunTime) {
         Ok(events) => {
             inspection.table.section("event log");
             for event in &events {

@@ -12,7 +12,7 @@ use cc_evidence::{
     ccel::{self, Declaration, Event, Events, replay, replay_pcrs, startup_locality, type_name},
     tdx::{Quote, TdReport, TdxEvidence},
 };
-use cc_verify::tdx::event_claims;
+use cc_verify::tdx::{Numbering, event_claims};
 use serde_json::{Map, Value, json};
 
 use super::{Check, Inspection, dcap, recognise::Content};
@@ -119,8 +119,9 @@ impl<'a> Walk<'a> {
 
 fn explain(kind: &'static str, log: &[u8], registers: Option<&Rtmr>) -> Result<Inspection, String> {
     let walk = Walk::of(log)?;
-    let claims = event_claims(log).map_err(|error| error.to_string())?;
     let of_a_tpm = walk.is_of_a_tpm();
+    let numbering = if of_a_tpm { Numbering::Pcr } else { Numbering::RunTime };
+    let claims = event_claims(log, numbering).map_err(|error| error.to_string())?;
     let replays = walk.replays(log);
 
     let mut table = Table::new();

@@ -220,6 +220,21 @@ fn the_log_of_a_tpm_is_replayed_from_its_locality_on() {
 }
 
 #[test]
+fn the_text_of_a_record_that_no_register_holds_is_marked() {
+    let data = Event::new("example.org", "PullImage", "{}").unwrap().data();
+    let digest = || vec![(12, HashAlgorithm::Sha384.digest(&data))];
+    let records = [record(0, 6, &digest(), &data), record(4, 6, &digest(), &data)].concat();
+    let log = assemble(None, Some(&records)).unwrap().unwrap();
+    let events = inspect_bytes(&log, &["--json"]).json()["events"].clone();
+    assert_eq!(
+        (&events[0]["digest_matches_event"], &events[1]["digest_matches_event"]),
+        (&false.into(), &true.into())
+    );
+    let people = inspect_bytes(&log, &[]).out;
+    assert_eq!(people.matches("(text not measured)").count(), 1, "{people}");
+}
+
+#[test]
 fn broken_logs_are_refused_by_name() {
     let digest = |data: &[u8]| vec![(11, HashAlgorithm::Sha256.digest(data)), (4, vec![9; 20])];
     let log = tpm_log(&[record(0, 8, &digest(b"a"), b"a"), record(7, 4, &digest(b"bc"), b"bc")]);
