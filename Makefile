@@ -41,13 +41,16 @@ TIME_EACH ?= 3
 # What `make long-run` asks for.
 REQUESTS ?= 100000
 
-.PHONY: FORCE help setup build install demo up test lint unit deny advisories fuzz fuzz-smoke bench long-run clean
+.PHONY: FORCE help setup setup-test build install demo up test lint unit deny advisories fuzz fuzz-smoke bench long-run clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-setup: ## Install what building and testing needs (as root; else print the command)
+setup: ## Install what building, demo and up need (as root; else print the command)
 	@.ci/setup
+
+setup-test: ## Install what tests, fuzzing and measurements need besides
+	@.ci/setup test
 
 build: $(addprefix $(RELEASE)/,$(BINARIES)) ## Build the release binaries
 
@@ -65,7 +68,7 @@ install: build ## Install the binaries into DESTDIR (the folder itself)
 	for b in $(BINARIES); do install -m 0755 $(RELEASE)/$$b $(DESTDIR)/$$b; done
 	ln -sf guestctl $(DESTDIR)/secret
 
-demo: setup ## Watch a secret being released, and three tampered machines being denied
+demo: setup ## Watch a secret being released, and six bad machines being denied
 	cargo build --locked --workspace --bins
 	target/debug/stack demo
 
@@ -73,7 +76,7 @@ up: setup ## The same stack in the foreground. KBS_URL=, KBS_CERT=, TEE=snp|tdx|
 	cargo build --locked --workspace --bins
 	target/debug/stack up $(if $(KBS_URL),--kbs-url $(KBS_URL)) $(if $(KBS_CERT),--kbs-cert $(KBS_CERT)) --tee $(TEE)
 
-test: setup lint deny unit fuzz-smoke ## Everything CI checks
+test: setup-test lint deny unit fuzz-smoke ## Everything CI checks
 
 lint: ## Formatting, clippy and rustdoc without a warning
 	cargo fmt --all --check
@@ -97,17 +100,17 @@ deny: ## Licences, bans and sources of all dependencies (offline)
 advisories: ## Known vulnerabilities of all dependencies (needs the advisory database)
 	cargo deny check advisories
 
-fuzz: setup ## Run one fuzz target: TARGET_NAME=snp_report TIME=60 (seconds)
+fuzz: setup-test ## Run one fuzz target: TARGET_NAME=snp_report TIME=60 (seconds)
 	tests/fuzz/fuzz run $(TARGET_NAME) $(TIME)
 
-fuzz-smoke: setup ## Run every fuzz target for TIME_EACH=3 seconds from its seeds
+fuzz-smoke: setup-test ## Run every fuzz target for TIME_EACH=3 seconds from its seeds
 	tests/fuzz/fuzz smoke $(TIME_EACH)
 
-bench: setup ## Side-by-side measurements; table on the terminal, target/bench/summary.json
+bench: setup-test ## Side-by-side measurements; table on the terminal, target/bench/summary.json
 	cargo build --release --locked --workspace --bins
 	target/release/bench
 
-long-run: setup ## Ask REQUESTS= times while key broker, token and agent come and go; prints memory, errors, latency
+long-run: setup-test ## Ask REQUESTS= times while key broker, token and agent come and go; prints memory, errors, latency
 	cargo build --release --locked --workspace --bins
 	target/release/long-run --requests $(REQUESTS)
 
