@@ -3,7 +3,7 @@
 //!
 //! It holds the AMD SEV-SNP report with its certificate table and JSON form, the Intel TDX quote with
 //! its JSON form, the event logs of firmware and agent, the reports of
-//! NVIDIA GPUs, the binding digests of the KBS handshake, init-data documents, the
+//! NVIDIA GPUs, the object of all further devices' evidence, the binding digests of the KBS handshake, init-data documents, the
 //! payload of attestation tokens and the sample evidence. Every parser works on one slice or text, is bounded, and names the field it failed on.
 //!
 //! It is NOT the place where evidence is obtained (no files, no devices, no network) and it judges
@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod aael;
+pub mod additional;
 pub mod azure;
 pub mod binding;
 pub mod blame;

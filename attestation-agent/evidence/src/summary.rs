@@ -3,9 +3,8 @@
 //! For logs after a denial, and for `guestctl inspect`. It NEVER fails and verifies nothing: it shows
 //! what the evidence claims, or that it cannot be read.
 
-use serde_json::value::RawValue;
-
 use crate::HashAlgorithm;
+use crate::additional::AdditionalEvidence;
 use crate::azure::{AzureEvidence, Hardware, HclReport};
 use crate::cca::{CcaEvidence, Token};
 use crate::nvidia::{self, NvidiaEvidence};
@@ -81,14 +80,11 @@ pub fn essentials(tee: &str, evidence_json: &str) -> Vec<(String, String)> {
 }
 
 /// The lines of [`essentials`] for each member of `additional_evidence`, the text that a guest sends of its devices;
-/// none when it is empty, one with the reason when it is no JSON object.
+/// none when it is empty, one with the reason when it is no JSON object or names a member twice.
 #[must_use]
 pub fn additional_essentials(additional_evidence: &str) -> Vec<(String, String)> {
-    if additional_evidence.is_empty() {
-        return Vec::new();
-    }
-    match serde_json::from_str::<std::collections::BTreeMap<String, Box<RawValue>>>(additional_evidence) {
-        Ok(members) => members.iter().flat_map(|(tee, evidence)| essentials(tee, evidence.get())).collect(),
+    match AdditionalEvidence::parse(additional_evidence) {
+        Ok(members) => members.iter().flat_map(|(tee, evidence)| essentials(tee, evidence)).collect(),
         Err(error) => vec![("device evidence".to_owned(), format!("unreadable: {error}"))],
     }
 }
@@ -275,7 +271,9 @@ mod tests {
         assert_eq!(names, ["gpu", "gpu report", "gpu", "gpu report", "unreadable"]);
         assert_eq!(lines[0].1, "HOPPER GPU-1");
         assert_eq!(additional_essentials(""), []);
-        assert!(additional_essentials("[]")[0].1.contains("unreadable"));
+        for unreadable in ["[]", r#"{"sampledevice":{},"sampledevice":{}}"#] {
+            assert!(additional_essentials(unreadable)[0].1.contains("unreadable"), "{unreadable}");
+        }
     }
 
     #[test]

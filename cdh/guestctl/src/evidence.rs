@@ -4,7 +4,7 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use cc_daemon::address::Address;
-use cc_evidence::summary;
+use cc_evidence::{additional::AdditionalEvidence, summary};
 use cc_protos::attestation_agent::{GetAdditionalEvidenceRequest, GetEvidenceRequest, GetTeeTypeRequest};
 use serde_json::{Map, Value, json};
 
@@ -92,14 +92,11 @@ fn text_of(doing: &str, bytes: Vec<u8>) -> Result<String, Failure> {
 
 /// One object with a member per device, or nothing at all where there is no device.
 fn split_additional(answer: &str) -> Result<Vec<Piece>, Failure> {
-    if answer.is_empty() {
-        return Ok(Vec::new());
-    }
-    let devices: Map<String, Value> = serde_json::from_str(answer).map_err(|_| Failure::Garbled {
+    let devices = AdditionalEvidence::parse(answer).map_err(|_| Failure::Garbled {
         doing: "collecting evidence of further devices".into(),
-        why: "is not an object with a member per device".into(),
+        why: "is not an object with one member per device".into(),
     })?;
-    Ok(devices.into_iter().map(|(tee, evidence)| Piece { tee, json: evidence.to_string() }).collect())
+    Ok(devices.iter().map(|(tee, json)| Piece { tee: tee.to_owned(), json: json.to_owned() }).collect())
 }
 
 fn show_json(pieces: &[Piece], console: &mut Console<'_>) -> Result<(), Failure> {

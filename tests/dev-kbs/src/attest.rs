@@ -7,9 +7,8 @@
 //!
 //! Source: the key broker protocol of Trustee, version 0.4.0.
 
-use std::collections::BTreeMap;
-
 use cc_crypto::PublicJwk;
+use cc_evidence::additional::AdditionalEvidence;
 use cc_evidence::azure::{AzureEvidence, EvidenceVersion};
 use cc_evidence::cca::CcaEvidence;
 use cc_evidence::initdata::InitData;
@@ -168,33 +167,26 @@ impl Attestation {
             binding::device_report_data(&self.nonce, &self.tee_pubkey, hash).map_err(unbound)?;
 
         let registered_keys = tpm_keys::registered(reference_values);
-        let verify = |tee, evidence: &RawValue, report_data: &[u8], init_data| {
+        let verify = |tee, evidence: &str, report_data: &[u8], init_data| {
             let expected = Expected { report_data, init_data, registered_keys: &registered_keys, now };
-            let appraised = verify(tee, evidence.get(), &expected, rules)?.into_iter().map(|claims| {
+            let appraised = verify(tee, evidence, &expected, rules)?.into_iter().map(|claims| {
                 let appraisal = appraise(tee, &claims, reference_values);
                 Appraised { tee, claims, appraisal }
             });
             Ok::<_, Error>(appraised.collect::<Vec<_>>())
         };
-        let mut devices = verify(challenge.tee, &self.primary, &for_primary, self.init_data.as_ref())?;
-        for (name, evidence) in self.additional_evidence()? {
+        let mut devices = verify(challenge.tee, self.primary.get(), &for_primary, self.init_data.as_ref())?;
+        let additional = AdditionalEvidence::parse(&self.additional)
+            .map_err(|error| refused(format!("additional evidence: {error}")))?;
+        for (name, evidence) in additional.iter() {
             let tee = name.parse().map_err(|error| refused(format!("additional evidence: {error}")))?;
-            devices.extend(verify(tee, &evidence, &for_devices, None)?);
+            devices.extend(verify(tee, evidence, &for_devices, None)?);
         }
         Ok(Verdict {
             devices,
             runtime: json!({ "nonce": self.nonce, "tee-pubkey": self.tee_pubkey }),
             init_data: self.init_data.as_ref().map(|document| ear::init_data_claims(document.data())),
         })
-    }
-
-    /// The entries of the additional evidence, by TEE name.
-    fn additional_evidence(&self) -> Result<BTreeMap<String, Box<RawValue>>, Error> {
-        if self.additional.is_empty() {
-            return Ok(BTreeMap::new());
-        }
-        serde_json::from_str(&self.additional)
-            .map_err(|error| refused(format!("additional evidence: not a JSON object of evidences: {error}")))
     }
 }
 
@@ -350,6 +342,7 @@ fn shown(text: &str) -> String {
 mod tests {
     use std::time::Duration;
 
+    use cc_evidence::{HashAlgorithm, sample};
     use cc_verify::TrustRoots;
     use proptest::prelude::*;
 
@@ -379,10 +372,37 @@ mod tests {
     fn the_sample_tee_is_refused_at_both_ends_without_the_switch() {
         let rules = rules();
         let expected = Expected { report_data: b"x", init_data: None, registered_keys: &[], now: 0 };
-        let evidence = cc_evidence::sample::evidence_json(b"x");
+        let evidence = sample::evidence_json(b"x");
         let refused = verify(Tee::Sample, &evidence, &expected, &rules).unwrap_err();
         assert!(refused.to_string().contains("--allow-sample"), "{refused}");
         assert!(verify(Tee::Sample, &evidence, &expected, &Rules { allow_sample: true, ..rules }).is_ok());
+    }
+
+    #[test]
+    fn a_device_that_is_named_twice_is_refused() {
+        let rules = Rules { allow_sample: true, ..rules() };
+        let challenge = Challenge::new(Tee::Sample, HashAlgorithm::default()).unwrap();
+        let tee_pubkey = json!({ "kty": "EC" });
+        let verdict = |additional: String| {
+            let nonce = challenge.nonce.clone();
+            let bound =
+                binding::primary_report_data(&nonce, &tee_pubkey, &additional, challenge.hash).unwrap();
+            let primary = RawValue::from_string(sample::evidence_json(&bound)).unwrap();
+            let tee_pubkey = tee_pubkey.clone();
+            Attestation { nonce, tee_pubkey, init_data: None, primary, additional }.appraise(
+                &challenge,
+                &rules,
+                &ReferenceValues::default(),
+                0,
+            )
+        };
+        let bound = binding::device_report_data(&challenge.nonce, &tee_pubkey, challenge.hash).unwrap();
+        let device = sample::device_evidence_json(&bound);
+        let once = verdict(format!(r#"{{"sampledevice":{device}}}"#)).unwrap();
+        assert_eq!(once.devices.len(), 2);
+        // Another reader might take the first of the two, which nothing here has looked at.
+        let twice = verdict(format!(r#"{{"sampledevice":{{}},"sampledevice":{device}}}"#)).unwrap_err();
+        assert!(twice.to_string().contains("twice"), "{twice}");
     }
 
     proptest! {

@@ -3,6 +3,7 @@
 //! The fields go into JSON and into the table, a section per GPU. Verification is the library's; here each of its steps
 //! becomes a line, made or not made.
 
+use cc_evidence::additional::AdditionalEvidence;
 use cc_evidence::nvidia::{Architecture, Device, NvidiaEvidence, Report, UNKNOWN_UUID};
 use cc_verify::Rejection;
 use cc_verify::nvidia::{GpuChain, verify_device};
@@ -88,11 +89,10 @@ pub(super) fn evidence(text: &str, trust: &Trust) -> Result<Inspection, String> 
 
 /// The text of the GPUs' member, and the names of the others; the text itself where it has no such member.
 fn take_member(text: &str) -> Result<(String, Vec<String>), String> {
-    let mut members: Map<String, Value> = serde_json::from_str(text).map_err(|error| error.to_string())?;
-    match members.remove("nvidia") {
-        Some(own) => Ok((own.to_string(), members.into_iter().map(|(name, _)| name).collect())),
-        None => Ok((text.to_owned(), Vec::new())),
-    }
+    let members = AdditionalEvidence::parse(text).map_err(|error| error.to_string())?;
+    let Some(own) = members.member("nvidia") else { return Ok((text.to_owned(), Vec::new())) };
+    let others = members.iter().map(|(name, _)| name).filter(|name| *name != "nvidia");
+    Ok((own.to_owned(), others.map(str::to_owned).collect()))
 }
 
 /// One line for each step. The library makes them in this order and stops at the first that fails, so that a failure is

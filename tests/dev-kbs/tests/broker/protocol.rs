@@ -189,7 +189,8 @@ async fn devices_without_a_verifier_and_evidence_that_is_none_are_refused() {
         ("{\"nvidia\":{}}", "NVIDIA evidence is not valid JSON of its format"),
         ("{\"nvidia\":{\"device_evidence_list\":[]}}", "evidence of no device proves nothing"),
         ("{\"x\":{}}", "x"),
-        ("[]", "not a JSON object"),
+        ("{\"sampledevice\":{},\"sampledevice\":{}}", "named twice"),
+        ("[]", "expected a JSON object"),
     ] {
         let guest = Guest::arrive(&broker, "sample").await;
         let primary =
