@@ -154,6 +154,11 @@ impl Stack {
             if !stack.options.no_reference_values {
                 stack.set_reference_values(&stack.reference_values()?)?;
             }
+            if stack.options.tee == Tee::Tpm {
+                stack.set_policy(
+                    "default = \"affirming\"\n[[allow]]\nresource = \"*/*/*\"\ntee = \"tpm\"\n",
+                )?;
+            }
         }
         for part in [Part::Agent, Part::Hub, Part::Rest] {
             stack.start_part(part)?;
@@ -500,7 +505,14 @@ impl Stack {
     /// # Errors
     /// The key broker refuses the policy.
     pub fn require_device(&self, path: &str, device: &str) -> anyhow::Result<()> {
-        let policy = format!("[[allow]]\nresource = {path:?}\ndevice = {device:?}\n");
+        self.set_policy(&format!("[[allow]]\nresource = {path:?}\ndevice = {device:?}\n"))
+    }
+
+    /// Gives the key broker its resource policy, a rule document.
+    ///
+    /// # Errors
+    /// The key broker refuses it.
+    pub fn set_policy(&self, policy: &str) -> anyhow::Result<()> {
         let body = serde_json::json!({ "policy": URL_SAFE_NO_PAD.encode(policy) });
         self.admin_post("resource-policy", body.to_string().as_bytes())
     }

@@ -241,6 +241,8 @@ fn appraisal_names_the_pcr() {
         (json!({ "tpm_pcr11": [] }), "PCR 11 "),
         (json!({}), "no reference value for a PCR"),
         (json!({ "tpm_pcr24": [zero] }), "no reference value for a PCR"),
+        (json!({ "tpm_pcr16": [zero], "tpm_pcr23": [zero] }), "no reference value for a PCR that tells"),
+        (json!({ "tpm_pcr11": [zero], "tpm_pcr16": ["ff"] }), "PCR 16 "),
     ] {
         let bad = with(values.clone());
         assert_eq!(bad.status(), Status::Warning, "{values}");

@@ -2,21 +2,23 @@
 //!
 //! This takes the place of the Rego policies of Trustee, for which a small test server has no engine. What cannot be
 //! written down here at all: a guest whose token has no `cpu0`, or any `contraindicated` device, gets nothing, and a
-//! sample TEE gets nothing unless the server was started for it.
+//! sample TEE gets nothing unless the server was started for it. A TPM alone gets what a rule with `tee = "tpm"` gives it, and
+//! nothing else: no TEE stands behind it, and on a virtual machine the host can make its quotes say what it likes.
 //!
 //! ```toml
-//! default = "affirming"          # what no rule names: "deny", or "affirming" = every device must be affirming
+//! default = "affirming"          # what no rule names: "deny", or "affirming" = a TEE, and every device affirming
 //!
 //! [[allow]]
 //! resource = "default/key/*"     # '*' is any one segment, or the rest of one ("key-*")
 //! status = "warning"             # worst status that is good enough: "affirming" (if left out) or "warning"
-//! tee = "snp"                    # optional: only for this kind of cpu0
+//! tee = "snp"                    # optional: only for this kind of cpu0; "tpm" has to be named to be meant
 //! device = "nvidia"              # optional: only with such a device in the evidence as well
 //!
 //! [[deny]]                       # a deny rule wins over every allow rule
 //! resource = "default/key/retired"
 //! ```
 
+use cc_evidence::Tee;
 use cc_verify::appraisal::Status;
 use serde::Deserialize;
 
@@ -77,7 +79,7 @@ struct Deny {
 }
 
 impl Policy {
-    /// The policy of a new server: every device must be affirming.
+    /// The policy of a new server: a TEE, and every device must be affirming.
     #[must_use]
     pub fn built_in() -> Self {
         Self { default: Fallback::Affirming, allow: Vec::new(), deny: Vec::new() }
@@ -125,10 +127,12 @@ impl Policy {
         let equipped = |device: &Option<String>| {
             device.as_ref().is_none_or(|device| vouched.modules.iter().any(|module| module.tee == *device))
         };
+        let tpm_alone = cpu.tee == Tee::Tpm.as_str();
         let mut rules = self
             .allow
             .iter()
             .filter(|rule| meant(&rule.resource, &rule.tee) && equipped(&rule.device))
+            .filter(|rule| !tpm_alone || rule.tee.is_some())
             .peekable();
         let named = rules.peek().is_some();
         let affirming = worst == Status::Affirming && !silent;
@@ -136,8 +140,14 @@ impl Policy {
             Floor::Affirming => affirming,
             Floor::Warning => !silent,
         });
-        if allowed || (affirming && self.default == Fallback::Affirming) {
+        if allowed || (affirming && self.default == Fallback::Affirming && !tpm_alone) {
             return Ok(());
+        }
+        if tpm_alone && !named {
+            return denied(
+                "its platform is a TPM that no TEE vouches for, and no allow rule of the resource policy names this resource \
+                 with tee = \"tpm\"",
+            );
         }
         if affirming {
             return denied("no allow rule of the resource policy names it for this TEE and its devices");
@@ -295,6 +305,23 @@ mod tests {
         assert!(ask("", "default/key/1", &good).contains("no allow rule"));
         let silent = snp(Status::None);
         assert!(ask(rules, "default/soft/1", &silent).contains("is none"));
+    }
+
+    #[test]
+    fn a_tpm_alone_gets_only_what_a_rule_for_tpms_names() {
+        let tpm = |status| guest(vec![module("cpu0", "tpm", status)]);
+        let good = tpm(Status::Affirming);
+        for policy in ["default = \"affirming\"", "[[allow]]\nresource = \"*/*/*\"", ""] {
+            let denied = ask(policy, "default/key/1", &good);
+            assert!(denied.contains("no TEE vouches for") && denied.contains("tee = \"tpm\""), "{denied}");
+        }
+        let rule = "default = \"affirming\"\n[[allow]]\nresource = \"default/key/*\"\ntee = \"tpm\"";
+        assert_eq!(ask(rule, "default/key/1", &good), "ok");
+        assert!(ask(rule, "default/other/1", &good).contains("no TEE vouches for"));
+        assert!(ask(rule, "default/key/1", &tpm(Status::Warning)).contains("cpu0 (tpm) is warning"));
+        // Behind these stands a TEE.
+        let azure = guest(vec![module("cpu0", "az-snp-vtpm", Status::Affirming)]);
+        assert_eq!(ask("default = \"affirming\"", "default/key/1", &azure), "ok");
     }
 
     #[test]

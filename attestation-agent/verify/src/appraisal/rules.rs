@@ -156,6 +156,10 @@ const AZ_SNP_CONFIGURATION: [Rule; 8] = [
 
 const AZ_TDX_EXECUTABLES: [Rule; 1] = [Rule::Listed { claim: "tpm.pcr11", reference: "tdx_pcr11" }];
 
+/// PCRs that any program can reset and extend to what it likes (TCG PC Client Platform TPM Profile, section 4.6: debug and
+/// application support).
+const RESETTABLE: [u32; 2] = [16, 23];
+
 const SAMPLE_EXECUTABLES: [Rule; 1] = [Rule::Listed { claim: "launch_digest", reference: "launch_digest" }];
 
 const SAMPLE_HARDWARE: [Rule; 3] = [
@@ -261,16 +265,16 @@ impl<'a> Rules<'a> {
         }
     }
 
-    /// Every reference value `tpm_pcr00` to `tpm_pcr23` that there is has to list the PCR, and one there must be. That the
-    /// key is registered was a condition of the verification, and all that is known of the hardware; nothing says
-    /// anything about the configuration.
+    /// Every reference value `tpm_pcr00` to `tpm_pcr23` that there is has to list the PCR, and one there must be of another PCR
+    /// than [`RESETTABLE`]. That the key is registered was a condition of the verification, and all that is known of the
+    /// hardware; nothing says anything about the configuration.
     pub(super) fn tpm(&mut self) -> TrustVector {
         let before = self.reasons.len();
-        let mut compared = 0;
+        let mut tells = false;
         for pcr in 0..24 {
             let reference = format!("tpm_pcr{pcr:02}");
             let Some(expected) = self.references.0.get(&reference) else { continue };
-            compared += 1;
+            tells |= !RESETTABLE.contains(&pcr);
             let found = self.claims.get(format!("pcr{pcr:02}"));
             let listed = found.zip(expected.as_array()).is_some_and(|(found, list)| list.contains(found));
             if !listed {
@@ -279,9 +283,11 @@ impl<'a> Rules<'a> {
                     .push(format!("executables: PCR {pcr} {found} is not in reference value {reference}"));
             }
         }
-        if compared == 0 {
+        if !tells {
             self.reasons.push(
-                "executables: there is no reference value for a PCR (tpm_pcr00 to tpm_pcr23)".to_owned(),
+                "executables: there is no reference value for a PCR that tells what was booted (tpm_pcr00 to tpm_pcr22, \
+                 but for tpm_pcr16)"
+                    .to_owned(),
             );
         }
         let approved = self.reasons.len() == before;
