@@ -513,7 +513,7 @@ fn tpm_hint(check: &str) -> &'static str {
     match check {
         "tpm.ak_unregistered" => {
             "make sure that the key is a restricted key of the TPM you mean (docs/tpm.md), then add this SHA-256, or the key \
-             as PEM, to the reference value trusted_aks"
+             as PEM, to the reference value trusted_aks; setting it replaces the list, so send the old entries along"
         }
         "tpm.ak" | "tpm.sig_algo" => {
             "make an attestation key as docs/tpm.md says: RSA of 2048 bits or more, RSASSA, SHA-256"
