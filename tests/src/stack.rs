@@ -151,8 +151,8 @@ impl Stack {
         }
         if stack.options.foreign_kbs.is_none() {
             stack.start_part(Part::Kbs)?;
-            if !stack.options.no_reference_values {
-                stack.set_reference_values(&stack.reference_values()?)?;
+            if let (false, Some(values)) = (stack.options.no_reference_values, stack.reference_values()?) {
+                stack.set_reference_values(&values)?;
             }
             if stack.options.tee == Tee::Tpm {
                 stack.set_policy(
@@ -468,18 +468,20 @@ impl Stack {
         self.tpm.as_mut().context("this stack has no TPM")
     }
 
-    /// What the key broker's administrator says is good: what this stack's machine is when it starts.
-    fn reference_values(&self) -> anyhow::Result<serde_json::Value> {
+    /// What the key broker's administrator says is good: what this stack's machine is when it starts. Of a machine that is
+    /// not ours nobody here can say that.
+    fn reference_values(&self) -> anyhow::Result<Option<serde_json::Value>> {
         let Some(tpm) = &self.tpm else {
             return Ok(match self.options.tee {
-                Tee::Sample => machine::sample_reference_values(),
-                _ => self.options.machine.reference_values(),
+                Tee::Sample => Some(machine::sample_reference_values()),
+                Tee::Host => None,
+                Tee::Emulated | Tee::Tpm => Some(self.options.machine.reference_values()),
             });
         };
-        Ok(serde_json::json!({
+        Ok(Some(serde_json::json!({
             "trusted_aks": [std::fs::read_to_string(tpm.folder().join("ak.pem"))?],
             "tpm_pcr04": [tpm.pcr(4)?], "tpm_pcr07": [tpm.pcr(7)?], "tpm_pcr11": [tpm.pcr(11)?],
-        }))
+        })))
     }
 
     /// Stores a secret at the key broker, as its administrator would. `path` is `repository/type/tag`.

@@ -379,6 +379,25 @@ fn ask(stack: &Stack) -> anyhow::Result<cc_tests::curl::Answer> {
     Ok(answer)
 }
 
+/// What is left to do when the machine is not one that this program made up: it has no reference values, so that every
+/// request is denied.
+fn way_to_reference_values(stack: &Stack) -> String {
+    format!(
+        "\n\
+        The key broker knows nothing good about this machine yet and denies it. To change that:\n\
+        1. look at what the machine says:  target/debug/guestctl evidence --aa unix://{aa}\n\
+        2. try as above: the denial names each reference value that is missing, and what was found instead\n\
+        3. if you trust what you saw, set them (a TPM needs more: docs/tpm.md), for example\n  \
+           jq -n '{{snp_launch_measurement: [\"HEX\"], snp_bootloader: [4]}} | tojson | @base64 | {{version: \"0.1.0\", type: \"sample\", \
+           payload: .}}' |\n    \
+           curl --cacert {certificate} -H @{header} --data-binary @- {kbs}/kbs/v0/reference-value\n",
+        aa = stack.agent_socket().display(),
+        certificate = stack.kbs_certificate().display(),
+        header = stack.admin_headers().display(),
+        kbs = stack.kbs_url(),
+    )
+}
+
 fn up(kbs_url: Option<String>, kbs_cert: Option<PathBuf>, tee: TeeName) -> anyhow::Result<()> {
     if kbs_url.is_some() && !matches!(tee, TeeName::Sample | TeeName::Host) {
         bail!(
@@ -426,6 +445,9 @@ fn up(kbs_url: Option<String>, kbs_cert: Option<PathBuf>, tee: TeeName) -> anyho
     say(&format!("REST server       {}", stack.rest_url()));
     say(&format!("logs              {}", stack.folder().display()));
     say(&format!("try               curl {}/cdh/resource/{RESOURCE}", stack.rest_url()));
+    if !foreign && matches!(tee, TeeName::Host) {
+        say(&way_to_reference_values(&stack));
+    }
     say("Ctrl-C stops everything");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime
