@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use cc_evidence::initdata::{self, InitData};
 use cc_kbs::{KbsConfig, ResourceUri};
+use cc_platform::tpm::read_handle;
 use clap::{Parser, Subcommand};
-use trustee_attester::MachineOptions;
+use trustee_attester::{MachineOptions, TpmOptions};
 
 use crate::failure::Failure;
 
@@ -52,6 +53,12 @@ pub(crate) struct Cli {
     /// Where no TEE is found, send sample evidence, which proves nothing (for development)
     #[arg(long)]
     sample: bool,
+    /// Where no TEE is found: the TPM to use, a character device or the Unix socket of a software TPM
+    #[arg(long, value_name = "PATH", value_parser = absolute_path)]
+    tpm_device: Option<PathBuf>,
+    /// Persistent handle of the attestation key in that TPM, hexadecimal
+    #[arg(long, value_name = "HANDLE", default_value = "0x81010002", value_parser = read_handle)]
+    tpm_ak_handle: u32,
     /// How long all of it may take, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u16).range(1..=600))]
     timeout: u16,
@@ -122,6 +129,7 @@ impl Cli {
             sys_root: self.sys_root.clone(),
             sample: self.sample,
             init_data,
+            tpm: TpmOptions { device: self.tpm_device.clone(), ak_handle: self.tpm_ak_handle },
             // So that a device that hangs is named, and not just the end of the time.
             quote_time_limit: self.time_limit() / 2,
         })
@@ -131,6 +139,12 @@ impl Cli {
     pub(crate) fn time_limit(&self) -> Duration {
         Duration::from_secs(self.timeout.into())
     }
+}
+
+/// A path that means the same device in whatever folder the tool is started.
+fn absolute_path(text: &str) -> Result<PathBuf, &'static str> {
+    let path = PathBuf::from(text);
+    if path.is_absolute() { Ok(path) } else { Err("give an absolute path, for example /dev/tpmrm0") }
 }
 
 /// A file of at most `limit` bytes of UTF-8.
@@ -195,6 +209,23 @@ mod tests {
                 cli(&["--cert-file", path, "get-resource", "--path", "a/b/c"]).key_broker().unwrap_err();
             assert_eq!((failure.code(), failure.status()), ("INPUT_UNREADABLE", 1), "{path}");
             assert!(failure.to_string().contains(path), "{failure}");
+        }
+    }
+
+    #[test]
+    fn the_tpm_and_its_key_are_named_by_flags() {
+        let tpm = |more: &[&str]| {
+            cli(&[more, &["get-resource", "--path", "a/b/c"]].concat()).machine().unwrap().tpm
+        };
+        assert_eq!(tpm(&[]), TpmOptions::default(), "the handle that docs and agent have");
+        assert_eq!(
+            tpm(&["--tpm-device", "/dev/tpmrm1", "--tpm-ak-handle", "81000003"]),
+            TpmOptions { device: Some("/dev/tpmrm1".into()), ak_handle: 0x8100_0003 }
+        );
+        for wrong in [["--tpm-device", "tpm0"], ["--tpm-ak-handle", "0x80000001"], ["--tpm-ak-handle", "x"]] {
+            let fixed = ["trustee-attester", "--url", "u"];
+            let line = fixed.iter().chain(&wrong).chain(&["get-resource", "--path", "a/b/c"]);
+            assert!(Cli::try_parse_from(line).is_err(), "{wrong:?}");
         }
     }
 

@@ -8,5 +8,6 @@
 mod machine;
 mod names;
 
+pub use cc_platform::tpm::TpmOptions;
 pub use machine::{Machine, MachineOptions};
 pub use names::DnsFiles;

@@ -14,6 +14,7 @@ use cc_evidence::blame::Blame;
 use cc_evidence::initdata::InitData;
 use cc_kbs::{BoxFuture, EvidenceSource, SourceFault};
 use cc_platform::nvidia::{self, NvidiaOptions, Require};
+use cc_platform::tpm::TpmOptions;
 use cc_platform::{InitDataBinding, Options, Platform, SysRoot};
 
 /// What to look for, and where.
@@ -25,6 +26,8 @@ pub struct MachineOptions {
     pub sample: bool,
     /// The document that the machine was started with, if there is one.
     pub init_data: Option<InitData>,
+    /// Which TPM to use where no TEE is found, and which key in it.
+    pub tpm: TpmOptions,
     /// How long one device may take for its evidence.
     pub quote_time_limit: Duration,
 }
@@ -43,7 +46,7 @@ impl Machine {
     /// # Errors
     /// There is no TEE, or the hardware holds the digest of another init-data document.
     pub fn find(options: MachineOptions) -> Result<Self, cc_platform::Error> {
-        let MachineOptions { sys_root, sample, init_data, quote_time_limit } = options;
+        let MachineOptions { sys_root, sample, init_data, tpm, quote_time_limit } = options;
         if sys_root != Path::new("/") {
             tracing::warn!(root = %sys_root.display(), "TEE interfaces are looked up below another root: for tests only");
         }
@@ -55,6 +58,7 @@ impl Machine {
             sys_root: SysRoot::new(sys_root),
             sample,
             quote_time_limit,
+            tpm,
             nvidia: NvidiaOptions { require: Some(Require::None), set_ready: false },
             ..Options::default()
         };

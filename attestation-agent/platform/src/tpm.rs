@@ -40,6 +40,22 @@ use link::{Deadline, Link};
 /// Where an attestation key is kept if nothing else is configured.
 pub const DEFAULT_AK_HANDLE: u32 = 0x8101_0002;
 
+/// Persistent handles (TPM 2.0 Library, part 2, section 7.4): nothing else outlives the program that loaded it.
+const PERSISTENT: std::ops::RangeInclusive<u32> = 0x8100_0000..=0x81FF_FFFF;
+
+/// The persistent handle that `text` names in hexadecimal; `0x` may stand before it.
+///
+/// # Errors
+/// Half a sentence: it is no number of 32 bits, or a handle of another kind.
+pub fn read_handle(text: &str) -> Result<u32, &'static str> {
+    let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")).unwrap_or(text);
+    match u32::from_str_radix(digits, 16) {
+        Ok(handle) if PERSISTENT.contains(&handle) => Ok(handle),
+        Ok(_) => Err("persistent handles are 0x81000000 to 0x81ffffff"),
+        Err(_) => Err("it is not a hexadecimal number of 32 bits"),
+    }
+}
+
 /// What the configuration says about the TPM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TpmOptions {

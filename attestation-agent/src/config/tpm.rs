@@ -3,11 +3,8 @@
 use std::path::PathBuf;
 
 use cc_daemon::start::{self, StartFault};
-use cc_platform::tpm::{DEFAULT_AK_HANDLE, TpmOptions};
+use cc_platform::tpm::{DEFAULT_AK_HANDLE, TpmOptions, read_handle};
 use serde::Deserialize;
-
-/// Persistent handles: nothing else outlives the program that loaded it.
-const PERSISTENT: std::ops::RangeInclusive<u32> = 0x8100_0000..=0x81FF_FFFF;
 
 /// `[tpm]`.
 #[derive(Debug, Default, Deserialize)]
@@ -63,15 +60,6 @@ impl TpmConfig {
             )),
             device => Ok(TpmOptions { device, ak_handle }),
         }
-    }
-}
-
-fn read_handle(text: &str) -> Result<u32, &'static str> {
-    let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")).unwrap_or(text);
-    match u32::from_str_radix(digits, 16) {
-        Ok(handle) if PERSISTENT.contains(&handle) => Ok(handle),
-        Ok(_) => Err("persistent handles are 0x81000000 to 0x81ffffff"),
-        Err(_) => Err("it is not a hexadecimal number of 32 bits"),
     }
 }
 

@@ -303,7 +303,8 @@ impl TpmError {
     pub const fn hint(&self) -> &'static str {
         match self {
             Self::NoDevice { .. } => {
-                "name a TPM device (/dev/tpmrm0) or the socket of a software TPM in AA_TPM_DEVICE or [tpm] device"
+                "name a TPM device (/dev/tpmrm0) or the socket of a software TPM: the agent takes it from AA_TPM_DEVICE or [tpm] \
+                 device, trustee-attester from --tpm-device"
             }
             Self::Open { .. } => {
                 "the agent needs read and write access to the TPM device: run it as root or in the group tss, and let its \
@@ -352,7 +353,8 @@ impl TpmError {
             }
             Self::HandleAbsent { .. } => {
                 "make an attestation key and keep it at this handle, as docs/tpm.md says (tpm2_createek, tpm2_createak, \
-                 tpm2_evictcontrol), or name another handle in AA_TPM_AK_HANDLE or [tpm] ak_handle"
+                 tpm2_evictcontrol), or name another handle: the agent takes it from AA_TPM_AK_HANDLE or [tpm] ak_handle, \
+                 trustee-attester from --tpm-ak-handle"
             }
             Self::KeyUnfit { .. } => {
                 "make an attestation key as docs/tpm.md says: persistent, RSA of 2048 bits or more, restricted, signing with RSASSA \

@@ -16,7 +16,7 @@ use cc_kbs::{
 };
 use cc_kms::{BoxFuture, Broker};
 use tokio::time::Instant;
-use trustee_attester::{DnsFiles, Machine, MachineOptions};
+use trustee_attester::{DnsFiles, Machine, MachineOptions, TpmOptions};
 
 use crate::{failure, failure::Failure, seal::read};
 
@@ -103,6 +103,7 @@ impl Source {
             sys_root: self.sys_root.clone(),
             sample: self.sample,
             init_data: None,
+            tpm: TpmOptions::default(),
             quote_time_limit: QUOTE_TIME_LIMIT,
         })
         .map_err(|e| failure::of(e.blame(), e.code(), &e, e.hint()))?;
