@@ -26,11 +26,12 @@ fn ground(options: Options) -> Option<Stack> {
     Some(stack)
 }
 
-/// Runs the tool against the key broker at `url`, on the machine of `stack`.
+/// Runs the tool against the key broker at `url`, on the machine of `stack`, as talkative as it gets. The environment
+/// would silence it if it counted.
 fn attest_at(stack: &Stack, url: &str, global: &[&str], command: &[&str]) -> Output {
     let mut attester = own_binary("trustee-attester").unwrap();
     attester.args(["--url", url, "--sys-root"]).arg(stack.folder().join("root"));
-    attester.args(global).arg("get-resource").args(command).env("RUST_LOG", "trace");
+    attester.arg("--verbose").args(global).arg("get-resource").args(command).env("RUST_LOG", "off");
     attester.output().unwrap()
 }
 

@@ -65,6 +65,9 @@ pub(crate) struct Cli {
     /// Look TEE interfaces up below this folder instead of / (for tests)
     #[arg(long, value_name = "DIR", default_value = "/")]
     sys_root: PathBuf,
+    /// Tell every step on standard error; without it, warnings alone
+    #[arg(short, long)]
+    verbose: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -133,6 +136,11 @@ impl Cli {
             // So that a device that hangs is named, and not just the end of the time.
             quote_time_limit: self.time_limit() / 2,
         })
+    }
+
+    /// The filter of the log.
+    pub(crate) fn log_level(&self) -> &'static str {
+        if self.verbose { "debug" } else { "warn" }
     }
 
     /// From the start to the resource.

@@ -28,7 +28,7 @@ pub(crate) enum Failure {
         /// What is wrong.
         why: String,
     },
-    /// `RUST_LOG` is no filter.
+    /// The log cannot be set up.
     #[error(transparent)]
     Log(#[from] TelemetryError),
     /// The process could not be set up.

@@ -39,7 +39,7 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<(), Failure> {
     sandbox::forbid_core_dumps()
         .map_err(|source| Failure::Start { step: "forbidding core dumps", source })?;
-    telemetry::init("warn")?;
+    telemetry::init_without_environment(cli.log_level())?;
     // What the caller got wrong is told before the hardware is asked for anything.
     let uri = cli.resource()?;
     let config = cli.key_broker()?;

@@ -1,6 +1,7 @@
 //! The log: human-readable lines on standard error.
 //!
-//! The filter is `RUST_LOG` if set, else what the configuration says. Above it stands a cap that no setting
+//! The filter of a daemon is `RUST_LOG` if set, else what the configuration says; tools in an initramfs, where the host writes
+//! the environment, take theirs from their flags alone. Above it stands a cap that no setting
 //! lifts: the libraries that move bytes (HTTP/2, TLS, RPC) never log below `info`, because at `debug` and
 //! `trace` they print frames, and frames hold secrets.
 //!
@@ -73,10 +74,22 @@ pub fn init(level: &str) -> Result<(), TelemetryError> {
     // The one place of a daemon's log that reads the environment.
     #[allow(clippy::disallowed_methods)]
     let wish = std::env::var_os("RUST_LOG").filter(|wish| !wish.is_empty());
-    let filter = match &wish {
-        Some(wish) => filter("RUST_LOG", &wish.to_string_lossy())?,
-        None => filter("the configured log level", level)?,
-    };
+    match &wish {
+        Some(wish) => start(filter("RUST_LOG", &wish.to_string_lossy())?),
+        None => init_without_environment(level),
+    }
+}
+
+/// The same without a look at the environment: `level` is what counts.
+///
+/// # Errors
+///
+/// `level` is no filter, or a log was set up before.
+pub fn init_without_environment(level: &str) -> Result<(), TelemetryError> {
+    start(filter("the configured log level", level)?)
+}
+
+fn start(filter: EnvFilter) -> Result<(), TelemetryError> {
     let ansi = std::io::stderr().is_terminal();
     subscriber(filter, std::io::stderr, ansi).try_init().map_err(|_| TelemetryError::Again)
 }
