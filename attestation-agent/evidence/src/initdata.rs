@@ -18,7 +18,7 @@ mod compose;
 mod field;
 
 pub use compose::is_file_name;
-pub use field::Field;
+pub use field::{Field, INIT_DATA_PCR};
 
 /// Longest document that is read, in bytes. The annotations of a Kubernetes object hold 256 KiB in all, in which about
 /// 190 KiB of gzip fit; the agent's answer to the data hub may have 4 MiB, in which the text must fit as it is.

@@ -6,7 +6,6 @@
 //! the nonce is also in the runtime data, so that the hardware's report is of this session; older versions let a report
 //! be used again, and whoever takes them has to say so.
 
-use aws_lc_rs::constant_time::verify_slices_are_equal;
 use cc_evidence::HashAlgorithm;
 use cc_evidence::azure::{AzureEvidence, EvidenceVersion, Hardware, HclReport};
 use cc_evidence::snp::{CertEntry, CertKind, Report, SnpEvidence};
@@ -142,11 +141,9 @@ pub fn verify_hardware(
 }
 
 fn verify_user_data(hcl: &HclReport, report_data: &[u8]) -> Result<(), Rejection> {
-    let found = hcl.runtime().user_data.as_deref().unwrap_or_default();
-    let mut expected = report_data.to_vec();
-    expected.resize(found.len().max(report_data.len()), 0);
-    if verify_slices_are_equal(&expected, found).is_ok() {
+    if hcl.runtime().has_user_data(report_data) {
         return Ok(());
     }
+    let found = hcl.runtime().user_data.as_deref().unwrap_or_default();
     Err(Rejection::UserData { expected: hex::encode(report_data), found: hex::encode(found) })
 }

@@ -7,7 +7,7 @@
 //! matter of the appraisal.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
-use cc_evidence::initdata::fit;
+use cc_evidence::initdata::{Field, INIT_DATA_PCR, fit};
 use cc_evidence::tpm::{Attest, PCR_COUNT, Signature, TpmEvidence, digest_of_values};
 use cc_evidence::{HashAlgorithm, Tee};
 
@@ -21,9 +21,6 @@ pub use key::{AttestationKey, UnreadableKey, registered_key};
 
 /// The hash of bank and signature.
 const HASH: HashAlgorithm = HashAlgorithm::Sha256;
-
-/// The PCR that stands for the init-data.
-const INIT_DATA_PCR: usize = 8;
 
 /// Bytes of report data in a quote of a TPM alone.
 const NONCE_LEN: usize = 32;
@@ -156,13 +153,8 @@ pub fn verify_pcrs(attest: &Attest, pcrs: &[[u8; 32]; PCR_COUNT]) -> Result<(), 
 /// # Errors
 /// [`Rejection::Tpm`], also for a digest that is not 32 bytes long.
 pub fn check_init_data(pcrs: &[[u8; 32]; PCR_COUNT], digest: &[u8]) -> Result<(), Rejection> {
-    if digest.len() != HASH.digest_len() {
-        let why =
-            format!("the init-data digest has {} bytes, PCR 8 takes {}", digest.len(), HASH.digest_len());
-        return Err(refused("tpm.init_data", why));
-    }
-    let expected = HASH.digest(&[[0; 32].as_slice(), digest].concat());
-    let found = pcrs.get(INIT_DATA_PCR).map(<[u8; 32]>::as_slice).unwrap_or_default();
+    let expected = Field::Pcr8.expected(digest).map_err(|e| refused("tpm.init_data", e.to_string()))?;
+    let found = init_data_pcr(pcrs);
     if found != expected {
         let why = format!(
             "PCR 8 is {}, the init-data that was sent gives {}",
@@ -172,6 +164,11 @@ pub fn check_init_data(pcrs: &[[u8; 32]; PCR_COUNT], digest: &[u8]) -> Result<()
         return Err(refused("tpm.init_data", why));
     }
     Ok(())
+}
+
+/// The value of the PCR that stands for the init-data.
+pub(crate) fn init_data_pcr(pcrs: &[[u8; 32]]) -> &[u8] {
+    pcrs.get(usize::from(INIT_DATA_PCR)).map(<[u8; 32]>::as_slice).unwrap_or_default()
 }
 
 fn refused(check: &'static str, why: String) -> Rejection {

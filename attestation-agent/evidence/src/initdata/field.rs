@@ -8,6 +8,9 @@ use crate::{Error, HashAlgorithm, Tee};
 
 use super::fit;
 
+/// The PCR that stands for the init-data, [`Field::Pcr8`].
+pub const INIT_DATA_PCR: u8 = 8;
+
 /// A place that the launcher of a machine sets and that evidence carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Field {

@@ -1,6 +1,7 @@
 //! The SHA-256 bank of a TPM as measurement registers, and init-data in one of them.
 
 use cc_evidence::HashAlgorithm;
+use cc_evidence::initdata::{Field, INIT_DATA_PCR};
 use cc_evidence::tpm::PCRS;
 
 use super::{Device, TpmError, pcr};
@@ -8,9 +9,6 @@ use crate::{Error, Registers};
 
 /// The bank that is quoted.
 pub(crate) const BANK: HashAlgorithm = HashAlgorithm::Sha256;
-
-/// The PCR that stands for the init-data.
-const INIT_DATA_PCR: u32 = 8;
 
 /// The PCR for events where none is configured. It has to be one that software may extend and nothing but a reboot
 /// resets, that nobody else extends while the machine runs, and that reference values seldom name. Of those that
@@ -40,17 +38,16 @@ impl Bank {
         if digest.is_empty() {
             return Err(Error::EmptyDigest);
         }
-        if digest.len() != BANK.digest_len() {
-            return Err(TpmError::InitDataDigest { len: digest.len() }.into());
-        }
+        let expected =
+            Field::Pcr8.expected(digest).map_err(|_| TpmError::InitDataDigest { len: digest.len() })?;
         let zero = vec![0; BANK.digest_len()];
-        let expected = BANK.digest(&[zero.as_slice(), digest].concat());
+        let pcr = INIT_DATA_PCR.into();
         self.0.run(|link| {
-            let mut held = pcr::values(link, BANK, &[INIT_DATA_PCR])?.concat();
+            let mut held = pcr::values(link, BANK, &[pcr])?.concat();
             if held == zero {
-                pcr::extend(link, INIT_DATA_PCR, BANK, digest)?;
+                pcr::extend(link, pcr, BANK, digest)?;
                 tracing::info!("extended PCR 8 with the digest of the init-data");
-                held = pcr::values(link, BANK, &[INIT_DATA_PCR])?.concat();
+                held = pcr::values(link, BANK, &[pcr])?.concat();
             }
             if held == expected {
                 return Ok(());

@@ -12,9 +12,7 @@ use serde_json::{Map, Value};
 
 use crate::snp::SnpClaims;
 use crate::tdx::TdxClaims;
-
-/// The register that stands for the init-data.
-const INIT_DATA_PCR: usize = 8;
+use crate::tpm::init_data_pcr;
 
 /// The claims of verified evidence, a JSON object.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -29,7 +27,7 @@ impl AzureClaims {
             .enumerate()
             .map(|(number, value)| (format!("pcr{number:02}"), hex::encode(value).into()))
             .collect();
-        let init_data = pcrs.get(INIT_DATA_PCR).map(hex::encode).unwrap_or_default();
+        let init_data = hex::encode(init_data_pcr(pcrs));
         hardware.insert("tpm".to_owned(), registers.into());
         hardware.insert("report_data".to_owned(), hex::encode(report_data).into());
         hardware.insert("init_data".to_owned(), init_data.into());

@@ -39,7 +39,7 @@ impl Serialize for TpmClaims {
         map.serialize_entry("ak_public", &BASE64_STANDARD.encode(&self.ak_public))?;
         map.serialize_entry("ak_sha256", &hex::encode(self.ak_sha256))?;
         map.serialize_entry("report_data", &hex::encode(&self.report_data))?;
-        map.serialize_entry("init_data", &self.pcrs.get(super::INIT_DATA_PCR).map(hex::encode))?;
+        map.serialize_entry("init_data", &hex::encode(super::init_data_pcr(&self.pcrs)))?;
         map.serialize_entry("clock", &self.attest.clock.clock)?;
         map.serialize_entry("clock_safe", &self.attest.clock.safe)?;
         map.serialize_entry("reset_count", &self.attest.clock.reset_count)?;

@@ -93,6 +93,17 @@ fn text_that_was_not_measured_is_marked() {
 }
 
 #[test]
+fn a_record_of_the_agent_is_read_as_everywhere_else_or_not_at_all() {
+    let whole = tagged("a b c");
+    for data in [[whole.as_slice(), b"d"].concat(), tagged("a b"), tagged("a b \u{0}c")] {
+        let log = assemble(None, Some(&record(4, EV_EVENT_TAG, &data))).unwrap().unwrap();
+        let told = &event_claims(&log, Numbering::RunTime).unwrap()[0].details["data"];
+        let fields = cc_evidence::aael::Fields::of_data(&data);
+        assert_eq!(told.get("content").and_then(|found| found.as_str()), fields.map(|f| f.content));
+    }
+}
+
+#[test]
 fn a_record_that_no_register_holds_is_not_measured_whatever_its_digest() {
     let data = tagged("example.org PullImage {}");
     let platform = platform_with(&[record(0, EV_EVENT_TAG, &data), record(4, EV_EVENT_TAG, &data)]);

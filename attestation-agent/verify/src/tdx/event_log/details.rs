@@ -4,7 +4,7 @@
 //! images that firmware loaded with their device path (UEFI 2.10, section 10.3), and plain texts. Anything else,
 //! and anything malformed, is an empty object: it is nobody's proof of anything.
 
-use cc_evidence::aael;
+use cc_evidence::aael::{Fields, TAG};
 use cc_evidence::ccel::{EV_EVENT_TAG, Event};
 use cc_evidence::read::Reader;
 use serde_json::{Map, Value, json};
@@ -28,23 +28,21 @@ pub(super) fn describe(event: &Event<'_>) -> Value {
     details.unwrap_or_else(|| Value::Object(Map::new()))
 }
 
-/// Tag, length and text.
+/// Tag, length and text: the agent's records, and those of others with their text.
 fn tagged(data: &[u8]) -> Option<Value> {
+    if let Some(Fields { domain, operation, content }) = Fields::of_data(data) {
+        let told = serde_json::from_str(content).unwrap_or_else(|_| Value::from(content));
+        return Some(json!({
+            "unicode_name": "AAEL",
+            "string": format!("{domain} {operation} {content}"),
+            "data": { "domain": domain, "operation": operation, "content": told },
+        }));
+    }
     let mut r = Reader::new(data);
     let tag = r.u32_le("tag").ok()?;
     let len = r.u32_le("length").ok()?;
     let text = text(r.take(usize::try_from(len).ok()?, "text").ok()?)?;
-    if tag != aael::TAG {
-        return Some(json!({ "string": text }));
-    }
-    let mut words = text.splitn(3, ' ');
-    let (domain, operation, content) = (words.next()?, words.next()?, words.next()?);
-    let content = serde_json::from_str(content).unwrap_or_else(|_| Value::from(content));
-    Some(json!({
-        "unicode_name": "AAEL",
-        "string": text,
-        "data": { "domain": domain, "operation": operation, "content": content },
-    }))
+    (tag != TAG).then(|| json!({ "string": text }))
 }
 
 /// What a boot loader says that it loaded or did: grub in UTF-8; the stub of a unified kernel image in UTF-16, as
