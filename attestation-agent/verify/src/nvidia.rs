@@ -73,6 +73,12 @@ pub fn verify(
     Ok(claims)
 }
 
+/// Whether devices of this generation are verified here.
+#[must_use]
+pub const fn is_served(architecture: Architecture) -> bool {
+    matches!(architecture, Architecture::Hopper)
+}
+
 /// Verifies that a device with a trusted certificate made this report with the firmware that the certificate names.
 /// What the report was made for, the nonce, stays open. `now` is in seconds since 1970.
 ///
@@ -85,7 +91,7 @@ pub fn verify_device(
     now: u64,
 ) -> Result<GpuChain, Rejection> {
     let refuse = |check, why| refused(check, device, why);
-    if device.architecture != Architecture::Hopper {
+    if !is_served(device.architecture) {
         let why = format!("{} devices are not verified here, only HOPPER", device.architecture.as_str());
         return Err(refuse("nvidia.arch", why));
     }

@@ -599,14 +599,15 @@ fn nvidia_reports_show_every_recorded_fact_and_verify() {
             (Exit::Success, "not verified")
         );
 
-        let evidence = |report: &[u8]| {
+        let evidence_of = |arch: &str, report: &[u8]| {
             let device = serde_json::json!({
-                "arch": "HOPPER", "uuid": "GPU-1", "evidence": hex::encode(report),
+                "arch": arch, "uuid": "GPU-1", "evidence": hex::encode(report),
                 "certificate": base64::Engine::encode(
                     &base64::engine::general_purpose::STANDARD, fs::read(&chain).unwrap()),
             });
             serde_json::json!({"device_evidence_list": [device]})
         };
+        let evidence = |report: &[u8]| evidence_of("HOPPER", report);
         let file = scratch.path().join("evidence.json");
         for whole in [evidence(&report), serde_json::json!({"nvidia": evidence(&report), "sampledevice": {}})]
         {
@@ -622,5 +623,24 @@ fn nvidia_reports_show_every_recorded_fact_and_verify() {
         let outcome = inspect(&file, &["--json"]);
         assert_eq!((outcome.exit, outcome.check("report signature").as_str()), (Exit::Failed, "failed"));
         assert_eq!(outcome.check("certificate chain"), "verified");
+
+        // Nothing is known of other generations, so nothing is held against them.
+        for arch in ["BLACKWELL", "LS10"] {
+            fs::write(&file, evidence_of(arch, &report).to_string()).unwrap();
+            let outcome = inspect(&file, &["--json"]);
+            assert_eq!(outcome.exit, Exit::Success, "{}{}", outcome.out, outcome.err);
+            for check in ["certificate chain", "dates", "report signature", "firmware identity"] {
+                assert_eq!(outcome.check(check), "not verified", "{arch}: {check}");
+            }
+            assert!(outcome.out.contains("only HOPPER"), "{}", outcome.out);
+        }
+        for (arch, exit, mark) in
+            [("HOPPER", Exit::Failed, "failed"), ("BLACKWELL", Exit::Success, "not verified")]
+        {
+            fs::write(&file, evidence_of(arch, &report[..100]).to_string()).unwrap();
+            let outcome = inspect(&file, &["--json"]);
+            assert_eq!((outcome.exit, outcome.check("report").as_str()), (exit, mark), "{arch}");
+            assert!(outcome.out.contains("unreadable"), "{}", outcome.out);
+        }
     }
 }

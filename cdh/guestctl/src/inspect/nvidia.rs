@@ -6,12 +6,13 @@
 use cc_evidence::additional::AdditionalEvidence;
 use cc_evidence::nvidia::{Architecture, Device, NvidiaEvidence, Report, UNKNOWN_UUID};
 use cc_verify::Rejection;
-use cc_verify::nvidia::{GpuChain, verify_device};
+use cc_verify::nvidia::{GpuChain, is_served, verify_device};
 use serde_json::{Map, Value, json};
 
 use super::{Check, Inspection, Trust};
 use crate::table::Table;
 
+const REPORT: &str = "report";
 const CHAIN: &str = "certificate chain";
 const DATES: &str = "dates";
 const SIGNATURE: &str = "report signature";
@@ -42,7 +43,9 @@ pub(super) fn report(bytes: &[u8], chain: Option<&[u8]>, trust: &Trust) -> Resul
     if chain.is_some() {
         let outcome = verify_device(&device, &parsed, &trust.roots, trust.at.0);
         add_chain(outcome.as_ref().ok(), &mut facts, &mut inspection.table);
-        inspection.checks.extend(checks("", &outcome, trust));
+        // Which generation it is of, a bare report does not say; its certificate does.
+        let served = !outcome.as_ref().is_err_and(|why| why.check() == "nvidia.arch");
+        inspection.checks.extend(checks("", &outcome, trust, served));
     } else {
         let why = "give --chain with the certificate chain that the driver has for this GPU";
         inspection.checks.extend([CHAIN, SIGNATURE].map(|name| Check::not_verified(name, why)));
@@ -59,6 +62,7 @@ pub(super) fn evidence(text: &str, trust: &Trust) -> Result<Inspection, String> 
     let mut table = Table::new();
     let (mut devices, mut all) = (Vec::new(), Vec::new());
     for device in &evidence.devices {
+        let served = is_served(device.architecture);
         let name = device.uuid.as_str();
         table.section(&format!("{} {name}", device.architecture.as_str()));
         let mut facts = json!({ "arch": device.architecture.as_str(), "uuid": name });
@@ -69,11 +73,13 @@ pub(super) fn evidence(text: &str, trust: &Trust) -> Result<Inspection, String> 
                 let mut fields = report_json(&report);
                 add_chain(outcome.as_ref().ok(), &mut fields, &mut table);
                 merge(&mut facts, fields);
-                all.extend(checks(name, &outcome, trust));
+                all.extend(checks(name, &outcome, trust, served));
             }
             Err(error) => {
                 table.row("unreadable", error.to_string());
-                all.push(Check::failed(SIGNATURE, format!("{name}: the report cannot be read: {error}")));
+                let why = format!("{name}: unreadable: {error}");
+                // What reports of other generations look like is not known here.
+                all.push(if served { Check::failed(REPORT, why) } else { Check::not_verified(REPORT, why) });
             }
         }
         devices.push(facts);
@@ -96,8 +102,8 @@ fn take_member(text: &str) -> Result<(String, Vec<String>), String> {
 }
 
 /// One line for each step. The library makes them in this order and stops at the first that fails, so that a failure is
-/// good news about those before it.
-fn checks(gpu: &str, outcome: &Result<GpuChain, Rejection>, trust: &Trust) -> Vec<Check> {
+/// good news about those before it. A device that is not `served` gets through none of them, which says nothing about it.
+fn checks(gpu: &str, outcome: &Result<GpuChain, Rejection>, trust: &Trust, served: bool) -> Vec<Check> {
     let told = |detail: String| if gpu.is_empty() { detail } else { format!("{gpu}: {detail}") };
     let steps = [
         (CHAIN, "signed under a trusted root".to_owned()),
@@ -115,6 +121,9 @@ fn checks(gpu: &str, outcome: &Result<GpuChain, Rejection>, trust: &Trust) -> Ve
                     Check::verified(name, told(if name == CHAIN { names.clone() } else { passed }))
                 })
                 .collect();
+        }
+        Err(why) if !served => {
+            return steps.map(|(name, _)| Check::not_verified(name, why.to_string())).into();
         }
         Err(why) => match why.check() {
             "nvidia.validity" => (DATES, why),
