@@ -3,9 +3,13 @@
 //! Chains and reports that are made under test roots, and fail in one point only, are the matter of the emulator's tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use cc_evidence::nvidia::{Architecture, Device, NvidiaEvidence, Report};
+use cc_evidence::nvidia::{Architecture, Device, Measurement, NvidiaEvidence, Opaque, Report, Unsigned};
 use cc_verify::nvidia::{Expectation, verify, verify_device};
 use cc_verify::{Rejection, TrustRoots};
+use rcgen::{
+    BasicConstraints, CertificateParams, CustomExtension, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, SignatureAlgorithm, date_time_ymd,
+};
 use serde_json::{Value, json};
 
 /// 2026-01-01; the certificates end in the year 9999.
@@ -145,5 +149,107 @@ fn only_the_generation_that_was_checked_is_verified() {
     for architecture in [Architecture::Blackwell, Architecture::Ls10] {
         let other = Device { architecture, ..device.clone() };
         assert_eq!(refused(&other, &nonce(&device)), "nvidia.arch");
+    }
+}
+
+/// How a chain of root, authority and device is made.
+struct Made {
+    /// Of the authority's key.
+    key: &'static SignatureAlgorithm,
+    /// What the root allows below it.
+    below_root: BasicConstraints,
+    /// Of the device's key.
+    usage: KeyUsagePurpose,
+}
+
+impl Made {
+    fn good() -> Self {
+        Self {
+            key: &PKCS_ECDSA_P384_SHA384,
+            below_root: BasicConstraints::Constrained(1),
+            usage: KeyUsagePurpose::DigitalSignature,
+        }
+    }
+
+    /// The chain, leaf first, and its root.
+    fn pem(&self) -> (String, String) {
+        let authority = |limit| (IsCa::Ca(limit), KeyUsagePurpose::KeyCertSign);
+        let key = |algorithm| KeyPair::generate_for(algorithm).unwrap();
+        let (params_of_root, key_of_root) =
+            (params("NVIDIA Device Identity CA", authority(self.below_root)), key(&PKCS_ECDSA_P384_SHA384));
+        let root_pem = params_of_root.self_signed(&key_of_root).unwrap().pem();
+        let root = Issuer::new(params_of_root, key_of_root);
+        let params_of_next = params("NVIDIA Test", authority(BasicConstraints::Constrained(0)));
+        let key_of_next = key(self.key);
+        let next_pem = params_of_next.signed_by(&key_of_next, &root).unwrap().pem();
+        let next = Issuer::new(params_of_next, key_of_next);
+        let mut leaf = params("GH100 test", (IsCa::NoCa, self.usage));
+        // Version 1, an empty key, SHA-384 and 48 bytes.
+        let fwid = [
+            &[0x30, 68, 2, 1, 1, 0x30, 0, 0x30, 61, 0x06, 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 2, 0x04, 48]
+                [..],
+            &[0xF5; 48],
+        ];
+        leaf.custom_extensions =
+            vec![CustomExtension::from_oid_content(&[2, 23, 133, 5, 4, 1], fwid.concat())];
+        let leaf_pem = leaf.signed_by(&key(&PKCS_ECDSA_P384_SHA384), &next).unwrap().pem();
+        (format!("{leaf_pem}{next_pem}{root_pem}"), root_pem)
+    }
+
+    /// Why a report under this chain is refused.
+    fn refusal(&self) -> String {
+        let (chain, root) = self.pem();
+        let roots = TrustRoots::vendor().with_test_roots(&root).unwrap();
+        let device = Device {
+            architecture: Architecture::Hopper,
+            uuid: "GPU-1".to_owned(),
+            report: unsigned_report(),
+            certificate_chain: chain.into_bytes(),
+        };
+        let report = Report::parse(&device.report).unwrap();
+        let rejection = verify_device(&device, &report, &roots, NOW).unwrap_err();
+        format!("{}: {rejection}", rejection.check())
+    }
+}
+
+fn params(name: &str, (is_ca, usage): (IsCa, KeyUsagePurpose)) -> CertificateParams {
+    let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.not_before = date_time_ymd(2025, 1, 1);
+    params.not_after = date_time_ymd(2035, 1, 1);
+    params.is_ca = is_ca;
+    params.key_usages = vec![usage];
+    params
+}
+
+/// A report with a signature that is nobody's.
+fn unsigned_report() -> Vec<u8> {
+    let fields = Unsigned {
+        nonce: [1; 32],
+        slot: 0,
+        param1: 0,
+        param2: 0,
+        measurements: vec![Measurement { index: 1, kind: 1, value: vec![2; 48] }],
+        responder_nonce: [3; 32],
+        opaque: Opaque::parse(&[]).unwrap(),
+    };
+    [fields.encode().unwrap(), vec![0; 96]].concat()
+}
+
+#[test]
+fn every_key_limit_and_usage_of_a_chain_counts() {
+    let good = Made::good().refusal();
+    assert!(good.starts_with("nvidia.signature"), "the chain itself is good: {good}");
+    for (made, why) in [
+        (Made { key: &PKCS_ECDSA_P256_SHA256, ..Made::good() }, "NVIDIA Test is not on the curve P-384"),
+        (
+            Made { below_root: BasicConstraints::Constrained(0), ..Made::good() },
+            "NVIDIA Device Identity CA allows fewer than 1 authorities below it",
+        ),
+        (Made { usage: KeyUsagePurpose::KeyAgreement, ..Made::good() }, "GH100 test is not for signatures"),
+    ] {
+        let refusal = made.refusal();
+        assert!(refusal.starts_with("nvidia.chain") && refusal.contains(why), "{refusal}");
     }
 }

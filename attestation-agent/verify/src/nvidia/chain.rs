@@ -1,8 +1,9 @@
 //! From the certificate of a device's signing key to NVIDIA's root of device identities.
 //!
 //! The chain comes with the report, leaf first and root last, so that nothing in it counts until its root has been found
-//! among the trusted ones. Every certificate but the leaf must be an authority and have signed the one before it; all of
-//! them are ECDSA P-384 with SHA-384. The firmware identity (FWID) stands in an extension of the leaf (TCG DICE
+//! among the trusted ones. Every certificate but the leaf must be an authority, allow as many others below it as there are, and
+//! have signed the one before it; the leaf's key is for signatures. All keys are on P-384, which leaves ECDSA with SHA-384 as
+//! the one algorithm. The firmware identity (FWID) stands in an extension of the leaf (TCG DICE
 //! Attestation Architecture, composite device id: version, key, FWID).
 
 use std::fmt;
@@ -54,12 +55,24 @@ impl GpuChain {
             return Err("it is empty".to_owned());
         };
         let vouching = roots.check_nvidia(root)?;
-        for (cert, issuer) in certs.iter().zip(certs.iter().skip(1)) {
+        for ((cert, issuer), below) in certs.iter().zip(certs.iter().skip(1)).zip(0_u8..) {
             issuer.check_authority()?;
+            if issuer.p384_point().is_none() {
+                return Err(format!("the key of {} is not on the curve P-384", issuer.common_name()));
+            }
+            if issuer.path_length()?.is_some_and(|limit| limit < below) {
+                return Err(format!(
+                    "{} allows fewer than {below} authorities below it",
+                    issuer.common_name()
+                ));
+            }
             cert.check_issued_by(issuer)?;
         }
         if leaf.is_authority() {
             return Err(format!("{} signs certificates, so it is not that of a device", leaf.common_name()));
+        }
+        if !leaf.may_sign_data() {
+            return Err(format!("the key of {} is not for signatures", leaf.common_name()));
         }
         let public_key = leaf
             .p384_point()
