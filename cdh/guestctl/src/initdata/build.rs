@@ -158,7 +158,10 @@ fn unfit(error: &cc_evidence::Error) -> Failure {
     Failure::Argument {
         argument: "--file".into(),
         why: error.to_string(),
-        hint: "give fewer or smaller files".into(),
+        hint: match error {
+            cc_evidence::Error::TooLarge { .. } => "give fewer or smaller files".into(),
+            other => other.hint(),
+        },
     }
 }
 
@@ -173,6 +176,18 @@ mod tests {
         for bad in ["aa.toml", "=x", "aa.toml=", "../aa.toml=x", "a/b=x"] {
             assert!(parse_entry(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn only_what_is_too_large_is_to_be_made_smaller() {
+        let hint = |error: &cc_evidence::Error| match unfit(error) {
+            Failure::Argument { hint, .. } => hint,
+            other => panic!("{other}"),
+        };
+        let large = cc_evidence::Error::TooLarge { what: "the document", size: 2, limit: 1 };
+        assert_eq!(hint(&large), "give fewer or smaller files");
+        let broken = cc_evidence::Error::InitData { why: "x".into() };
+        assert_eq!(hint(&broken), broken.hint());
     }
 
     #[test]
