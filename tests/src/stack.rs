@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+pub use cc_vectors::skip;
 use tempfile::TempDir;
 
 use crate::curl::{self, Answer};
@@ -677,18 +678,4 @@ pub fn azure_emulator_runs_here() -> bool {
         skip("the emulated Azure machine needs swtpm");
     }
     there
-}
-
-/// Tells that the running test is skipped, and leaves a note in the file that `SKIPPED_TESTS` names, so that a run
-/// that proved little says so at its end.
-#[allow(clippy::print_stderr, clippy::disallowed_methods, reason = "a skipped test says so")]
-pub fn skip(why: &str) {
-    let note = format!("skipped: {}: {why}", std::thread::current().name().unwrap_or("a test"));
-    eprintln!("{note}");
-    if let Some(file) = std::env::var_os("SKIPPED_TESTS") {
-        let file = std::fs::OpenOptions::new().create(true).append(true).open(file);
-        // The note is a courtesy; the test's own output has it too.
-        let _ =
-            file.and_then(|mut file| std::io::Write::write_all(&mut file, format!("{note}\n").as_bytes()));
-    }
 }

@@ -124,8 +124,7 @@ mod tests {
     async fn the_name_server_of_the_file_is_asked() {
         // resolv.conf has no ports, so the server needs the one that is for superusers.
         let Ok(socket) = UdpSocket::bind((Ipv4Addr::new(127, 9, 8, 7), 53)) else {
-            eprintln!("skipped: port 53 may not be bound here");
-            return;
+            return cc_vectors::skip("port 53 may not be bound here");
         };
         std::thread::spawn(move || {
             let mut query = [0; 512];

@@ -1,4 +1,5 @@
-//! Evidence for tests: where the recorded is, which lives outside the repository, and a writer for what is made.
+//! Evidence for tests: where the recorded is, which lives outside the repository, and a writer for what is made. And the way
+//! to say that a test cannot run here.
 //!
 //! `VECTORS_DIR` names the folder of all vectors; without it, `../shared/vectors` beside the workspace is taken if it
 //! exists. A machine without vectors skips the tests that need them, and that is no failure, not even in CI: the
@@ -49,4 +50,18 @@ pub fn folder(name: &str) -> Option<PathBuf> {
 pub fn read(name: &str, file: &str) -> Option<Vec<u8>> {
     let path = folder(name)?.join(file);
     Some(std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())))
+}
+
+/// Tells that the running test is skipped, and leaves a note in the file that `SKIPPED_TESTS` names, so that a run
+/// that proved little says so at its end.
+#[allow(clippy::disallowed_methods, reason = "the only configuration of tests")]
+pub fn skip(why: &str) {
+    let note = format!("skipped: {}: {why}", std::thread::current().name().unwrap_or("a test"));
+    eprintln!("{note}");
+    if let Some(file) = std::env::var_os("SKIPPED_TESTS") {
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(file);
+        // The note is a courtesy; the test's own output has it too.
+        let _ =
+            file.and_then(|mut file| std::io::Write::write_all(&mut file, format!("{note}\n").as_bytes()));
+    }
 }
