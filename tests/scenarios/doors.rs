@@ -9,6 +9,7 @@ use cc_tests::stack::{Options, Part, Stack};
 use crate::{RESOURCE, SECRET};
 
 mod files;
+mod podman;
 mod unit_credentials;
 
 /// A booted machine and what it needs from outside.

@@ -39,7 +39,6 @@ mod mixed;
 mod nvidia;
 mod operator;
 mod platform;
-mod podman;
 mod release;
 mod rpc;
 mod sealed;

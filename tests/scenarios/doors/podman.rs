@@ -1,13 +1,12 @@
-//! Podman's secrets, with real Podman and Quadlet in units of a booted machine: the hub runs there, key broker, emulated
-//! TEE and agent beside it.
+//! Podman's secrets, with real Podman and Quadlet.
 
 use std::path::Path;
 
-use cc_tests::container::{Container, Setup, Tree};
-use cc_tests::process::{binary_folder, command};
-use cc_tests::stack::{Options, Part, Stack};
+use cc_tests::container::Tree;
+use cc_tests::process::command;
 use tempfile::TempDir;
 
+use super::{Doors, example};
 use crate::sealed::independent;
 use crate::{RESOURCE, SECRET};
 
@@ -17,6 +16,9 @@ const PLAIN: &str = "c4n4ry-in-plain-text";
 const STATE: &str = "/var/lib/confidential-containers/podman-secrets";
 /// Podman's storage.
 const STORAGE: &str = "/var/lib/containers";
+/// The drop-in as it is shipped.
+const DRIVER: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../quadlet/containers.conf.d/50-confidential-secrets.conf");
 const SIGNER: &str = "default/sealed-signing/team-a";
 
 /// Who may have the secret: the units that run Podman for the application, and nobody else.
@@ -31,88 +33,61 @@ credential = "db-password"
 secret = "kbs:///default/key/1"
 "#;
 
-/// The line of /etc/fstab in docs/secrets.md that keeps what Podman copies for its containers in memory.
+/// Keeps what Podman copies for its containers in memory.
 const FSTAB: &str = "tmpfs /var/lib/containers/storage/overlay-containers tmpfs mode=0700,nodev 0 0\n";
+/// Gives a container its unit's credential in place of a Podman secret.
+const CREDENTIAL: [&str; 2] = [
+    "Volume=%d/db-password:/run/secrets/db-password:ro\n",
+    "LoadCredential=db-password:/run/confidential-containers/credentials.sock\n",
+];
 
 struct Machine {
-    // Dropped first: the machine uses what the others show it.
-    machine: Container,
-    _stack: Stack,
+    doors: Doors,
     storage: TempDir,
 }
 
 /// Boots the machine; none where that cannot run.
 fn boot() -> Option<Machine> {
-    if !(Tree::Trixie.boots_here() && cc_tests::stack::emulator_runs_here()) {
-        return None;
-    }
-    let mut stack = Stack::prepare(Options::default()).unwrap();
-    stack.start_part(Part::Emulator).unwrap();
-    stack.start_part(Part::Kbs).unwrap();
-    stack.set_reference_values(&cc_tests::machine::Machine::default().reference_values()).unwrap();
-    stack.start_part(Part::Agent).unwrap();
-    stack.put_resource(RESOURCE, SECRET).unwrap();
-    stack.put_resource(SIGNER, independent(&["jwk"]).as_bytes()).unwrap();
-    let hub = format!(
-        "[kbc]\nname = \"cc_kbc\"\nurl = {:?}\nkbs_cert = '''{}'''\n[aa]\naa_socket = \"unix://{}\"\n{TABLES}",
-        stack.kbs_url(),
-        std::fs::read_to_string(stack.kbs_certificate()).unwrap(),
-        stack.agent_socket().display(),
-    );
-    let unit = "[Service]\nType=notify\nRuntimeDirectory=confidential-containers\n\
-                ExecStart=/usr/local/bin/confidential-data-hub -c /etc/cdh.toml\n";
-    let sealed = independent(&["vault", &format!("kbs:///{SIGNER}"), &format!("kbs:///{RESOURCE}")]);
     let storage = tempfile::Builder::new().prefix("podman-").tempdir().unwrap();
-    let driver =
-        concat!(env!("CARGO_MANIFEST_DIR"), "/../quadlet/containers.conf.d/50-confidential-secrets.conf");
-    let mut setup = Setup::new(Tree::Trixie)
-        .unwrap()
-        .with_containers()
-        .bind(stack.folder(), stack.folder().to_str().unwrap())
-        .bind(storage.path(), STORAGE)
-        .bind_read_only(Path::new(driver), "/etc/containers/containers.conf.d/50-confidential-secrets.conf");
-    for (path, text) in [
-        ("etc/cdh.toml", hub.as_str()),
-        ("etc/systemd/system/confidential-data-hub.service", unit),
-        ("etc/fstab", FSTAB),
-        ("root/image.sh", include_str!("podman/image.sh")),
-        ("root/sealed", &sealed),
-    ] {
-        setup = setup.file(path, text, 0o600).unwrap();
-    }
-    for (name, lines) in [
-        ("app", "Secret=db-password"),
-        ("stranger", "Secret=db-password"),
-        ("app-variable", "Secret=db-password,type=env,target=DB_PASSWORD"),
-        ("app-sealed", "Secret=sealed,target=db-password"),
-        ("app-missing", "Secret=missing,target=db-password"),
-        ("app-credential", "Volume=%d/db-password:/run/secrets/db-password:ro"),
-    ] {
-        setup =
-            setup.file(&format!("etc/containers/systemd/{name}.container"), quadlet(lines), 0o644).unwrap();
-    }
-    for binary in ["confidential-data-hub", "guestctl"] {
-        let path = binary_folder().unwrap().join(binary);
-        setup = setup.bind_read_only(&path, &format!("/usr/local/bin/{binary}"));
-    }
-    let machine = setup.boot().unwrap_or_else(|e| panic!("{e:#}"));
-    machine.must(&["systemctl", "start", "confidential-data-hub.service"]).unwrap();
-    machine.must(&["sh", "/root/image.sh"]).unwrap();
-    machine.must(&["mkdir", "/run/got"]).unwrap();
-    Some(Machine { machine, _stack: stack, storage })
+    let sealed = independent(&["vault", &format!("kbs:///{SIGNER}"), &format!("kbs:///{RESOURCE}")]);
+    let doors = Doors::boot(Tree::Trixie, TABLES, |setup| {
+        let mut setup = setup
+            .with_containers()
+            .bind(storage.path(), STORAGE)
+            .bind_read_only(
+                Path::new(DRIVER),
+                "/etc/containers/containers.conf.d/50-confidential-secrets.conf",
+            )
+            .file("etc/fstab", FSTAB, 0o644)?
+            .file("root/image.sh", include_str!("podman/image.sh"), 0o755)?
+            .file("root/sealed", &sealed, 0o600)?;
+        for (name, line) in [
+            ("app", "Secret=db-password\n"),
+            ("stranger", "Secret=db-password\n"),
+            ("app-variable", "Secret=db-password,type=env,target=DB_PASSWORD\n"),
+            ("app-sealed", "Secret=sealed,target=db-password\n"),
+            ("app-missing", "Secret=missing,target=db-password\n"),
+            ("app-credential", CREDENTIAL[0]),
+        ] {
+            setup = setup.file(&format!("etc/containers/systemd/{name}.container"), quadlet(line), 0o644)?;
+        }
+        Ok(setup)
+    })?;
+    doors.stack.put_resource(SIGNER, independent(&["jwk"]).as_bytes()).unwrap();
+    doors.machine.must(&["/root/image.sh"]).unwrap();
+    doors.machine.must(&["mkdir", "/run/got"]).unwrap();
+    Some(Machine { doors, storage })
 }
 
-/// A container that takes its secret as a file or a variable, notes what it got, and stays. There are no controllers of
-/// control groups here, so it makes no group of its own.
-fn quadlet(lines: &str) -> String {
-    let credential = if lines.contains("%d") {
-        "LoadCredential=db-password:/run/confidential-containers/credentials.sock\n"
-    } else {
-        ""
-    };
+/// The example of docs/secrets.md with another line for its secret. The container notes what it got, and stays. There are no
+/// controllers of control groups here, so it makes no group of its own.
+fn quadlet(line: &str) -> String {
+    let container = example("Podman secrets", "ini");
+    assert!(container.contains("Secret=db-password\n"), "{container}");
+    let container = container.replace("Secret=db-password\n", line);
+    let credential = if line == CREDENTIAL[0] { CREDENTIAL[1] } else { "" };
     format!(
-        "[Container]\nImage=localhost/app:1\nNetwork=host\nPodmanArgs=--cgroups=disabled\n{lines}\n\
-         Volume=/run/got:/got\n\
+        "{container}Network=host\nPodmanArgs=--cgroups=disabled\nVolume=/run/got:/got\n\
          Exec=/bin/sh -c '{{ printf %%s \"$$DB_PASSWORD\"; cat /run/secrets/db-password; }} >/got/%N; exec sleep 1000'\n\
          [Service]\nTimeoutStartSec=60\n{credential}"
     )
@@ -121,37 +96,41 @@ fn quadlet(lines: &str) -> String {
 impl Machine {
     /// Runs a shell command as root and in no unit: exit code, standard output, standard error.
     fn shell(&self, line: &str) -> (Option<i32>, String, String) {
-        let out = self.machine.run(&["sh", "-c", line]).unwrap();
+        let out = self.doors.machine.run(&["sh", "-c", line]).unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         (out.status.code(), text(&out.stdout), text(&out.stderr))
     }
 
     /// Starts a container by its unit; what it got.
     fn got(&self, unit: &str) -> String {
-        self.machine
-            .must(&["systemctl", "start", unit])
-            .unwrap_or_else(|e| panic!("{e:#}\n{}\n{}", self.machine.journal(unit).unwrap(), self.hub_log()));
+        self.doors.machine.must(&["systemctl", "start", unit]).unwrap_or_else(|e| {
+            panic!("{e:#}\n{}\n{}", self.doors.machine.journal(unit).unwrap(), self.doors.hub_log())
+        });
         let file = format!("/run/got/{unit}");
         let expected = SECRET.len().to_string();
-        self.machine
+        self.doors
+            .machine
             .wait_for(unit, || Ok(self.shell(&format!("stat --format=%s {file}")).1.trim() == expected))
             .unwrap();
-        self.machine.must(&["cat", &file]).unwrap()
-    }
-
-    fn hub_log(&self) -> String {
-        self.machine.journal("confidential-data-hub.service").unwrap()
+        self.doors.machine.must(&["cat", &file]).unwrap()
     }
 
     /// The hub's audit lines about `unit`.
     fn audit(&self, unit: &str) -> Vec<String> {
-        let unit = format!("unit={unit:?}");
-        self.hub_log().lines().filter(|line| line.contains(&unit)).map(str::to_owned).collect()
+        self.doors.audit(&[&format!("unit={unit:?}")])
     }
 }
 
 #[test]
 fn containers_get_what_their_unit_may_have_and_podman_keeps_references() {
+    let document =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/secrets.md")).unwrap();
+    for line in CREDENTIAL.iter().chain(&[FSTAB]) {
+        assert!(
+            document.contains(&format!("\n  {line}")),
+            "docs/secrets.md tells something else than {line}"
+        );
+    }
     let Some(machine) = boot() else { return };
     references_alone_are_taken(&machine);
     containers_get_their_secrets(&machine);
@@ -159,7 +138,7 @@ fn containers_get_what_their_unit_may_have_and_podman_keeps_references() {
     showing_a_secret_is_a_lookup(&machine);
     nothing_is_on_disk(&machine);
     deleting_leaves_nothing(&machine);
-    assert!(!machine.hub_log().contains(std::str::from_utf8(SECRET).unwrap()), "a secret in the log");
+    assert!(!machine.doors.hub_log().contains(std::str::from_utf8(SECRET).unwrap()), "a secret in the log");
 }
 
 fn references_alone_are_taken(machine: &Machine) {
@@ -200,7 +179,7 @@ fn containers_get_their_secrets(machine: &Machine) {
         assert!(line.ends_with(&expected), "{line}");
     }
     // A container that is started anew is made anew, and the hub is asked again.
-    machine.machine.must(&["systemctl", "restart", "app.service"]).unwrap();
+    machine.doors.machine.must(&["systemctl", "restart", "app.service"]).unwrap();
     assert_eq!(machine.audit("app.service").len(), 2);
 }
 
@@ -208,9 +187,12 @@ fn refusals_stop_containers_and_say_why(machine: &Machine) {
     for (unit, decision, code) in
         [("stranger", "refused", "ACCESS_DENIED"), ("app-missing", "failed", "KBS_NOT_FOUND")]
     {
-        assert!(!machine.machine.run(&["systemctl", "start", unit]).unwrap().status.success(), "{unit} runs");
+        assert!(
+            !machine.doors.machine.run(&["systemctl", "start", unit]).unwrap().status.success(),
+            "{unit} runs"
+        );
         assert_ne!(machine.shell(&format!("ls /run/got/{unit}")).0, Some(0), "{unit} ran");
-        let journal = machine.machine.journal(unit).unwrap();
+        let journal = machine.doors.machine.journal(unit).unwrap();
         assert!(journal.contains(&format!("[{code}]")) && journal.contains("hint: "), "{unit}: {journal}");
         let lines = machine.audit(&format!("{unit}.service"));
         assert!(
@@ -257,6 +239,7 @@ fn nothing_is_on_disk(machine: &Machine) {
 
 fn deleting_leaves_nothing(machine: &Machine) {
     machine
+        .doors
         .machine
         .must(&["systemctl", "stop", "app", "app-variable", "app-sealed", "app-credential"])
         .unwrap();
