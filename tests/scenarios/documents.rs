@@ -160,8 +160,8 @@ fn a_name_that_does_not_exist_is_found() {
 }
 
 /// Programs whose codes people see.
-const WITH_CODES: [&str; 5] =
-    ["attestation-agent", "cdh", "api-server-rest", "protos/daemon", "tests/dev-kbs"];
+const WITH_CODES: [&str; 6] =
+    ["attestation-agent", "cdh", "api-server-rest", "protos/daemon", "image-rs", "tests/dev-kbs"];
 
 /// How names in capitals of other kinds begin: types of firmware events, a TPM's response codes, Intel's quoting enclave,
 /// variables that are read in a loop.
@@ -204,7 +204,8 @@ fn every_code_is_in_the_table_of_codes() {
     WITH_CODES.iter().for_each(|program| sources(&workspace().join(program), &mut texts));
     let (mut codes, mut variables) = (BTreeSet::new(), BTreeSet::new());
     for (before, name) in texts.iter().flat_map(|text| names_in_capitals(text)) {
-        let variable = ["environment(", "env!(", "var_os(", "env = "].iter().any(|call| before.ends_with(call));
+        let variable =
+            ["environment(", "env!(", "var_os(", "env = "].iter().any(|call| before.ends_with(call));
         if variable {
             variables.insert(name)
         } else {

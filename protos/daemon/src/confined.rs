@@ -50,8 +50,7 @@ mod tests {
         std::fs::write(folder.join("long"), vec![b' '; 9000]).unwrap();
         symlink("inside", folder.join("link")).unwrap();
         symlink("../outside", folder.join("escape")).unwrap();
-        fs::mknodat(fs::CWD, folder.join("fifo"), FileType::Fifo, Mode::from_raw_mode(0o600), 0)
-            .unwrap();
+        fs::mknodat(fs::CWD, folder.join("fifo"), FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
         let read = |name: &str| read_below(&folder, Path::new(name), 8192);
         assert_eq!(read("inside").unwrap(), b"key");
         assert_eq!(read("team/deeper").unwrap(), b"key");

@@ -11,7 +11,8 @@ fuzz_target!(|bytes: &[u8]| {
     if let Ok(text) = std::str::from_utf8(bytes) {
         let _ = Lookaside::parse([("first", text)]);
     }
-    let both = [payload::Kind::Atomic, payload::Kind::Cosign].map(|kind| payload::Payload::parse(kind, bytes).is_ok());
+    let both = [payload::Kind::Atomic, payload::Kind::Cosign]
+        .map(|kind| payload::Payload::parse(kind, bytes).is_ok());
     assert_ne!(both, [true, true]);
     if provenance::subjects(bytes).is_ok() {
         assert!(provenance::predicate_type(bytes).is_ok());

@@ -18,8 +18,11 @@ const KEY: &str = "-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQ
 const RING: &[u8] = include_bytes!("../seeds/image_signatures/ring");
 
 static PARSED: LazyLock<Vec<Policy>> = LazyLock::new(|| {
-    let lookaside = Lookaside::parse([("a", "default-docker: {lookaside: 'https://a'}")]).expect("it is well-formed");
-    let parse = |text: &&str| Policy::parse(text.as_bytes()).expect("it is well-formed").with_lookaside(lookaside.clone());
+    let lookaside =
+        Lookaside::parse([("a", "default-docker: {lookaside: 'https://a'}")]).expect("it is well-formed");
+    let parse = |text: &&str| {
+        Policy::parse(text.as_bytes()).expect("it is well-formed").with_lookaside(lookaside.clone())
+    };
     POLICIES.iter().map(parse).collect()
 });
 
