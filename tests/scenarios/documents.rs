@@ -164,9 +164,17 @@ const WITH_CODES: [&str; 6] =
     ["attestation-agent", "cdh", "api-server-rest", "protos/daemon", "image-rs", "tests/dev-kbs"];
 
 /// How names in capitals of other kinds begin: types of firmware events, a TPM's response codes, Intel's quoting enclave,
-/// variables that are read in a loop.
-const OTHER_NAMES: [&str; 6] =
-    ["EV_", "TPM_RC", "TD_QE", "AWS_IN_GUEST_", "VAULT_IN_GUEST_", "PKCS11_IN_GUEST_"];
+/// variables that are read in a loop, names of algorithms in Sigstore's documents.
+const OTHER_NAMES: [&str; 8] = [
+    "EV_",
+    "TPM_RC",
+    "TD_QE",
+    "AWS_IN_GUEST_",
+    "VAULT_IN_GUEST_",
+    "PKCS11_IN_GUEST_",
+    "SHA2_",
+    "PUBLIC_KEY_DETAILS_",
+];
 
 /// The texts of `source` that look like codes, each with what stands before it; tests and comments aside.
 fn names_in_capitals(source: &str) -> Vec<(&str, &str)> {
