@@ -212,8 +212,9 @@ fn every_code_is_in_the_table_of_codes() {
     WITH_CODES.iter().for_each(|program| sources(&workspace().join(program), &mut texts));
     let (mut codes, mut variables) = (BTreeSet::new(), BTreeSet::new());
     for (before, name) in texts.iter().flat_map(|text| names_in_capitals(text)) {
-        let variable =
-            ["environment(", "env!(", "var_os(", "env = "].iter().any(|call| before.ends_with(call));
+        let variable = ["environment(", "env!(", "var_os(", "env = ", "value_name = "]
+            .iter()
+            .any(|call| before.ends_with(call));
         if variable {
             variables.insert(name)
         } else {
