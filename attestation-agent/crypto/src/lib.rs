@@ -5,7 +5,8 @@
 //! conversation, seals one. The primitives come from AWS-LC; what is ours is the strict parsing around them.
 //!
 //! Sealed secrets and image keys add two whole-message ciphers ([`cipher`]) and one signature algorithm ([`es256`]); signed
-//! images add public keys in PEM form ([`verify`]), the tokens of a key broker's administrator another algorithm ([`ed25519`]).
+//! images add public keys in PEM form ([`verify`]), the tokens of a key broker's administrator another algorithm ([`ed25519`]). Headers of
+//! encrypted volumes are authenticated under a derived key ([`mac`]).
 //!
 //! It is not a general JOSE library: one content encryption (`A256GCM`), two key algorithms
 //! (`ECDH-ES+A256KW` on P-256 or P-521, `RSA-OAEP-256`), one serialization. It knows nothing of HTTP, the
@@ -22,6 +23,7 @@ pub mod es256;
 pub mod jwe;
 mod jwk;
 mod key;
+pub mod mac;
 mod pem;
 mod secret;
 pub mod unique_json;
