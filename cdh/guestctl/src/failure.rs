@@ -143,6 +143,14 @@ pub(crate) enum Failure {
         /// What is missing.
         why: Rejection,
     },
+    /// The header of a volume cannot be read, or is refused.
+    #[error("{}: {error}", path.display())]
+    Volume {
+        /// The device or file.
+        path: PathBuf,
+        /// The volume library's account of it.
+        error: cc_volume::Error,
+    },
     /// The checks were made and some failed.
     #[error("{failed} of {all} checks failed")]
     Checks {
@@ -172,6 +180,7 @@ impl Failure {
             Self::SecretUnknown { .. } => "PODMAN_SECRET_UNKNOWN",
             Self::StateFolderOpen { .. } => "PODMAN_STATE_OPEN",
             Self::BundleRefused { .. } => "BUNDLE_REFUSED",
+            Self::Volume { error, .. } => error.code(),
             Self::Checks { .. } => "CHECKS_FAILED",
         }
     }
@@ -205,6 +214,7 @@ impl Failure {
                 format!("look at what is in it, then chown it to the user who runs podman, and chmod 0700 {}", path.display())
             }
             Self::BundleRefused { why, .. } => why.cause.hint().into(),
+            Self::Volume { error, .. } => error.hint().to_owned(),
             Self::Checks { .. } => "each line marked FAIL says what to do next".into(),
         }
     }
@@ -225,6 +235,7 @@ impl Failure {
             | Self::Output(_)
             | Self::StateFolderOpen { .. }
             | Self::BundleRefused { .. }
+            | Self::Volume { .. }
             | Self::Checks { .. } => Exit::Failed,
         }
     }

@@ -9,6 +9,7 @@
 //! `secret.rs`.
 
 mod connect;
+mod disk;
 mod doctor;
 mod evidence;
 mod exit;
@@ -77,6 +78,8 @@ enum Command {
     PodmanSecret(podman_secret::Args),
     /// Verify a Sigstore bundle over a file or a digest
     VerifyBundle(verify_bundle::Args),
+    /// Explain the header of a LUKS2 volume, check it before the volume is opened, and sign it
+    Disk(disk::Args),
     /// Check the guest components of this machine
     Doctor(doctor::Args),
 }
@@ -145,6 +148,7 @@ async fn dispatch(cli: &Cli, console: &mut Console<'_>) -> Result<(), Failure> {
         Command::Unseal(args) => unseal::run(args, cli.json, console).await,
         Command::PodmanSecret(args) => podman_secret::run(args, cli.json, console).await,
         Command::VerifyBundle(args) => verify_bundle::run(args, cli.json, console),
+        Command::Disk(args) => disk::run(args, cli.json, console),
         Command::Doctor(args) => doctor::run(args, cli.json, console).await,
     }
 }
@@ -251,6 +255,11 @@ mod tests {
             &["guestctl", "seal", "vault", "--uri", "kbs:///a/b/c"],
             &["guestctl", "seal", "vault", "--uri", "kbs:///a/b/c", "--key", "x", "--settings", "[]"],
             &["guestctl", "unseal"],
+            &["guestctl", "disk", "check"],
+            &["guestctl", "disk", "check", "x", "--tag", "AAAA"],
+            &["guestctl", "disk", "check", "x", "--detached", "--data-offset", "4096"],
+            &["guestctl", "disk", "check", "x", "--max-keyslots", "0"],
+            &["guestctl", "disk", "sign", "x"],
         ] {
             let (exit, out, err) = run_captured(arguments).await;
             assert_eq!((exit, out.as_str()), (Exit::Usage, ""), "{arguments:?}");

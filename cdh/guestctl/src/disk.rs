@@ -1,0 +1,214 @@
+//! `guestctl disk`: explains the header of a LUKS2 volume, checks it before anything opens it, and signs it.
+//!
+//! Nothing is opened and nothing is written. The header area is read once, at most 16 MiB, and all that is said is about
+//! those bytes: a host may answer the next reader differently, so whatever opens a volume after a check has to use the
+//! bytes that were checked. The rules are those of [`cc_volume`].
+
+mod check;
+mod inspect;
+mod sign;
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Read},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use cc_crypto::Secret;
+use cc_volume::luks2::{Header, HeaderKey, Policy, Verdict, format::MAX_AREA_LEN};
+use clap::{Subcommand, value_parser};
+use rustix::fs::OFlags;
+use serde_json::{Value, json};
+
+use crate::{
+    failure::Failure,
+    output::Console,
+    seal,
+    table::{Mark, Table},
+};
+
+/// Longest secret read, in bytes; cryptsetup reads no longer key file.
+const MAX_SECRET_LEN: usize = 8 << 20;
+
+/// What the operator gives.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Exit status: 0 done, the header is good; 1 the header is refused, or a file cannot be used; 2 wrong usage.
+
+Example:
+  guestctl disk inspect /dev/vdb
+  guestctl disk check /dev/vdb --require-integrity
+  guestctl disk sign /dev/vdb --key secret | cryptsetup token import --json-file - /dev/vdb
+  guestctl disk check /dev/vdb --key secret")]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show what a header says, and mark what is dangerous
+    Inspect(InspectArgs),
+    /// Exit with 0 if a header keeps every rule, with 1 if not; with --key also whether its tag fits
+    Check(CheckArgs),
+    /// Print the tag that ties a header to the secret of its volume, as a token for cryptsetup
+    Sign(SignArgs),
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Marks are those of `guestctl disk check`; they do not change the exit status here.
+
+Example:
+  guestctl disk inspect /dev/vdb
+  guestctl disk inspect header.img --detached --json")]
+struct InspectArgs {
+    /// Device, image, or file that holds the header
+    file: PathBuf,
+    #[command(flatten)]
+    policy: PolicyArgs,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The rules and the reasons for them: docs/disks.md. Without --key an admitted header may still be another volume's, or an
+older one of this volume.
+
+Example:
+  guestctl disk check /dev/vdb
+  guestctl disk check /dev/vdb --require-integrity --key secret
+  guestctl disk check header.img --detached --key secret --tag \"$(cat header.tag)\"")]
+struct CheckArgs {
+    /// Device, image, or file that holds the header
+    file: PathBuf,
+    /// File with the secret that opens the volume, used as it is; - for standard input
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// Compare with this tag (base64) instead of the one in the header
+    #[arg(long, value_name = "TAG", requires = "key")]
+    tag: Option<String>,
+    #[command(flatten)]
+    policy: PolicyArgs,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Sign where header and secret are trusted, after each change of keyslots, label or flags. The secret must be random, 32 bytes or
+more: whoever sees a tag can try guesses of a weak one. A header that the rules refuse is not signed.
+
+Example:
+  guestctl disk sign /dev/vdb --key secret | cryptsetup token import --json-file - /dev/vdb
+  guestctl disk sign header.img --detached --key secret --tag-only > header.tag")]
+struct SignArgs {
+    /// Device, image, or file that holds the header
+    file: PathBuf,
+    /// File with the secret that opens the volume, used as it is; - for standard input
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    /// Print the tag alone (base64), to keep it beside the secret in the key broker
+    #[arg(long, conflicts_with = "json")]
+    tag_only: bool,
+    #[command(flatten)]
+    policy: PolicyArgs,
+}
+
+/// What the header must be like, where volumes differ.
+#[derive(Debug, clap::Args)]
+struct PolicyArgs {
+    /// The header is a file of its own; the data begins at byte 0 of its device
+    #[arg(long)]
+    detached: bool,
+    /// The data begins at this byte [default: behind the header, at 16 MiB at most]
+    #[arg(long, value_name = "BYTES", conflicts_with = "detached")]
+    data_offset: Option<u64>,
+    /// Most keyslots: 2 while a secret is being replaced
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = value_parser!(u8).range(1..=32))]
+    max_keyslots: u8,
+    /// Refuse a volume whose sectors are not authenticated
+    #[arg(long)]
+    require_integrity: bool,
+    /// Admit the flag allow-discards, which tells the host which blocks are unused
+    #[arg(long)]
+    allow_discards: bool,
+}
+
+impl PolicyArgs {
+    fn policy(&self) -> Policy {
+        Policy {
+            max_keyslots: self.max_keyslots.into(),
+            detached: self.detached,
+            data_offset: self.data_offset,
+            require_integrity: self.require_integrity,
+            allow_discards: self.allow_discards,
+            ..Policy::default()
+        }
+    }
+}
+
+/// Does what the sub-command says.
+pub(crate) fn run(args: &Args, json: bool, console: &mut Console<'_>) -> Result<(), Failure> {
+    match &args.command {
+        Command::Inspect(args) => inspect::run(args, json, console),
+        Command::Check(args) => check::run(args, json, console),
+        Command::Sign(args) => sign::run(args, json, console),
+    }
+}
+
+/// The first 16 MiB at `path`, in one pass.
+fn header_area(path: &Path) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    open(path)
+        .and_then(|file| file.take(MAX_AREA_LEN as u64).read_to_end(&mut bytes))
+        .map_err(|source| Failure::Unreadable { path: path.to_owned(), source })?;
+    Ok(bytes)
+}
+
+/// Opens a file or device; a pipe without a writer does not block.
+fn open(path: &Path) -> io::Result<File> {
+    let flags = i32::try_from((OFlags::NONBLOCK | OFlags::NOCTTY).bits()).unwrap_or_default();
+    OpenOptions::new().read(true).custom_flags(flags).open(path)
+}
+
+/// The key that the secret in the file at `path` gives.
+fn header_key(path: &Path) -> Result<HeaderKey, Failure> {
+    let secret = Secret::new(seal::read(path, MAX_SECRET_LEN)?);
+    HeaderKey::derive(&secret).map_err(|error| volume(path, error))
+}
+
+fn volume(path: &Path, error: cc_volume::Error) -> Failure {
+    Failure::Volume { path: path.to_owned(), error }
+}
+
+/// The header in `bytes`, read at `path`.
+fn read(path: &Path, bytes: &[u8]) -> Result<Header, Failure> {
+    Header::read(bytes).map_err(|error| volume(path, error))
+}
+
+/// Adds a row for each broken rule and each note.
+fn add_verdict(verdict: &Verdict, table: &mut Table) {
+    for violation in &verdict.violations {
+        let rule = violation.rule;
+        let text = format!("{} is {}\n{}", violation.place, violation.found, rule.why());
+        table.verdict(Mark::Fail, rule.name(), text);
+    }
+    for note in &verdict.notes {
+        table.verdict(Mark::Warn, "note", note);
+    }
+}
+
+/// The broken rules, for programs.
+fn violations(verdict: &Verdict) -> Value {
+    verdict
+        .violations
+        .iter()
+        .map(|violation| {
+            json!({
+                "rule": violation.rule.name(),
+                "place": violation.place,
+                "found": violation.found,
+                "why": violation.rule.why(),
+            })
+        })
+        .collect()
+}

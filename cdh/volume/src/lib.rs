@@ -1,0 +1,15 @@
+//! Encrypted volumes without a device: the LUKS2 header, read strictly, judged by a policy, and authenticated.
+//!
+//! A disk of a confidential machine belongs to its host. Of a LUKS2 header nothing is protected but the volume key, so a
+//! host may write one that opens with any key, encrypts with no cipher, or is read from another place than was meant.
+//! [`luks2::Header`] reads the header from one copy in memory, [`luks2::Policy`] refuses what a header of ours never says,
+//! and [`luks2::HeaderKey`] ties a header to the secret that opens it.
+//!
+//! Pure: bytes in, typed values out. It knows no files, no devices and no libcryptsetup, never opens a volume, and does
+//! not ask where a secret comes from. What is in the volume is not its business either.
+#![forbid(unsafe_code)]
+
+mod error;
+pub mod luks2;
+
+pub use error::VolumeError as Error;
