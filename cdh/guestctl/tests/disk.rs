@@ -19,6 +19,9 @@ use std::{
 use guestctl::{Console, Exit};
 use serde_json::Value;
 
+/// Users' search paths do not lead there.
+const CRYPTSETUP: &str = "/usr/sbin/cryptsetup";
+
 const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 
 #[tokio::main(flavor = "current_thread")]
@@ -35,14 +38,14 @@ fn json(arguments: &[&str]) -> (Exit, Value) {
 }
 
 fn cryptsetup(arguments: &[&str], input: &[u8]) {
-    let mut child = Command::new("cryptsetup").args(arguments).stdin(Stdio::piped()).spawn().unwrap();
+    let mut child = Command::new(CRYPTSETUP).args(arguments).stdin(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(input).unwrap();
     assert!(child.wait().unwrap().success(), "cryptsetup {arguments:?}");
 }
 
 /// A folder with a volume `volume` and its secret `key`; nothing without cryptsetup.
 fn volume(test: &str) -> Option<tempfile::TempDir> {
-    if Command::new("cryptsetup").arg("--version").output().is_err() {
+    if Command::new(CRYPTSETUP).arg("--version").output().is_err() {
         let note = format!("skipped: {test}: needs cryptsetup\n");
         eprint!("{note}");
         if let Some(path) = std::env::var_os("SKIPPED_TESTS") {

@@ -140,13 +140,18 @@ impl<'a> Object<'a> {
     }
 
     fn at(&self, name: &str) -> String {
-        let shown = if name.bytes().all(|byte| byte.is_ascii_graphic()) && name.len() <= 60 {
-            name.to_owned()
-        } else {
-            quoted(name)
-        };
-        if self.place.is_empty() { shown } else { format!("{}.{shown}", self.place) }
+        below(&self.place, name)
     }
+}
+
+/// The place of the member `name` of the object at `place`. A name that is long or strange is cut and escaped.
+pub(super) fn below(place: &str, name: &str) -> String {
+    let shown = if name.bytes().all(|byte| byte.is_ascii_graphic()) && name.len() <= 60 {
+        name.to_owned()
+    } else {
+        quoted(name)
+    };
+    if place.is_empty() { shown } else { format!("{place}.{shown}") }
 }
 
 const NO_NUMBER: &str = "is no number of an object (0 to 31)";

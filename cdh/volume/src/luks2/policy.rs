@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::{
     Header, Rule, Secondary,
     format::{BINARY_LEN, Digest, MAX_AREA_LEN, TAG_TOKEN},
+    object::below,
 };
 use crate::{Error, error::quoted};
 
@@ -252,11 +253,12 @@ fn is_null(encryption: &str) -> bool {
 
 /// Calls `see` with place and value of every text in `value`.
 fn scan(value: &Value, place: &str, see: &mut impl FnMut(&str, &str)) {
-    let below = |name: &str| if place.is_empty() { name.to_owned() } else { format!("{place}.{name}") };
     match value {
         Value::String(text) => see(place, text),
         Value::Array(items) => items.iter().for_each(|item| scan(item, place, see)),
-        Value::Object(members) => members.iter().for_each(|(name, value)| scan(value, &below(name), see)),
+        Value::Object(members) => {
+            members.iter().for_each(|(name, value)| scan(value, &below(place, name), see))
+        }
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }

@@ -25,12 +25,15 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+/// Users' search paths do not lead there.
+const CRYPTSETUP: &str = "/usr/sbin/cryptsetup";
+
 /// A secret of 32 bytes.
 const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 
 /// Whether cryptsetup is installed; tells that `test` is skipped if not, also in the file that `SKIPPED_TESTS` names.
 fn has_cryptsetup(test: &str) -> bool {
-    if Command::new("cryptsetup").arg("--version").output().is_ok() {
+    if Command::new(CRYPTSETUP).arg("--version").output().is_ok() {
         return true;
     }
     let note = format!("skipped: {test}: needs cryptsetup\n");
@@ -44,7 +47,7 @@ fn has_cryptsetup(test: &str) -> bool {
 
 /// Runs cryptsetup with `input` on standard input.
 fn cryptsetup(arguments: &[&str], input: &[u8]) -> Output {
-    let mut child = Command::new("cryptsetup")
+    let mut child = Command::new(CRYPTSETUP)
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -11,6 +11,7 @@ use cc_volume::{
 use serde_json::{Value, json};
 
 use crate::{
+    CRYPTSETUP,
     craft::{Craft, First, SIZE, Second, sample, sized},
     cryptsetup, format, has_cryptsetup,
 };
@@ -265,7 +266,7 @@ fn what_cryptsetup_says_to_them() {
     if !has_cryptsetup("what_cryptsetup_says_to_them") {
         return;
     }
-    let version = Command::new("cryptsetup").arg("--version").output().unwrap();
+    let version = Command::new(CRYPTSETUP).arg("--version").output().unwrap();
     let is_known = version.stdout.starts_with(b"cryptsetup 2.6.1");
     let folder = tempfile::tempdir().unwrap();
     let small = ["--luks2-metadata-size", "16k", "--luks2-keyslots-size", "512k"];

@@ -57,10 +57,13 @@ fn check_place(policy: &Policy, header: &Header, place: &str, crypt: &CryptSegme
     // Whatever is expected: data is behind the header, or on another device.
     let overlaps = crypt.offset != 0 && header_end(header).is_none_or(|end| end > crypt.offset);
     if !expected.contains(&crypt.offset) || overlaps || !crypt.offset.is_multiple_of(BINARY_LEN as u64) {
-        let found = match (expected.start(), expected.end()) {
+        let found = match (*expected.start(), *expected.end()) {
             _ if overlaps => format!("byte {}, inside of the header area", crypt.offset),
             (start, end) if start == end => format!("byte {}, expected is {start}", crypt.offset),
-            (start, end) => format!("byte {}, expected is one from {start} to {end}", crypt.offset),
+            (start, end) if start < end => {
+                format!("byte {}, expected is one from {start} to {end}", crypt.offset)
+            }
+            (_, end) => format!("byte {}, expected is {end} at most", crypt.offset),
         };
         findings.add(Rule::SegmentOffset, &format!("{place}.offset"), found);
     }
