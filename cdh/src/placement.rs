@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use cc_crypto::Secret;
 use rustix::fs::{self, AtFlags, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
+use rustix::process::{getegid, geteuid};
 
 /// Owner and mode that a file gets before it has its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +79,10 @@ fn write_and_rename(
     file.write_all(content.expose())?;
     // For the folders that lie on a disk; nothing to wait for on a tmpfs.
     file.sync_all()?;
-    fs::fchown(&file, ownership.uid.map(Uid::from_raw), ownership.gid.map(Gid::from_raw))?;
+    // Named in any case: in a folder with the set-group-ID bit the file would have the folder's group.
+    let uid = ownership.uid.map_or_else(geteuid, Uid::from_raw);
+    let gid = ownership.gid.map_or_else(getegid, Gid::from_raw);
+    fs::fchown(&file, Some(uid), Some(gid))?;
     // After the owner: a change of that clears bits of the mode.
     fs::fchmod(&file, Mode::from_raw_mode(ownership.mode))?;
     fs::renameat(directory, temporary, directory, name)?;

@@ -49,6 +49,13 @@ pub(crate) fn pkcs1_of_pkcs8(pkcs8: &[u8]) -> Result<&[u8], Error> {
     info.element(OCTET_STRING)
 }
 
+/// That `bytes` are one sequence and nothing more: libraries read the first element and pass over what follows.
+pub(crate) fn one_sequence(bytes: &[u8]) -> Result<(), Error> {
+    let mut whole = Elements(bytes);
+    whole.sequence()?;
+    if whole.0.is_empty() { Ok(()) } else { Err(Error::malformed("DER", "more bytes after the key")) }
+}
+
 fn unsigned(integer: &[u8]) -> &[u8] {
     match integer {
         [0, rest @ ..] => rest,

@@ -6,7 +6,7 @@ use std::fmt;
 
 use aws_lc_rs::signature::Ed25519KeyPair;
 
-use crate::{Error, pem};
+use crate::{Error, der, pem};
 
 /// Name of the algorithm in a JOSE header.
 pub const ALG: &str = "EdDSA";
@@ -23,12 +23,13 @@ impl SigningKey {
     /// [`Error::TooLarge`] or [`Error::Malformed`] for a text that is no PEM, [`Error::Unsupported`] for another kind of PEM,
     /// [`Error::InvalidKey`] for a key that is not of Ed25519.
     pub fn from_pem(text: &str) -> Result<Self, Error> {
-        let (label, der) = pem::decode(text)?;
+        let (label, pkcs8) = pem::decode(text)?;
         if label != LABEL {
             let found = crate::error::quoted(label);
             return Err(Error::Unsupported { what: "PEM label", found, expected: LABEL });
         }
-        Ed25519KeyPair::from_pkcs8_maybe_unchecked(der.expose())
+        der::one_sequence(pkcs8.expose())?;
+        Ed25519KeyPair::from_pkcs8_maybe_unchecked(pkcs8.expose())
             .map(Self)
             .map_err(|_| Error::InvalidKey { why: "not an Ed25519 private key in PKCS#8" })
     }

@@ -133,10 +133,12 @@ impl Aws {
         if let Some((_, server)) = servers.iter().find(|(known, _)| known == url) {
             return Ok(Arc::clone(server));
         }
+        // For the configured endpoints alone: at AWS's own hosts nobody but the public authorities is believed.
+        let certificate = self.config.certificate.as_deref().filter(|_| self.endpoint(service) == Some(url));
         let server = Arc::new(Server::new(&Place {
             key: service.endpoint_key(),
             url,
-            certificate: self.config.certificate.as_deref(),
+            certificate,
             certificate_mode: self.config.certificate_mode,
             names: self.names.as_ref(),
         })?);
