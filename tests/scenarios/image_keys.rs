@@ -193,6 +193,14 @@ fn skopeo_encrypts_and_the_hub_of_an_attested_machine_decrypts() {
         assert!(kept.is_empty(), "{name}: encrypted layers are not the plain ones");
         assert_eq!(shop.decrypt(name).unwrap(), plain, "{name}: byte for byte what went in");
     }
+    // Another key under a name that images were encrypted with, however the name is spelled.
+    std::fs::write(shop.key_dir.join("other"), [7; 32]).unwrap();
+    for keyid in [KID, "kbs://kbs.example/default/image-kek/app", "/default/image-kek/made"] {
+        let out = shop.encrypt(&format!(":keypath=other::keyid={keyid}"), "oci:other:v1");
+        let error = String::from_utf8_lossy(&out.stderr);
+        assert!(!out.status.success() && error.contains("[KEY_ID_TAKEN]"), "{keyid}: {error}");
+    }
+    assert_eq!(shop.decrypt("gcm").unwrap(), shop.plain(), "the key is what it was");
     assert_eq!(shop.stack.quotes().unwrap(), 1, "one attestation unwraps the keys of every image");
     let log = shop.process.log();
     assert!(!log.contains("eyJ") && !log.contains("symkey"), "neither token nor key is logged: {log}");
@@ -209,7 +217,9 @@ fn what_would_not_be_decryptable_or_was_not_asked_for_is_refused() {
         (":keyid=kbs:///a", "KEY_ID_INVALID"),
         (":key_id=kbs:///a/b/c", "SEALED_UNSUPPORTED"),
         (":sample=true", "SAMPLE_KEY_REFUSED"),
-        (":keyid=kbs+pkcs11:///a/b/c", "RESOURCE_URI_INVALID"),
+        (":keyid=kbs+pkcs11:///default/image-kek/c", "RESOURCE_URI_INVALID"),
+        // The administrator may write everywhere, and callers have no identity.
+        (":keyid=kbs:///default/key/1", "KEY_ID_INVALID"),
     ] {
         let out = shop.encrypt(parameters, "oci:refused:v1");
         let error = String::from_utf8_lossy(&out.stderr);

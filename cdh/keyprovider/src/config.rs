@@ -61,6 +61,10 @@ pub struct Cli {
     /// that is /]
     #[arg(long, value_name = "DIR")]
     key_dir: Option<PathBuf>,
+    /// Folder of the key broker, repository/type, in which keys may be registered; may be repeated. Callers have no
+    /// identity, and an administrator may overwrite every resource
+    #[arg(long, value_name = "FOLDER", default_value = "default/image-kek")]
+    register_below: Vec<String>,
     /// Accept sample=true: such images are encrypted with a key that everybody knows (for development)
     #[arg(long)]
     allow_sample: bool,
@@ -78,6 +82,8 @@ pub struct Config {
     pub administrator: Option<Administrator>,
     /// The canonical folder of key files; none may be named without it.
     pub key_dir: Option<PathBuf>,
+    /// Folders of the key broker, `repository/type`, in which keys are registered.
+    pub register_below: Vec<String>,
     /// Whether the sample key may be used.
     pub allow_sample: bool,
 }
@@ -102,6 +108,7 @@ impl Cli {
             administrator,
             key_dir: key_dir(self.key_dir.as_deref())?,
             allow_sample: self.allow_sample,
+            register_below: self.register_below,
             address: self.socket,
         })
     }

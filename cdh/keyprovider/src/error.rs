@@ -41,6 +41,11 @@ pub enum KeyProviderError {
     /// The sample key was asked for.
     #[error("sample=true is not allowed: everybody knows that key")]
     Sample,
+    /// Another key has the name, and images were encrypted with it.
+    #[error(
+        "the key {0} was registered by this process with other content: images encrypted before would be lost"
+    )]
+    OtherKey(String),
     /// A process remembers a bounded number of keys that it made.
     #[error("this process has made {0} keys with a given keyid, and remembers no more")]
     TooManyKeys(usize),
@@ -56,7 +61,7 @@ impl KeyProviderError {
         match self {
             Self::Sealed(e) => e.blame(),
             Self::Registration { source, .. } => source.blame(),
-            Self::KeyId { .. } | Self::KeyFile { .. } | Self::KeyLost => Blame::Misused,
+            Self::KeyId { .. } | Self::KeyFile { .. } | Self::KeyLost | Self::OtherKey(_) => Blame::Misused,
             Self::Sample => Blame::Denied,
             Self::TooManyKeys(_) | Self::Random(_) => Blame::Platform,
         }
@@ -72,6 +77,7 @@ impl KeyProviderError {
             Self::KeyFile { .. } => "KEY_FILE_UNUSABLE",
             Self::KeyLost => "KEY_WOULD_BE_LOST",
             Self::Sample => "SAMPLE_KEY_REFUSED",
+            Self::OtherKey(_) => "KEY_ID_TAKEN",
             Self::TooManyKeys(_) => "KEY_IDS_EXHAUSTED",
             Self::Random(_) => "SYSTEM_RESOURCE",
         }
@@ -92,7 +98,10 @@ impl KeyProviderError {
                 "use an https URL, or allow plain http with --allow-plain-http"
             }
             Self::Registration { source, .. } => return source.hint(),
-            Self::KeyId { .. } => "write kbs:///repository/type/tag",
+            Self::KeyId { .. } => {
+                "write kbs:///default/image-kek/TAG, or name another folder with --register-below"
+            }
+            Self::OtherKey(_) => "choose another keyid for the other key",
             Self::KeyFile { .. } => {
                 "name a file of exactly 32 bytes below the folder that --key-dir names"
             }

@@ -1,7 +1,8 @@
 //! From the request for one layer to its annotation packet: which key, where it is registered, how it wraps.
 //!
-//! Image tools ask once for each layer, several at a time. A key that is made here for a given keyid is therefore
-//! remembered for as long as the process runs: another one under the same name would make the layers before unreadable.
+//! Image tools ask once for each layer, several at a time. A key that was registered under a given keyid is therefore
+//! remembered for as long as the process runs, by its path at the key broker: another key there would make the layers
+//! before unreadable, and is refused.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -36,8 +37,11 @@ pub struct Wrapper {
     administrator: Option<Administrator>,
     key_dir: Option<PathBuf>,
     allow_sample: bool,
-    /// Keys made here, by the name that the caller gave. Locked until the key broker has a new one.
-    made: Mutex<HashMap<String, Secret>>,
+    /// Folders of the key broker, `repository/type`, in which keys are registered.
+    register_below: Vec<String>,
+    /// Keys registered under a name that the caller gave, by their path at the key broker. Locked until the key broker has
+    /// a new one.
+    registered: Mutex<HashMap<String, Secret>>,
 }
 
 /// A key and its name.
@@ -50,8 +54,8 @@ impl Wrapper {
     /// One that does what `config` says.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        let Config { administrator, key_dir, allow_sample, address: _ } = config;
-        Self { administrator, key_dir, allow_sample, made: Mutex::default() }
+        let Config { administrator, key_dir, allow_sample, register_below, address: _ } = config;
+        Self { administrator, key_dir, allow_sample, register_below, registered: Mutex::default() }
     }
 
     /// Answers a `keywrap` request of the key-provider protocol by `deadline`. If keys are registered, the answer comes
@@ -78,25 +82,33 @@ impl Wrapper {
                 Some(text) => key_id::parse(text)?,
                 None => key_id::random()?,
             };
-            match &parameters.key_path {
-                Some(path) => {
-                    let key = self.read_key(path)?;
-                    self.register(&uri, &key, deadline).await?;
-                    named(&uri, &key)?
-                }
-                None => {
-                    let mut made = self.made.lock().await;
-                    let kid = uri.to_string();
-                    if !made.contains_key(&kid) {
-                        let key = self.make_key(&uri, made.len(), deadline).await?;
-                        made.insert(kid.clone(), key);
+            let given = parameters.key_path.as_deref().map(|path| self.read_key(path)).transpose()?;
+            match &self.administrator {
+                None => named(&uri, &given.ok_or(KeyProviderError::KeyLost)?)?,
+                Some(administrator) => {
+                    self.check_name(&uri)?;
+                    let mut registered = self.registered.lock().await;
+                    let known = registered.get(&uri.http_path());
+                    if let Some(known) = known {
+                        if given.is_some_and(|given| !known.matches(given.expose())) {
+                            return Err(KeyProviderError::OtherKey(uri.to_string()));
+                        }
+                        named(&uri, known)?
+                    } else {
+                        if registered.len() >= MAX_KEYS {
+                            return Err(KeyProviderError::TooManyKeys(registered.len()));
+                        }
+                        let key = given.map_or_else(random_key, Ok)?;
+                        administrator.store(&uri, &key, deadline).await.map_err(|source| {
+                            KeyProviderError::Registration { kid: uri.to_string(), source }
+                        })?;
+                        let packet = named(&uri, &key)?;
+                        // Nobody can ask for a name again that was made here.
+                        if parameters.key_id.is_some() {
+                            registered.insert(uri.http_path(), key);
+                        }
+                        packet
                     }
-                    let packet = made.get(&kid).map(|key| named(&uri, key)).transpose()?;
-                    if parameters.key_id.is_none() {
-                        // Nobody can ask for that name again.
-                        made.remove(&kid);
-                    }
-                    packet.ok_or(KeyProviderError::KeyLost)?
                 }
             }
         };
@@ -110,35 +122,14 @@ impl Wrapper {
         Ok(NamedKey { uri: key_id::parse(SAMPLE_ID)?, key: Secret::new(SAMPLE_KEY.to_vec()) })
     }
 
-    /// A new key that the key broker has.
-    async fn make_key(
-        &self,
-        uri: &ResourceUri,
-        made: usize,
-        deadline: Instant,
-    ) -> Result<Secret, KeyProviderError> {
-        if self.administrator.is_none() {
-            return Err(KeyProviderError::KeyLost);
+    /// That `uri` lies where keys of images belong: callers have no identity, and the administrator may write everywhere.
+    fn check_name(&self, uri: &ResourceUri) -> Result<(), KeyProviderError> {
+        let folder = uri.segments().iter().take(2).map(String::as_str).collect::<Vec<_>>().join("/");
+        if self.register_below.contains(&folder) {
+            return Ok(());
         }
-        if made >= MAX_KEYS {
-            return Err(KeyProviderError::TooManyKeys(made));
-        }
-        let key = cipher::random_key().map_err(|e| KeyProviderError::Random(e.to_string()))?;
-        self.register(uri, &key, deadline).await?;
-        Ok(key)
-    }
-
-    async fn register(
-        &self,
-        uri: &ResourceUri,
-        key: &Secret,
-        deadline: Instant,
-    ) -> Result<(), KeyProviderError> {
-        let Some(administrator) = &self.administrator else { return Ok(()) };
-        administrator
-            .store(uri, key, deadline)
-            .await
-            .map_err(|source| KeyProviderError::Registration { kid: uri.to_string(), source })
+        let why = format!("keys are registered below {} alone", self.register_below.join(" and "));
+        Err(KeyProviderError::KeyId { kid: uri.to_string(), why })
     }
 
     /// The key in the file that a caller names: below the folder of keys, whatever links say.
@@ -163,6 +154,10 @@ impl Wrapper {
     }
 }
 
+fn random_key() -> Result<Secret, KeyProviderError> {
+    cipher::random_key().map_err(|e| KeyProviderError::Random(e.to_string()))
+}
+
 fn read_key_file(folder: &Path, name: &Path) -> std::io::Result<Secret> {
     // One more than a key has, to tell how long the file is that is none.
     read_below(folder, name, 4096).map(Secret::new)
@@ -185,6 +180,7 @@ mod tests {
             administrator: None,
             key_dir: Some(key_dir.canonicalize().unwrap()),
             allow_sample,
+            register_below: Vec::new(),
         })
     }
 
