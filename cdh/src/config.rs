@@ -314,7 +314,7 @@ impl Config {
             credentials: file.credentials,
             files: file.files,
             unit_credentials: file.unit_credentials,
-            credential_address: address(
+            credential_address: unix_address(
                 file.credential_socket.as_deref().unwrap_or(unit_credential::DEFAULT_SOCKET),
                 "credential_socket",
             )?,
@@ -397,6 +397,17 @@ fn kernel_credentials(list: &str) -> Result<Vec<Entry>, StartFault> {
     list.split(',').filter(|item| !item.is_empty()).map(entry).collect()
 }
 
+/// The address of a Unix socket.
+fn unix_address(text: &str, key: &str) -> Result<Address, StartFault> {
+    match address(text, key)? {
+        unix @ Address::Unix(_) => Ok(unix),
+        Address::Tcp(_) => Err(StartFault::config(
+            format!("{key} is {text:?}: units are known by the address of a Unix socket"),
+            format!("write {key} = \"unix:///PATH\""),
+        )),
+    }
+}
+
 fn address(text: &str, key: &str) -> Result<Address, StartFault> {
     text.parse().map_err(|e: AddressError| {
         StartFault::new(start::EXIT_CONFIG, e.code(), format!("{key} is {text:?}: {e}"), e.hint())
@@ -412,6 +423,13 @@ mod tests {
     fn build(args: &[&str], surroundings: &Surroundings) -> Result<Config, StartFault> {
         let args = std::iter::once("confidential-data-hub").chain(args.iter().copied());
         Config::build(Cli::try_parse_from(args).unwrap(), surroundings)
+    }
+
+    #[test]
+    fn the_socket_for_units_is_a_unix_socket() {
+        assert!(unix_address("unix:///run/credentials.sock", "credential_socket").is_ok());
+        let fault = unix_address("127.0.0.1:1", "credential_socket").unwrap_err();
+        assert!(fault.to_string().contains("credential_socket"), "{fault}");
     }
 
     #[test]

@@ -68,7 +68,7 @@ pub async fn serve(config: Config, inherited: Vec<Listener>, shutdown: Shutdown)
         // Before anything is served or fetched by rules that the host may have written.
         checker.require().await?;
     }
-    let (mut unit_listeners, mut listeners) = sort(inherited, &config.credential_address);
+    let (mut unit_listeners, mut listeners) = sort(inherited, &config.address, &config.credential_address)?;
     if listeners.is_empty() {
         listeners.push(Listener::bind(&config.address, &config.socket)?);
     }
@@ -133,9 +133,48 @@ pub async fn serve(config: Config, inherited: Vec<Listener>, shutdown: Shutdown)
     Ok(served?)
 }
 
-/// Which of the sockets that the service manager passed are for credentials of units: those at their address.
-fn sort(inherited: Vec<Listener>, credentials: &Address) -> (Vec<Listener>, Vec<Listener>) {
-    inherited
-        .into_iter()
-        .partition(|listener| listener.unix_path().map(Address::Unix).as_ref() == Some(credentials))
+/// The sockets that the service manager passed: those for credentials of units, and those for RPC, by their addresses.
+///
+/// A Unix socket at a third place is refused: if it is meant for credentials, a unit that asks there would be answered by
+/// RPC, which is to systemd an empty credential.
+fn sort(
+    inherited: Vec<Listener>,
+    rpc: &Address,
+    credentials: &Address,
+) -> Result<(Vec<Listener>, Vec<Listener>), StartFault> {
+    let (mut for_units, mut for_rpc) = (Vec::new(), Vec::new());
+    for listener in inherited {
+        match listener.unix_path().map(Address::Unix) {
+            Some(address) if address == *credentials => for_units.push(listener),
+            Some(address) if address != *rpc => {
+                return Err(StartFault::new(
+                    EXIT_CONFIG,
+                    "SOCKET_INHERITED_UNUSABLE",
+                    format!(
+                        "the service manager passed a socket at {address}, which is neither socket ({rpc}) nor credential_socket ({credentials})"
+                    ),
+                    "write the same path as ListenStream= of the socket unit and in the configuration",
+                ));
+            }
+            _ => for_rpc.push(listener),
+        }
+    }
+    Ok((for_units, for_rpc))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_at_a_third_place_is_refused_instead_of_answering_units_by_rpc() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| Address::Unix(folder.path().join(name));
+        let bound = |name: &str| Listener::bind(&at(name), &SocketOptions::default()).unwrap();
+        let (units, rpc) = sort(vec![bound("rpc"), bound("units")], &at("rpc"), &at("units")).unwrap();
+        assert_eq!((units.len(), rpc.len()), (1, 1));
+        assert_eq!(units[0].unix_path(), Some(folder.path().join("units")));
+        let fault = sort(vec![bound("elsewhere")], &at("rpc"), &at("units")).unwrap_err();
+        assert!(fault.to_string().contains("elsewhere"), "{fault}");
+    }
 }
