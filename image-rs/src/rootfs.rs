@@ -54,7 +54,7 @@ pub fn unpack_rootfs(
     admitted.covers(image)?;
     let staging = Staging::begin(folder, name)?;
     let layers = unpack_layers(source, image, &staging, options, observer)?;
-    let root = staging.make("rootfs")?;
+    let root = staging.make_root("rootfs")?;
     let mut unpacked = Unpacked::default();
     for (number, applied) in layers.iter().enumerate() {
         if observer.stopped() {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, FlockOperation, Mode, OFlags, RenameFlags},
+    fs::{AtFlags, FlockOperation, Gid, Mode, OFlags, RenameFlags, Uid},
     io::Errno,
 };
 
@@ -78,6 +78,16 @@ impl Staging {
         let failed = |error| storage("make a folder beside", &self.target, error);
         rustix::fs::mkdirat(&self.folder, name, Mode::RWXU).map_err(failed)?;
         self.open(name)
+    }
+
+    /// Makes the empty directory `name` in it as the root of an image whose archives do not name their root: like every
+    /// directory that an archive implies, of root and open to all. The folder around it is private until it is published.
+    pub(crate) fn make_root(&self, name: &str) -> Result<OwnedFd, Error> {
+        let failed = |error| storage("make the root folder for", &self.target, error);
+        let root = self.make(name)?;
+        rustix::fs::fchown(&root, Some(Uid::ROOT), Some(Gid::ROOT)).map_err(failed)?;
+        rustix::fs::fchmod(&root, Mode::from_raw_mode(0o755)).map_err(failed)?;
+        Ok(root)
     }
 
     /// Opens the directory `name` in it.

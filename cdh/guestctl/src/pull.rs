@@ -115,14 +115,22 @@ pub(crate) async fn run(args: &Args, json: bool, console: &mut Console<'_>) -> R
     };
     let mut work = tokio::task::spawn_blocking(work);
     let mut view = View::new(json, console);
+    // Whoever reads the progress may go away: then the pull is stopped as by a signal, and waited for.
+    let mut shown = Ok(());
     let result = loop {
         tokio::select! {
             result = &mut work => break result,
-            () = tokio::time::sleep(view.interval()) => view.show(&progress)?,
+            () = tokio::time::sleep(view.interval()), if shown.is_ok() => {
+                shown = view.show(&progress);
+                if shown.is_err() {
+                    progress.stop();
+                }
+            }
             _ = interrupt.recv() => progress.stop(),
             _ = terminate.recv() => progress.stop(),
         }
     };
+    shown?;
     view.end(&progress)?;
     let failed = |error| Failure::Image { image: args.from.to_string(), error: Box::new(error) };
     let (image, unpacked) = match result {

@@ -4,7 +4,10 @@ use std::{
     ffi::OsStr,
     fs::{self, File},
     io::{Cursor, Read},
-    os::fd::{AsFd, OwnedFd},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
     path::Path,
     process::Command,
     sync::{Condvar, Mutex},
@@ -60,6 +63,18 @@ fn plain(layers: &[Archive]) -> layout::Image {
     let compressions = [Compression::None, Compression::Gzip, Compression::Zstd].into_iter().cycle();
     let layers: Vec<_> = compressions.zip(layers.iter().map(|layer| layer.clone().end())).collect();
     layout::Image::of_layers(&layers)
+}
+
+#[test]
+fn a_root_that_no_archive_names_is_open_to_every_user_of_the_image() {
+    if !is_root("a_root_that_no_archive_names_is_open_to_every_user_of_the_image") {
+        return;
+    }
+    let image = plain(&[Archive::default().file("a/b", b"1"), Archive::default().file("c", b"2")]);
+    let folder = tempfile::tempdir().unwrap();
+    pull(&image, folder.path()).unwrap();
+    let root = fs::metadata(folder.path().join("out")).unwrap();
+    assert_eq!((root.mode() & 0o7777, root.uid(), root.gid()), (0o755, 0, 0));
 }
 
 #[test]

@@ -404,6 +404,13 @@ fn sparse_files_have_holes_in_every_form() {
                 .file("a", data),
         ),
         ("a directory", start().pax(&version_0_1).directory("a/")),
+        (
+            "a length left empty, where readers differ on whether the map ends",
+            start().member(
+                gnu_sparse(&[(0, 512), (512, 0), (1024, 512)], false, 1536, 1024).set(398 + 24, &[0; 12]),
+                &[b'x'; 1024],
+            ),
+        ),
     ] {
         assert_eq!(rule(&archive.end()), Rule::SparseMap, "{what}");
     }

@@ -151,6 +151,10 @@ fn read_gnu_pieces(fields: &[u8], map: &mut Vec<Piece>) -> Result<(), Rule> {
             return Err(Rule::SparseMap);
         }
         let (offset, length) = pair.split_at(12);
+        // Some readers end the map at a field that is empty, others take it for zero and go on.
+        if offset.starts_with(&[0]) || length.starts_with(&[0]) {
+            return Err(Rule::SparseMap);
+        }
         let offset = number::unsigned("sparse offset", offset)?;
         map.push(Piece { offset, length: number::unsigned("sparse length", length)? });
     }
