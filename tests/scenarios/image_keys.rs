@@ -51,9 +51,10 @@ impl Workshop {
         let stack = stack(Options::default())?;
         let key_dir = stack.folder().join("keys");
         std::fs::create_dir(&key_dir).unwrap();
-        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let port = cc_tests::port::claim().unwrap();
+        let socket = format!("127.0.0.1:{port}");
         let mut provider = own_binary("coco_keyprovider").unwrap();
-        provider.arg("--socket").arg(socket.to_string()).arg("--key-dir").arg(&key_dir);
+        provider.arg("--socket").arg(&socket).arg("--key-dir").arg(&key_dir);
         provider.args(["--kbs", stack.kbs_url(), "--cert-file"]).arg(stack.kbs_certificate());
         provider.arg("--auth-private-key").arg(stack.kbs_state().join("admin.key")).args(more);
         let mut process = Process::start(
@@ -65,8 +66,8 @@ impl Workshop {
             stack.folder(),
         )
         .unwrap();
-        process.wait_for_port(socket.port()).unwrap();
-        let workshop = Self { stack, key_dir, provider: socket.to_string(), process };
+        process.wait_for_port(port).unwrap();
+        let workshop = Self { stack, key_dir, provider: socket, process };
         workshop.make_image();
         Some(workshop)
     }

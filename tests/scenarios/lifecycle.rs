@@ -77,7 +77,7 @@ fn grpc_over_tcp_serves_where_an_address_is_configured() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("aa.toml");
     std::fs::write(&config, "[platform]\nsample = true\n").unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = cc_tests::port::claim().unwrap();
     let mut command = own_binary("attestation-agent").unwrap();
     command.arg("-c").arg(&config).args(["-a", &format!("127.0.0.1:{port}")]);
     let mut agent = Process::start("attestation-agent", command, folder.path()).unwrap();

@@ -86,7 +86,7 @@ struct RestBeside {
 
 impl RestBeside {
     fn start(stack: &Stack, agent: &Path, hub: &Path) -> Self {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = cc_tests::port::claim().unwrap();
         let mut command = own_binary("api-server-rest").unwrap();
         command.arg("-b").arg(format!("127.0.0.1:{port}")).args(["-f", "all"]);
         command.arg("-c").arg(address(hub)).arg("-a").arg(address(agent));

@@ -1,12 +1,12 @@
 //! Key management services to ask: a server of AWS' interfaces (moto), an OpenBao server, and a PKCS#11 token in software
 //! (SoftHSM). `.ci/setup` installs them; the Python packages lie in `target/kms-peers`.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
 
+use crate::port;
 use crate::process::{Process, binary_folder, command};
 use crate::stack::skip;
 
@@ -59,10 +59,6 @@ fn output(mut program: std::process::Command) -> anyhow::Result<String> {
     Ok(text)
 }
 
-fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
 /// A server of AWS' interfaces with one account that checks signatures and policies. Dropping it stops it.
 #[derive(Debug)]
 pub struct Moto {
@@ -80,7 +76,7 @@ impl Moto {
     /// It does not start, or does not take what it should hold.
     pub fn start(folder: &Path) -> anyhow::Result<Self> {
         let programs = programs()?;
-        let port = free_port()?;
+        let port = port::claim()?;
         let mut server = command(programs.join("moto_server"));
         server.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
         let mut process = Process::start("moto", server, folder)?;
@@ -124,7 +120,7 @@ impl OpenBao {
     /// # Errors
     /// It does not start, or does not take what it should hold.
     pub fn start(folder: &Path) -> anyhow::Result<Self> {
-        let port = free_port()?;
+        let port = port::claim()?;
         let mut server = command(programs()?.join("bao"));
         server
             .args(["server", "-dev", "-dev-tls", "-dev-no-store-token"])

@@ -13,6 +13,7 @@ pub mod hostile_kbs;
 pub mod kms_peers;
 pub mod long_run;
 pub mod machine;
+pub mod port;
 pub mod process;
 pub mod soft_tpm;
 pub mod stack;

@@ -191,7 +191,7 @@ impl Stack {
         }
         let rest_port = match options.rest_port {
             Some(port) => port,
-            None => free_port()?,
+            None => crate::port::claim()?,
         };
         Ok(Self {
             rest: None,
@@ -275,7 +275,10 @@ impl Stack {
         let mut command = own_binary("dev-kbs")?;
         command.arg("serve").arg("--state").arg(self.kbs_state());
         // A restarted key broker comes back at the address that the others know.
-        let listen = self.kbs_url.strip_prefix("https://").unwrap_or("127.0.0.1:0");
+        let listen = match self.kbs_url.strip_prefix("https://") {
+            Some(listen) => listen.to_owned(),
+            None => format!("127.0.0.1:{}", crate::port::claim()?),
+        };
         command.arg("--listen").arg(listen);
         if self.options.tee == Tee::Emulated {
             // There is no root of CCA: the platform's key is told.
@@ -654,11 +657,6 @@ fn write_gpus(folder: &Path, machine: &Machine) -> anyhow::Result<()> {
         std::fs::write(function.join("class"), "0x030200\n")?;
     }
     Ok(())
-}
-
-/// A loopback port that was free a moment ago.
-fn free_port() -> anyhow::Result<u16> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 /// Whether this machine can run the emulator (root and `/dev/fuse`); tells why not.

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{Read, Write},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant, SystemTime},
@@ -49,21 +49,24 @@ struct Server {
 
 impl Server {
     fn start(folder: &Path) -> Self {
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-        let config = folder.join("registry.yml");
+        let (config, log) = (folder.join("registry.yml"), folder.join("registry.log"));
         let text = format!(
-            "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\nstorage: {{filesystem: {{rootdirectory: {:?}}}}}\nhttp: {{addr: {address:?}}}\n",
+            "version: 0.1\nlog: {{level: info, accesslog: {{disabled: true}}}}\nstorage: {{filesystem: {{rootdirectory: {:?}}}}}\nhttp: {{addr: '127.0.0.1:0'}}\n",
             folder.join("registry")
         );
         fs::write(&config, text).unwrap();
         let mut command = Command::new("docker-registry");
-        let child =
-            command.arg("serve").arg(&config).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let server = Self { child, address };
+        command.arg("serve").arg(&config).stdout(Stdio::null()).stderr(fs::File::create(&log).unwrap());
+        let mut server = Self { child: command.spawn().unwrap(), address: String::new() };
         let end = Instant::now() + Duration::from_secs(60);
-        while TcpStream::connect(&server.address).is_err() {
+        // It tells in its log which port it got.
+        while server.address.is_empty() {
             assert!(Instant::now() < end, "the registry does not listen");
             std::thread::sleep(Duration::from_millis(50));
+            let text = fs::read_to_string(&log).unwrap();
+            let told =
+                text.split_once("listening on ").and_then(|(_, rest)| rest.split_once(['"', ',', ' ']));
+            server.address = told.map(|(address, _)| address.to_owned()).unwrap_or_default();
         }
         server
     }

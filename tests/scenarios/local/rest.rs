@@ -50,7 +50,7 @@ impl Door {
         command.arg("-c").arg(&config).env("OFFLINE_FS_KBC_EXTRA_FILE_PATH", &store);
         let mut hub = Process::start("confidential-data-hub", command, folder.path()).unwrap();
         hub.wait_for_path(&socket).unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = cc_tests::port::claim().unwrap();
         let mut command = own_binary("api-server-rest").unwrap();
         command.arg("-b").arg(format!("127.0.0.1:{port}")).args(["-f", "all", "-c"]).arg(address(&socket));
         command.arg("-a").arg(address(&folder.path().join("no-agent.sock")));
