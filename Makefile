@@ -9,7 +9,7 @@ export VECTORS_DIR ?= $(if $(wildcard ../shared/vectors),$(abspath ../shared/vec
 # The folder that gets the binaries itself, as in the existing stack.
 DESTDIR ?= /usr/local/bin
 DAEMONS := attestation-agent confidential-data-hub api-server-rest
-BINARIES := $(DAEMONS) guestctl trustee-attester coco_keyprovider
+BINARIES := $(DAEMONS) cdh-storage guestctl trustee-attester coco_keyprovider
 
 # The variables by which the existing stack chooses a build. One build serves every platform and both kinds of RPC,
 # so these only have to be accepted.
@@ -55,7 +55,7 @@ setup-test: ## Install what tests, fuzzing and measurements need besides
 build: $(addprefix $(RELEASE)/,$(BINARIES)) ## Build the release binaries
 
 # The daemons that load libraries at run time are dynamic, the others static: they run on any image.
-$(RELEASE)/attestation-agent $(RELEASE)/confidential-data-hub $(RELEASE)/coco_keyprovider: FORCE
+$(RELEASE)/attestation-agent $(RELEASE)/confidential-data-hub $(RELEASE)/cdh-storage $(RELEASE)/coco_keyprovider: FORCE
 	cargo build --release --locked --target $(TARGET) --bin $(@F)
 
 $(RELEASE)/api-server-rest $(RELEASE)/guestctl $(RELEASE)/trustee-attester: FORCE

@@ -29,7 +29,7 @@ mod reference;
 pub mod rootfs;
 pub mod source;
 mod staging;
-mod tree;
+pub mod tree;
 
 pub use config::ImageConfig;
 pub use descriptor::{Compression, Descriptor};

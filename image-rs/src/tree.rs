@@ -12,7 +12,10 @@ use rustix::{
 };
 
 /// Removes `name` in `at`, with all that is in it if it is a directory. That it is not there is no error.
-pub(crate) fn remove(at: BorrowedFd<'_>, name: impl Arg + Copy) -> Result<(), Errno> {
+///
+/// # Errors
+/// What the file system says.
+pub fn remove(at: BorrowedFd<'_>, name: impl Arg + Copy) -> Result<(), Errno> {
     match rustix::fs::unlinkat(at, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
         Err(Errno::ISDIR) => {}

@@ -1,0 +1,96 @@
+//! What can be asked, and what is answered. A new kind of work is a variant of [`Request`].
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize, de::Error as _};
+
+use crate::Fault;
+
+/// Most layers of one file system: the most that Linux stacks (`OVL_MAX_STACK`).
+pub const MAX_LAYERS: usize = 500;
+
+/// One piece of work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// Serve the socket that comes with it like this one, until it is closed. Both modes.
+    Connect,
+    /// Make a bundle of layers of the store. Mode `mount`. The text of `config.json` comes as a file.
+    MakeBundle(Bundle),
+    /// Unmount and remove what [`Request::MakeBundle`] made. Mode `mount`.
+    RemoveBundle {
+        /// The bundle's folder.
+        path: String,
+    },
+}
+
+/// A folder that a container is started from (OCI runtime specification, bundle.md).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bundle {
+    /// The bundle's folder, absolute; made if it is not there.
+    pub path: String,
+    /// Layers of the store, the lowest first; each once.
+    pub layers: Vec<Name>,
+}
+
+/// The answer to a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Answer {
+    /// It is done.
+    Done,
+    /// It is not done, and nothing is left of it.
+    Fault(Fault),
+}
+
+/// The name of something in the store: 64 hexadecimal digits, so that no name leads anywhere else.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct Name(String);
+
+impl Name {
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for Name {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let well_formed = text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        well_formed.then(|| Self(text.to_owned())).ok_or("a name in the store has 64 hexadecimal digits")
+    }
+}
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_lead_nowhere() {
+        let name = "0123456789abcdef".repeat(4);
+        assert_eq!(name.parse::<Name>().unwrap().as_str(), name);
+        for bad in
+            ["", "..", "a/b", &name[1..], &name.to_uppercase(), &format!("{name}0"), &name.replace('f', "/")]
+        {
+            assert!(bad.parse::<Name>().is_err(), "{bad}");
+            assert!(serde_json::from_value::<Name>(bad.into()).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! The command line, and the way from it to a mode at work.
+
+use std::{os::fd::AsFd, path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use rustix::process::{DumpableBehavior, Resource, Rlimit};
+
+use crate::{Failure, mount::Mounts, serve};
+
+/// Does for the confidential data hub what needs privileges.
+///
+/// The data hub starts it; by hand it is of no use. Requests come over the Unix socket of sequenced packets that is its
+/// standard input: connected, or listening as the service manager makes it (StandardInput=socket).
+#[derive(Debug, Parser)]
+#[command(
+    name = "cdh-storage",
+    version,
+    after_help = "Example, in a unit:\n  ExecStart=/usr/local/bin/cdh-storage mount --store /run/kata-containers/image\n  StandardInput=socket\n\n\
+                  Exit codes: 0 the data hub is gone, 1 failed, 2 bad command line, 64 no such socket on standard input"
+)]
+pub struct Cli {
+    /// Log filter, such as info or cdh_storage=debug
+    #[arg(long, global = true, default_value = "info", env = "RUST_LOG")]
+    log: String,
+    #[command(subcommand)]
+    mode: Mode,
+}
+
+#[derive(Debug, Subcommand)]
+enum Mode {
+    /// Mount overlays and make bundles of layers in the store
+    Mount {
+        /// Folder of the store
+        #[arg(long, value_name = "FOLDER")]
+        store: PathBuf,
+    },
+}
+
+/// Runs the mode until nobody has the other end of the socket.
+#[allow(clippy::print_stderr, reason = "the cause of a failed start goes to stderr, log or no log")]
+pub fn run(cli: &Cli) -> ExitCode {
+    match try_run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let exit = if matches!(failure, Failure::StandardInput) { 64 } else { 1 };
+            eprintln!("cdh-storage: {failure} [{}]\nhint: {}", failure.code(), failure.hint());
+            ExitCode::from(exit)
+        }
+    }
+}
+
+fn try_run(cli: &Cli) -> Result<(), Failure> {
+    let filter = tracing_subscriber::EnvFilter::builder().parse_lossy(&cli.log);
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .without_time()
+        .init();
+    forbid_core_dumps()?;
+    let socket = std::io::stdin().as_fd().try_clone_to_owned().map_err(|_| Failure::StandardInput)?;
+    match &cli.mode {
+        Mode::Mount { store } => serve::serve(socket, &Mounts::open(store)?),
+    }
+}
+
+/// Keys pass through this process.
+fn forbid_core_dumps() -> Result<(), Failure> {
+    let failed = |error: rustix::io::Errno| Failure::Storage {
+        doing: "forbid core dumps".to_owned(),
+        source: error.into(),
+    };
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(failed)?;
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    rustix::process::setrlimit(Resource::Core, none).map_err(failed)
+}

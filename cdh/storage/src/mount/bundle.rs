@@ -1,0 +1,203 @@
+//! A bundle: `rootfs`, which is an overlay of layers of the store, and `config.json` beside it.
+//!
+//! Whatever fails, and wherever the process is killed, nothing half made stays: what the overlay's directory in the store
+//! does not call complete is undone, by this call or when the program is started again. What is complete and not mounted
+//! any more belongs to a container that is gone.
+
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    io::{Read, Write},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+};
+
+use cc_storage::{Bundle, MAX_LAYERS, Name};
+use rustix::{
+    fs::{AtFlags, Dir, Mode, OFlags, RenameFlags},
+    io::Errno,
+};
+
+use super::{folder::Folder, mounted, overlay, state::State};
+use crate::Failure;
+
+/// Longest `config.json`, in bytes.
+const MAX_CONFIG: u64 = 8 << 20;
+const CONFIG: &str = "config.json";
+const PARTIAL: &str = ".config.json.partial";
+const ROOTFS: &str = "rootfs";
+
+/// Makes `bundle` from layers of `store`, with the text of `config` as its `config.json`.
+pub(super) fn make(store: BorrowedFd<'_>, bundle: &Bundle, config: File) -> Result<(), Failure> {
+    check(store, &bundle.layers)?;
+    let text = read(config)?;
+    let at = |name: &str| Path::new(&bundle.path).join(name).display().to_string();
+    let folder = Folder::begin(&bundle.path)?;
+    if rustix::fs::statat(&folder, CONFIG, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+        return Err(Failure::BundleExists { path: at(CONFIG) });
+    }
+    let rootfs = Rootfs::begin(folder.as_fd(), &at(ROOTFS))?;
+    let state = State::begin(store)?;
+    let layers: String = bundle.layers.iter().map(|name| format!("{name}\n")).collect();
+    state.write("layers", layers.as_bytes())?;
+    state.write("bundle", bundle.path.as_bytes())?;
+    let mounted = overlay::mount(&bundle.layers, state.name(), rootfs.fd.as_fd());
+    let mounted = mounted.map_err(|error| Failure::Mount {
+        layers: bundle.layers.len(),
+        path: at(ROOTFS),
+        source: error.into(),
+    })?;
+    let config = Config::write(folder.as_fd(), &text, &at(CONFIG))?;
+    state.write("complete", b"")?;
+    config.keep();
+    mounted.keep();
+    state.keep();
+    rootfs.keep();
+    folder.keep();
+    Ok(())
+}
+
+/// Unmounts and removes the bundle at `path`.
+pub(super) fn remove(store: BorrowedFd<'_>, path: &str) -> Result<(), Failure> {
+    for state in State::all(store)? {
+        if state.lock() && state.read("bundle")?.is_some_and(|place| place == path.as_bytes()) {
+            return undo(&state, path);
+        }
+    }
+    Err(Failure::BundleUnknown { path: path.chars().take(200).collect() })
+}
+
+/// Undoes what killed processes left, and forgets what is not mounted any more.
+pub(super) fn sweep(store: BorrowedFd<'_>) -> Result<(), Failure> {
+    for state in State::all(store)? {
+        // Somebody is at work there.
+        if !state.lock() {
+            continue;
+        }
+        if state.read("complete")?.is_none() {
+            let path = state.read("bundle")?.and_then(|path| String::from_utf8(path).ok());
+            undo(&state, path.as_deref().unwrap_or_default())?;
+        } else if mounted::points(&overlay::upper(state.name()))?.is_empty() {
+            state.clear()?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes away the bundle of `state` at `path`, and the state.
+fn undo(state: &State, path: &str) -> Result<(), Failure> {
+    overlay::unmount(&overlay::upper(state.name()))?;
+    if !path.is_empty() {
+        let folder = Path::new(path);
+        for name in [CONFIG, PARTIAL] {
+            match rustix::fs::unlink(folder.join(name)) {
+                Ok(()) | Err(Errno::NOENT | Errno::NOTDIR) => {}
+                Err(error) => return Err(Failure::storage(format!("remove {name} in {path}"))(error)),
+            }
+        }
+        // Folders that have something else in them stay.
+        let _ = rustix::fs::rmdir(folder.join(ROOTFS));
+        let _ = rustix::fs::rmdir(folder);
+    }
+    state.clear()
+}
+
+/// Whether there are as many layers as there can be, each once and all in the store.
+fn check(store: BorrowedFd<'_>, layers: &[Name]) -> Result<(), Failure> {
+    if layers.is_empty() || layers.len() > MAX_LAYERS {
+        let why = format!("a file system has 1 to {MAX_LAYERS} layers, not {}", layers.len());
+        return Err(Failure::Request { why });
+    }
+    if layers.iter().collect::<BTreeSet<_>>().len() != layers.len() {
+        return Err(Failure::Request { why: "a layer is named twice".to_owned() });
+    }
+    layers.iter().try_for_each(|layer| {
+        let found = rustix::fs::statat(store, format!("layers/{layer}/tree"), AtFlags::SYMLINK_NOFOLLOW);
+        found.map(drop).map_err(|_| Failure::LayerAbsent { name: layer.to_string() })
+    })
+}
+
+fn read(config: File) -> Result<Vec<u8>, Failure> {
+    let mut text = Vec::new();
+    config.take(MAX_CONFIG + 1).read_to_end(&mut text).map_err(Failure::storage("read the config.json"))?;
+    if text.len() as u64 > MAX_CONFIG {
+        return Err(Failure::Request { why: format!("config.json has more than {MAX_CONFIG} bytes") });
+    }
+    Ok(text)
+}
+
+/// The directory that is mounted on.
+struct Rootfs<'a> {
+    folder: BorrowedFd<'a>,
+    fd: OwnedFd,
+    /// Whether it goes with this value.
+    passing: bool,
+}
+
+impl<'a> Rootfs<'a> {
+    fn begin(folder: BorrowedFd<'a>, path: &str) -> Result<Self, Failure> {
+        let failed = |error: Errno| Failure::storage(format!("make {path}"))(error);
+        let made = match rustix::fs::mkdirat(folder, ROOTFS, Mode::from_raw_mode(0o755)) {
+            Ok(()) => true,
+            Err(Errno::EXIST) => false,
+            Err(error) => return Err(failed(error)),
+        };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(folder, ROOTFS, flags, Mode::empty()).map_err(failed)?;
+        let rootfs = Self { folder, fd, passing: made };
+        for entry in Dir::read_from(&rootfs.fd).map_err(failed)? {
+            if !matches!(entry.map_err(failed)?.file_name().to_bytes(), b"." | b"..") {
+                return Err(Failure::BundleExists { path: format!("{path} with something in it") });
+            }
+        }
+        Ok(rootfs)
+    }
+
+    fn keep(mut self) {
+        self.passing = false;
+    }
+}
+
+impl Drop for Rootfs<'_> {
+    fn drop(&mut self) {
+        if self.passing {
+            let _ = rustix::fs::unlinkat(self.folder, ROOTFS, AtFlags::REMOVEDIR);
+        }
+    }
+}
+
+/// `config.json`, which appears complete.
+struct Config<'a> {
+    folder: BorrowedFd<'a>,
+    name: &'static str,
+    kept: bool,
+}
+
+impl<'a> Config<'a> {
+    fn write(folder: BorrowedFd<'a>, text: &[u8], path: &str) -> Result<Self, Failure> {
+        let doing = || format!("write {path}");
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(folder, PARTIAL, flags, Mode::from_raw_mode(0o600))
+            .map_err(Failure::storage(doing()))?;
+        let mut config = Self { folder, name: PARTIAL, kept: false };
+        File::from(file).write_all(text).map_err(Failure::storage(doing()))?;
+        match rustix::fs::renameat_with(folder, PARTIAL, folder, CONFIG, RenameFlags::NOREPLACE) {
+            Ok(()) => config.name = CONFIG,
+            Err(Errno::EXIST) => return Err(Failure::BundleExists { path: path.to_owned() }),
+            Err(error) => return Err(Failure::storage(doing())(error)),
+        }
+        Ok(config)
+    }
+
+    fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Config<'_> {
+    fn drop(&mut self) {
+        if !self.kept {
+            let _ = rustix::fs::unlinkat(self.folder, self.name, AtFlags::empty());
+        }
+    }
+}

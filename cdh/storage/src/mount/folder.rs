@@ -1,0 +1,124 @@
+//! The folder of a bundle, with those above it that are missing. What was made goes again, unless it is kept.
+
+use std::{
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{Mode, OFlags, ResolveFlags},
+    io::Errno,
+};
+
+use crate::Failure;
+
+/// Longest path (PATH_MAX).
+const MAX_PATH: usize = 4095;
+
+/// An open folder, and the paths that had to be made for it.
+#[derive(Debug)]
+pub(super) struct Folder {
+    fd: OwnedFd,
+    made: Vec<PathBuf>,
+}
+
+impl Folder {
+    /// Opens or makes the folder `path`.
+    pub(super) fn begin(path: &str) -> Result<Self, Failure> {
+        check(path)?;
+        let mut made = Vec::new();
+        let opened = open_or_make(Path::new(path), &mut made);
+        match opened.map_err(Failure::storage(format!("open the folder {path}"))) {
+            Ok(fd) => Ok(Self { fd, made }),
+            Err(failure) => {
+                remove(&made);
+                Err(failure)
+            }
+        }
+    }
+
+    pub(super) fn keep(mut self) {
+        self.made.clear();
+    }
+}
+
+impl AsFd for Folder {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        remove(&self.made);
+    }
+}
+
+fn check(path: &str) -> Result<(), Failure> {
+    let refused = |why| Err(Failure::BundlePath { path: path.chars().take(200).collect(), why });
+    match path {
+        _ if path.len() > MAX_PATH => refused("it is too long"),
+        _ if path.contains(char::is_control) => refused("it has control characters"),
+        _ if !path.starts_with('/') || path.bytes().all(|b| b == b'/') => {
+            refused("it is not absolute, or only /")
+        }
+        _ if path.split('/').any(|part| part == "." || part == "..") => refused("it has . or .. in it"),
+        _ => Ok(()),
+    }
+}
+
+fn remove(made: &[PathBuf]) {
+    // Those that somebody else uses by now stay.
+    for path in made.iter().rev() {
+        let _ = rustix::fs::rmdir(path);
+    }
+}
+
+fn open_or_make(path: &Path, made: &mut Vec<PathBuf>) -> Result<OwnedFd, Errno> {
+    let open = || {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat2(rustix::fs::CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS)
+    };
+    match (open(), path.parent()) {
+        (Err(Errno::NOENT), Some(parent)) => {
+            drop(open_or_make(parent, made)?);
+            match rustix::fs::mkdir(path, Mode::from_raw_mode(0o755)) {
+                Ok(()) => made.push(path.to_owned()),
+                Err(Errno::EXIST) => {}
+                Err(error) => return Err(error),
+            }
+            open()
+        }
+        (opened, _) => opened,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_made_goes_unless_it_is_kept() {
+        let root = tempfile::tempdir().unwrap();
+        let path = |name: &str| root.path().join(name).display().to_string();
+        drop(Folder::begin(&path("a/b/c")).unwrap());
+        assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
+        Folder::begin(&path("a/b/c")).unwrap().keep();
+        drop(Folder::begin(&path("a/b/d")).unwrap());
+        assert!(root.path().join("a/b/c").is_dir() && !root.path().join("a/b/d").exists());
+        std::fs::write(root.path().join("file"), "").unwrap();
+        assert!(Folder::begin(&path("file/x")).is_err());
+        std::os::unix::fs::symlink(root.path().join("a"), root.path().join("link")).unwrap();
+        assert!(Folder::begin(&path("link")).is_err(), "the folder itself is no link");
+        assert!(Folder::begin(&path("link/b")).is_ok(), "those above it may be");
+    }
+
+    #[test]
+    fn paths_that_two_readers_could_read_differently_are_refused() {
+        for bad in
+            ["", "/", "//", "a/b", "/a/./b", "/a/../b", "/a/..", "/a\nb", &format!("/{}", "x".repeat(5000))]
+        {
+            assert_eq!(Folder::begin(bad).unwrap_err().code(), "BUNDLE_PATH_REFUSED", "{bad}");
+        }
+    }
+}

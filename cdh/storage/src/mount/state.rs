@@ -1,0 +1,138 @@
+//! What is known of each overlay: the directory `overlay/<name>` in the store.
+//!
+//! In it are `upper` and `work` of the overlay, `layers` and `bundle`, which say what it was made of and where it is, and at
+//! last `complete`. Whoever works on it holds a lock.
+
+use std::{
+    fs::File,
+    io::{self, Read, Write},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use cc_storage::Name;
+use rustix::{
+    fs::{AtFlags, Dir, FlockOperation, Mode, OFlags},
+    io::Errno,
+};
+
+use crate::Failure;
+
+/// Longest note, in bytes.
+const MAX_NOTE: u64 = 128 << 10;
+
+/// One overlay's directory.
+#[derive(Debug)]
+pub(super) struct State {
+    overlays: OwnedFd,
+    name: Name,
+    fd: OwnedFd,
+    /// Whether it goes with this value.
+    passing: bool,
+}
+
+impl State {
+    /// Makes and locks a new one. It goes with the value, unless it is kept.
+    pub(super) fn begin(store: BorrowedFd<'_>) -> Result<Self, Failure> {
+        const DOING: &str = "make the directories of an overlay";
+        let mut random = [0; 32];
+        getrandom::fill(&mut random)
+            .map_err(|error| Failure::storage(DOING)(io::Error::other(error.to_string())))?;
+        let name = hex::encode(random).parse::<Name>();
+        let name = name.map_err(|why| Failure::Request { why: why.to_owned() })?;
+        let overlays = overlays(store)?;
+        rustix::fs::mkdirat(&overlays, name.as_str(), Mode::RWXU).map_err(Failure::storage(DOING))?;
+        let fd = open(overlays.as_fd(), name.as_str()).map_err(Failure::storage(DOING))?;
+        let state = Self { overlays, name, fd, passing: true };
+        // Nobody else knows it yet.
+        rustix::fs::flock(&state.fd, FlockOperation::NonBlockingLockExclusive)
+            .map_err(Failure::storage(DOING))?;
+        // The mode of `upper` becomes that of the root directory.
+        for (name, mode) in [("upper", 0o755), ("work", 0o700)] {
+            let mode = Mode::from_raw_mode(mode);
+            rustix::fs::mkdirat(&state.fd, name, mode)
+                .and_then(|()| rustix::fs::chmodat(&state.fd, name, mode, AtFlags::empty()))
+                .map_err(Failure::storage(DOING))?;
+        }
+        Ok(state)
+    }
+
+    /// All of them.
+    pub(super) fn all(store: BorrowedFd<'_>) -> Result<Vec<Self>, Failure> {
+        const DOING: &str = "read the folder of overlays";
+        let overlays = overlays(store)?;
+        let mut states = Vec::new();
+        for entry in Dir::read_from(&overlays).map_err(Failure::storage(DOING))? {
+            let entry = entry.map_err(Failure::storage(DOING))?;
+            // What has no such name is not ours; what is gone has been removed by somebody else.
+            let name = entry.file_name().to_str().ok().and_then(|name| name.parse::<Name>().ok());
+            let Some(name) = name else { continue };
+            let Ok(fd) = open(overlays.as_fd(), name.as_str()) else { continue };
+            let overlays = overlays.try_clone().map_err(Failure::storage(DOING))?;
+            states.push(Self { overlays, name, fd, passing: false });
+        }
+        Ok(states)
+    }
+
+    /// Its name.
+    pub(super) fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// Locks it, if nobody works on it.
+    pub(super) fn lock(&self) -> bool {
+        rustix::fs::flock(&self.fd, FlockOperation::NonBlockingLockExclusive).is_ok()
+    }
+
+    /// Writes a note that is not there yet.
+    pub(super) fn write(&self, name: &str, text: &[u8]) -> Result<(), Failure> {
+        const DOING: &str = "note what an overlay is made of";
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(0o600))
+            .map_err(Failure::storage(DOING))?;
+        File::from(file).write_all(text).map_err(Failure::storage(DOING))
+    }
+
+    /// Reads a note, if it is there.
+    pub(super) fn read(&self, name: &str) -> Result<Option<Vec<u8>>, Failure> {
+        const DOING: &str = "read what an overlay is made of";
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
+            Ok(file) => file,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(Failure::storage(DOING)(error)),
+        };
+        let mut text = Vec::new();
+        File::from(file).take(MAX_NOTE).read_to_end(&mut text).map_err(Failure::storage(DOING))?;
+        Ok(Some(text))
+    }
+
+    /// Lets it stay.
+    pub(super) fn keep(mut self) {
+        self.passing = false;
+    }
+
+    /// Removes it.
+    pub(super) fn clear(&self) -> Result<(), Failure> {
+        image_rs::tree::remove(self.overlays.as_fd(), self.name.as_str())
+            .map_err(Failure::storage("remove the directories of an overlay"))
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        if self.passing
+            && let Err(failure) = self.clear()
+        {
+            tracing::error!(error = %failure, overlay = %self.name, "directories stay");
+        }
+    }
+}
+
+fn overlays(store: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
+    open(store, "overlay").map_err(Failure::storage("open the folder of overlays"))
+}
+
+fn open(at: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(at, name, flags, Mode::empty())
+}

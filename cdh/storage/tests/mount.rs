@@ -1,0 +1,221 @@
+//! The program in the mode that mounts, in a mount namespace of its own, asked as the data hub asks.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "tests fail loudly and start programs"
+)]
+
+use std::{
+    fs::{self, File},
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+};
+
+use cc_storage::{Answer, Bundle, Channel, Client, Name, Request, StorageError};
+use tempfile::TempDir;
+
+const CONFIG: &str = r#"{"ociVersion":"1.0.2"}"#;
+
+/// The program at work. Its mounts are its own.
+struct Storage {
+    client: Option<Client>,
+    child: Child,
+    folder: TempDir,
+}
+
+impl Storage {
+    fn start() -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            cc_vectors::skip("needs root");
+            return None;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let (client, child) = Self::spawn(folder.path());
+        Some(Self { client: Some(client), child, folder })
+    }
+
+    fn spawn(folder: &Path) -> (Client, Child) {
+        let (ours, theirs) = Channel::pair().unwrap();
+        let child = Command::new("unshare")
+            .args([
+                "--mount",
+                "--propagation",
+                "private",
+                env!("CARGO_BIN_EXE_cdh-storage"),
+                "mount",
+                "--store",
+            ])
+            .arg(folder.join("store"))
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .spawn()
+            .unwrap();
+        (Client::new(ours), child)
+    }
+
+    fn client(&mut self) -> &mut Client {
+        self.client.as_mut().unwrap()
+    }
+
+    /// A layer with these files.
+    fn layer(&self, number: u8, files: &[&str]) -> Name {
+        let name: Name = format!("{number:02x}").repeat(32).parse().unwrap();
+        let tree = self.folder.path().join(format!("store/layers/{name}/tree"));
+        fs::create_dir_all(&tree).unwrap();
+        for file in files {
+            fs::write(tree.join(file), number.to_string()).unwrap();
+        }
+        name
+    }
+
+    fn bundle(&self, name: &str, layers: &[Name]) -> Request {
+        let path = self.folder.path().join(name).display().to_string();
+        Request::MakeBundle(Bundle { path, layers: layers.to_vec() })
+    }
+
+    fn release(&self, name: &str) -> Request {
+        Request::RemoveBundle { path: self.folder.path().join(name).display().to_string() }
+    }
+
+    fn ask(&mut self, request: Request) -> Result<Answer, StorageError> {
+        let config = self.folder.path().join("config");
+        fs::write(&config, CONFIG).unwrap();
+        let config = File::open(config).unwrap();
+        let with_config = matches!(request, Request::MakeBundle(_));
+        let fds = if with_config { vec![config.as_fd()] } else { Vec::new() };
+        self.client().ask(request, None, &fds).map(|answered| answered.body)
+    }
+
+    /// A path in its own view of the file system.
+    fn seen(&self, path: &str) -> PathBuf {
+        let inside = self.folder.path().join(path);
+        Path::new("/proc")
+            .join(self.child.id().to_string())
+            .join("root")
+            .join(inside.strip_prefix("/").unwrap())
+    }
+
+    fn overlays(&self) -> usize {
+        fs::read_dir(self.folder.path().join("store/overlay")).unwrap().count()
+    }
+}
+
+impl Drop for Storage {
+    fn drop(&mut self) {
+        self.client = None;
+        self.child.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_bundle_is_made_and_removed() {
+    let Some(mut storage) = Storage::start() else { return };
+    let layers = [storage.layer(1, &["low", "both"]), storage.layer(2, &["both"])];
+    let request = storage.bundle("b/one", &layers);
+    assert_eq!(storage.ask(request.clone()).unwrap(), Answer::Done);
+    assert_eq!(fs::read_to_string(storage.seen("b/one/rootfs/both")).unwrap(), "2");
+    assert_eq!(fs::read_to_string(storage.seen("b/one/rootfs/low")).unwrap(), "1");
+    assert_eq!(fs::read_to_string(storage.seen("b/one/config.json")).unwrap(), CONFIG);
+    fs::write(storage.seen("b/one/rootfs/new"), "").unwrap();
+    assert!(!storage.folder.path().join(format!("store/layers/{}/tree/new", layers[1])).exists());
+
+    assert_eq!(storage.ask(request).unwrap_err().code(), "BUNDLE_EXISTS");
+    let request = storage.release("b/one");
+    storage.ask(request.clone()).unwrap();
+    assert!(!storage.folder.path().join("b/one").exists());
+    assert_eq!(storage.overlays(), 0);
+    assert_eq!(storage.ask(request).unwrap_err().code(), "BUNDLE_UNKNOWN");
+}
+
+#[test]
+fn what_cannot_be_made_leaves_nothing() {
+    let Some(mut storage) = Storage::start() else { return };
+    let layer = storage.layer(1, &["file"]);
+    let absent: Name = "9".repeat(64).parse().unwrap();
+    fs::create_dir_all(storage.folder.path().join("full/rootfs/x")).unwrap();
+    fs::create_dir_all(storage.folder.path().join("configured")).unwrap();
+    fs::write(storage.folder.path().join("configured/config.json"), "theirs").unwrap();
+    for (name, layers, code) in [
+        ("new/a", vec![], "STORAGE_REQUEST_REFUSED"),
+        ("new/b", vec![layer.clone(), layer.clone()], "STORAGE_REQUEST_REFUSED"),
+        ("new/c", vec![absent], "STORE_LAYER_ABSENT"),
+        ("../new", vec![layer.clone()], "BUNDLE_PATH_REFUSED"),
+        ("full", vec![layer.clone()], "BUNDLE_EXISTS"),
+        ("configured", vec![layer.clone()], "BUNDLE_EXISTS"),
+    ] {
+        let request = storage.bundle(name, &layers);
+        assert_eq!(storage.ask(request).unwrap_err().code(), code, "{name}");
+        assert!(!storage.folder.path().join("new").exists(), "{name}");
+        assert_eq!(storage.overlays(), 0, "{name}");
+    }
+    assert_eq!(fs::read_to_string(storage.folder.path().join("configured/config.json")).unwrap(), "theirs");
+    assert!(storage.seen("full/rootfs/x").is_dir());
+    // A layer that is no directory, which only the kernel finds out.
+    let broken = storage.layer(3, &[]);
+    let tree = storage.folder.path().join(format!("store/layers/{broken}/tree"));
+    fs::remove_dir(&tree).unwrap();
+    fs::write(&tree, "").unwrap();
+    let request = storage.bundle("new/d", &[layer, broken]);
+    assert_eq!(storage.ask(request).unwrap_err().code(), "STORAGE_MOUNT");
+    assert!(!storage.folder.path().join("new").exists());
+    assert_eq!(storage.overlays(), 0);
+}
+
+#[test]
+fn channels_work_side_by_side_and_the_program_ends_with_the_first() {
+    let Some(mut storage) = Storage::start() else { return };
+    let layers = [storage.layer(1, &["file"])];
+    let requests: Vec<_> = (0..8).map(|i| storage.bundle(&format!("b{i}"), &layers)).collect();
+    let config = storage.folder.path().join("config");
+    fs::write(&config, CONFIG).unwrap();
+    let config = File::open(config).unwrap();
+    let mut clients: Vec<_> = requests.iter().map(|_| storage.client().connect().unwrap()).collect();
+    thread::scope(|scope| {
+        for (client, request) in clients.iter_mut().zip(requests) {
+            let config = config.try_clone().unwrap();
+            scope.spawn(move || client.ask(request, None, &[config.as_fd()]).map(drop));
+        }
+    });
+    assert_eq!(storage.overlays(), 8);
+    assert!(storage.ask(Request::Connect).is_err(), "without the socket that belongs to it");
+    storage.client = None;
+    clients.clear();
+    assert!(storage.child.wait().unwrap().success());
+}
+
+#[test]
+fn a_start_undoes_what_is_not_complete_and_forgets_what_is_gone() {
+    let Some(mut storage) = Storage::start() else { return };
+    let layers = [storage.layer(1, &["file"])];
+    let request = storage.bundle("b", &layers);
+    storage.ask(request).unwrap();
+    let half = storage.folder.path().join(format!("store/overlay/{}", "7".repeat(64)));
+    fs::create_dir_all(half.join("upper")).unwrap();
+    let bundle = storage.folder.path().join("half");
+    fs::create_dir_all(bundle.join("rootfs")).unwrap();
+    fs::write(bundle.join("config.json"), "{}").unwrap();
+    fs::write(half.join("bundle"), bundle.to_str().unwrap()).unwrap();
+    // The mounts go with the namespace of the first.
+    storage.client = None;
+    storage.child.wait().unwrap();
+    let (client, child) = Storage::spawn(storage.folder.path());
+    (storage.client, storage.child) = (Some(client), child);
+    let request = storage.release("nothing");
+    assert_eq!(storage.ask(request).unwrap_err().code(), "BUNDLE_UNKNOWN");
+    assert_eq!(storage.overlays(), 0);
+    assert!(!bundle.exists());
+}
+
+#[test]
+fn without_such_a_socket_it_says_so() {
+    let output = Command::new(env!("CARGO_BIN_EXE_cdh-storage"))
+        .args(["mount", "--store", "/tmp"])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(64));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("STORAGE_STANDARD_INPUT"));
+}
