@@ -28,6 +28,9 @@ RUST_ARCH := $(patsubst ppc64le,powerpc64le,$(ARCH))
 TARGET := $(RUST_ARCH)-unknown-linux-$(LIBC)
 RELEASE := target/$(TARGET)/release
 
+# Where `make install-units` finds the root of the system that it installs into.
+ROOT ?=
+
 # What `make up` uses.
 KBS_URL ?=
 KBS_CERT ?=
@@ -41,7 +44,7 @@ TIME_EACH ?= 3
 # What `make long-run` asks for.
 REQUESTS ?= 100000
 
-.PHONY: FORCE help setup setup-test build install demo up test lint unit deny advisories fuzz fuzz-smoke bench long-run clean
+.PHONY: FORCE help setup setup-test build install install-units demo up test lint unit deny advisories fuzz fuzz-smoke bench long-run clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -67,6 +70,13 @@ install: build ## Install the binaries into DESTDIR (the folder itself)
 	install -d $(DESTDIR)
 	for b in $(BINARIES); do install -m 0755 $(RELEASE)/$$b $(DESTDIR)/$$b; done
 	ln -sf guestctl $(DESTDIR)/secret
+
+install-units: ## Install units, presets, the group and the folders of the sockets below ROOT= (an image's root; none: this machine)
+	install -d $(ROOT)/usr/lib/systemd/system $(ROOT)/usr/lib/systemd/system-preset $(ROOT)/usr/lib/sysusers.d $(ROOT)/usr/lib/tmpfiles.d
+	install -m 0644 systemd/*.service systemd/*.socket $(ROOT)/usr/lib/systemd/system
+	install -m 0644 systemd/system-preset/*.preset $(ROOT)/usr/lib/systemd/system-preset
+	install -m 0644 systemd/sysusers.d/*.conf $(ROOT)/usr/lib/sysusers.d
+	install -m 0644 systemd/tmpfiles.d/*.conf $(ROOT)/usr/lib/tmpfiles.d
 
 demo: setup ## Watch a secret being released, and six bad machines being denied
 	cargo build --locked --workspace --bins

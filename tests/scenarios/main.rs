@@ -46,6 +46,7 @@ mod single_flight;
 mod strict;
 mod tdx;
 mod tpm;
+mod units;
 
 use cc_tests::curl::Answer;
 use cc_tests::stack::{Options, Stack};
