@@ -309,10 +309,15 @@ fn the_end_is_two_blocks_of_zeros_or_the_end_of_the_stream() {
         assert_eq!(names(&archive), ["a"], "{what}");
     }
     assert_eq!(read(b"").unwrap(), []);
-    for cut in (1..file.0.len()).filter(|cut| *cut != 512) {
+    let data = 512 + b"data".len();
+    for cut in 1..data {
         assert_eq!(rule(&file.0[..cut]), Rule::Truncated, "cut at {cut}");
     }
-    assert_eq!(rule(&file.0[..512]), Rule::Truncated);
+    for cut in data..file.0.len() {
+        assert_eq!(names(&file.0[..cut]), ["a"], "the zeros behind the data, cut at {cut}");
+    }
+    let long_name = start().extended(b'L', b"name\0");
+    assert_eq!(rule(&long_name.0[..512 + 5]), Rule::ExtendedWithoutEntry);
 }
 
 fn gnu_sparse(pieces: &[(u64, u64)], extended: bool, real: u64, stored: u64) -> Header {
