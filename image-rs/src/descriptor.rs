@@ -58,22 +58,74 @@ pub enum Compression {
     Zstd,
 }
 
-impl Compression {
-    /// What the media type of a layer says; `None` if it is not one of a plain layer.
+/// How a layer's archive is stored, as the media type of its descriptor says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Storage {
+    /// How it is compressed.
+    pub compression: Compression,
+    /// Whether the compressed bytes are encrypted.
+    pub encrypted: bool,
+}
+
+impl Storage {
+    /// What `media_type` says; `None` if it is not one of a layer.
     #[must_use]
     pub fn of_media_type(media_type: &str) -> Option<Self> {
-        Some(match media_type {
+        let (plain, encrypted) = match media_type.strip_suffix("+encrypted") {
+            // Only layers in OCI's own types are encrypted.
+            Some(plain) if plain.starts_with("application/vnd.oci.") => (plain, true),
+            Some(_) => return None,
+            None => (media_type, false),
+        };
+        let compression = match plain {
             "application/vnd.oci.image.layer.v1.tar"
             | "application/vnd.oci.image.layer.nondistributable.v1.tar"
-            | "application/vnd.docker.image.rootfs.diff.tar" => Self::None,
+            | "application/vnd.docker.image.rootfs.diff.tar" => Compression::None,
             "application/vnd.oci.image.layer.v1.tar+gzip"
             | "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
             | "application/vnd.docker.image.rootfs.diff.tar.gzip"
-            | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip" => Self::Gzip,
+            | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip" => Compression::Gzip,
             "application/vnd.oci.image.layer.v1.tar+zstd"
             | "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd"
-            | "application/vnd.docker.image.rootfs.diff.tar.zstd" => Self::Zstd,
+            | "application/vnd.docker.image.rootfs.diff.tar.zstd" => Compression::Zstd,
             _ => return None,
-        })
+        };
+        Some(Self { compression, encrypted })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn media_types_tell_compression_and_encryption() {
+        use Compression::{Gzip, None as Plain, Zstd};
+        let oci = "application/vnd.oci.image.layer";
+        let docker = "application/vnd.docker.image.rootfs";
+        for kind in ["", ".nondistributable"] {
+            for (ending, compression) in [("", Plain), ("+gzip", Gzip), ("+zstd", Zstd)] {
+                for encrypted in [false, true] {
+                    let suffix = if encrypted { "+encrypted" } else { "" };
+                    let media_type = format!("{oci}{kind}.v1.tar{ending}{suffix}");
+                    let storage = Some(Storage { compression, encrypted });
+                    assert_eq!(Storage::of_media_type(&media_type), storage, "{media_type}");
+                }
+            }
+        }
+        for (ending, compression) in [("", Plain), (".gzip", Gzip), (".zstd", Zstd)] {
+            let storage = Some(Storage { compression, encrypted: false });
+            assert_eq!(Storage::of_media_type(&format!("{docker}.diff.tar{ending}")), storage);
+        }
+        for other in [
+            format!("{docker}.diff.tar.gzip+encrypted"),
+            format!("{oci}.v1.tar+encrypted+gzip"),
+            format!("{oci}.v1.tar+gzip+encrypted+encrypted"),
+            format!("{oci}.v1.tar+xz"),
+            "+encrypted".to_owned(),
+            String::new(),
+        ] {
+            assert_eq!(Storage::of_media_type(&other), None, "{other}");
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::{fmt, io};
 use cc_evidence::blame::Blame;
 
 use crate::{
-    Digest,
+    Digest, KeyFault,
     layer::tar::{Refusal, Rule},
     policy::Refused,
 };
@@ -175,6 +175,18 @@ pub enum LayerFault {
         /// The digest it has, and the one it is named by.
         digests: Box<Mismatch>,
     },
+    /// There is no key for it, or none that can be used.
+    #[error("its key: {0}")]
+    Key(#[source] Box<KeyFault>),
+    /// The cipher text is not what was encrypted with the key.
+    #[error("its cipher text does not have the authentication code in its annotations")]
+    Mac,
+    /// What was decrypted is not the layer that was encrypted, as the wrapped options name it.
+    #[error("what was decrypted has the digest {digests}, which its private options name")]
+    PlainDigest {
+        /// The digest it has, and the one in the private options.
+        digests: Box<Mismatch>,
+    },
     /// The compressed stream is damaged.
     #[error("it cannot be decompressed: {0}")]
     Compression(#[source] io::Error),
@@ -211,6 +223,12 @@ pub enum LayerFault {
     /// Whoever asked for the image does not want it any more.
     #[error("the pull was interrupted")]
     Interrupted,
+}
+
+impl From<KeyFault> for LayerFault {
+    fn from(fault: KeyFault) -> Self {
+        Self::Key(Box::new(fault))
+    }
 }
 
 impl From<Refusal> for LayerFault {
@@ -268,7 +286,7 @@ impl ImageError {
 
     /// The next step for the operator.
     #[must_use]
-    pub fn hint(&self) -> &'static str {
+    pub fn hint(&self) -> &str {
         match self {
             Self::Reference { .. } => "write [registry[:port]/]name[:tag][@sha256:digest], in lower case",
             Self::NotFound { .. } => "check name, tag and digest against what was pushed",
@@ -319,6 +337,9 @@ impl LayerFault {
             Self::Read(_) => "LAYER_READ",
             Self::Length { .. } => "LAYER_LENGTH",
             Self::DigestMismatch { .. } => "LAYER_DIGEST_MISMATCH",
+            Self::Key(fault) => fault.code(),
+            Self::Mac => "LAYER_MAC",
+            Self::PlainDigest { .. } => "LAYER_PLAIN_DIGEST",
             Self::Compression(_) => "LAYER_COMPRESSION",
             Self::Archive(_) => "LAYER_ARCHIVE_REFUSED",
             Self::Entry { .. } => "LAYER_ENTRY_REFUSED",
@@ -334,8 +355,11 @@ impl LayerFault {
         match self {
             Self::Read(_) | Self::Interrupted => Blame::Unavailable,
             Self::Storage { .. } => Blame::Platform,
+            Self::Key(fault) => fault.blame(),
             Self::Length { .. }
             | Self::DigestMismatch { .. }
+            | Self::Mac
+            | Self::PlainDigest { .. }
             | Self::Compression(_)
             | Self::Archive(_)
             | Self::Entry { .. }
@@ -345,10 +369,18 @@ impl LayerFault {
 
     /// The next step for the operator.
     #[must_use]
-    pub fn hint(&self) -> &'static str {
+    pub fn hint(&self) -> &str {
         match self {
             Self::Read(_) => "check the path, the network and the permissions",
             Self::Length { .. } | Self::DigestMismatch { .. } => DIGEST_HINT,
+            Self::Key(fault) => fault.hint(),
+            Self::Mac => {
+                "whoever pushed it has altered the layer or its annotations, or its key is another one; encrypt it anew"
+            }
+            Self::PlainDigest { .. } => {
+                "compress the image in one copy and encrypt it in a second one: tools that do both at once record the digest \
+                 of what they read"
+            }
             Self::Compression(_) => "push the image anew; its own digest covers this damage",
             Self::Archive(_) | Self::Entry { .. } => {
                 "build the layer anew with a current tool; what two readers could read differently is refused"

@@ -1,7 +1,10 @@
 //! From a pointer to an image whose documents are what their digests say.
 
+use cc_sealed::LayerEncryption;
+
 use crate::{
     Algorithm, Compression, Descriptor, Digest, Error, ImageConfig, Manifest, Platform, Pointer, Source,
+    descriptor::Storage,
     manifest::Top,
     source::{check_digest, read_small},
 };
@@ -26,6 +29,8 @@ pub struct Layer {
     pub descriptor: Descriptor,
     /// How the blob is compressed.
     pub compression: Compression,
+    /// How the compressed bytes are encrypted, if they are.
+    pub encryption: Option<LayerEncryption>,
     /// Digest of the uncompressed archive.
     pub diff_id: Digest,
 }
@@ -128,11 +133,15 @@ fn pair_layers(manifest: Manifest, config: &ImageConfig) -> Result<Vec<Layer>, E
     {
         return Err(malformed("its layers are larger than any image".to_owned()));
     }
-    let pair = |(descriptor, diff_id): (Descriptor, &Digest)| {
-        let compression = Compression::of_media_type(&descriptor.media_type).ok_or_else(|| {
-            Error::MediaType { what: "layer".to_owned(), media_type: descriptor.media_type.clone() }
+    let pair = |(number, (descriptor, diff_id)): (usize, (Descriptor, &Digest))| {
+        let storage = Storage::of_media_type(&descriptor.media_type).ok_or_else(|| Error::MediaType {
+            what: format!("layer {number}"),
+            media_type: descriptor.media_type.clone(),
         })?;
-        Ok(Layer { descriptor, compression, diff_id: *diff_id })
+        let encryption = storage.encrypted.then(|| LayerEncryption::parse(&descriptor.annotations));
+        let encryption =
+            encryption.transpose().map_err(|error| malformed(format!("layer {number}: {error}")))?;
+        Ok(Layer { descriptor, compression: storage.compression, encryption, diff_id: *diff_id })
     };
-    manifest.layers.into_iter().zip(&config.diff_ids).map(pair).collect()
+    manifest.layers.into_iter().zip(&config.diff_ids).enumerate().map(pair).collect()
 }

@@ -1,25 +1,31 @@
-//! The pipe of one layer: read, hash, decompress, hash, untar; one pass, each stage on a thread of its own.
+//! The pipe of one layer: read, hash, decrypt, decompress, hash, untar; one pass, each stage on a thread of its own.
 //!
 //! Between the stages are a few buffers of fixed size, so memory does not depend on the layer. A stage that fails ends
 //! the others; what is reported is what happened first along the stream. The archive is unpacked while it is still being
 //! checked: whoever calls must not show the result before [`unpack_layer`] has returned without an error.
 
+mod decrypt;
 mod inflate;
+mod run;
 mod stream;
 pub mod tar;
 pub mod unpack;
 
 use std::{
+    fmt,
     io::{BufRead, Read},
     os::fd::OwnedFd,
+    sync::Arc,
     thread,
 };
 
+use cc_sealed::LayerKey;
+pub use run::Run;
 use stream::{Closed, Receiver, Sender};
 use tar::Event as TarEvent;
 use unpack::{Applied, Form, Policy, Unpacker};
 
-use crate::{Compression, Digest, Event, Hasher, Layer, LayerFault, Limits, Mismatch, Observer};
+use crate::{Compression, Digest, Event, Hasher, KeyFault, Layer, LayerFault, Limits, Mismatch, Observer};
 
 /// Bytes of one buffer between two stages.
 const BUFFER: usize = 256 << 10;
@@ -45,34 +51,66 @@ impl Default for Options {
     }
 }
 
-/// Runs the bytes of `blob` through the pipe of `layer` into the empty directory `target`.
+/// One layer on its way in.
+pub struct Input<'a> {
+    /// Its place, for events; 0 is the lowest.
+    pub number: usize,
+    /// How it is stored, and what it has to be.
+    pub layer: &'a Layer,
+    /// Its bytes as they are stored.
+    pub blob: Box<dyn Read + Send>,
+    /// What decrypts it, if it is encrypted.
+    pub key: Option<Arc<LayerKey>>,
+}
+
+impl fmt::Debug for Input<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Input")
+            .field("number", &self.number)
+            .field("layer", self.layer)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Runs the bytes of `input` through the pipe into the empty directory `target`.
 ///
-/// `number` is the layer's place, for events. On an error the directory holds what was unpacked so far, and has to be
-/// removed by the caller.
+/// On an error the directory holds what was unpacked so far, and has to be removed by the caller.
 ///
 /// # Errors
 /// What is wrong with the layer; [`LayerFault::Interrupted`] if the observer said so.
 pub fn unpack_layer(
-    number: usize,
-    layer: &Layer,
-    blob: Box<dyn Read + Send>,
+    input: Input<'_>,
     target: OwnedFd,
     form: Form,
-    options: &Options,
+    run: &Run,
     observer: &dyn Observer,
 ) -> Result<Applied, LayerFault> {
+    let Input { number, layer, blob, key } = input;
+    if layer.encryption.is_some() != key.is_some() {
+        return Err(LayerFault::Key(Box::new(KeyFault::NotAsked)));
+    }
     let size = layer.descriptor.size;
     observer.event(Event::LayerStarted { layer: number, digest: layer.descriptor.digest, size });
-    let (compressed_in, compressed_out) = stream::pipe(BUFFERS, BUFFER);
+    let (stored_in, stored_out) = stream::pipe(BUFFERS, BUFFER);
     let (plain_in, plain_out) = stream::pipe(BUFFERS, BUFFER);
     let (bytes, applied) = thread::scope(|scope| {
-        let fetching = move || fetch(number, layer, blob, compressed_in, observer);
-        let inflating = move || inflate(layer, compressed_out, plain_in, &options.limits);
+        let fetching = move || fetch(number, layer, blob, stored_in, observer);
         let fetching = thread::Builder::new().spawn_scoped(scope, fetching).map_err(no_thread)?;
+        let (decrypting, compressed) = match &key {
+            None => (None, stored_out),
+            Some(key) => {
+                let (compressed_in, compressed_out) = stream::pipe(BUFFERS, decrypt::OUT);
+                let decrypting = move || decrypt::decrypt(layer, key, stored_out, compressed_in);
+                let decrypting = thread::Builder::new().spawn_scoped(scope, decrypting).map_err(no_thread)?;
+                (Some(decrypting), compressed_out)
+            }
+        };
+        let inflating = move || inflate(layer, compressed, plain_in, run);
         let inflating = thread::Builder::new().spawn_scoped(scope, inflating).map_err(no_thread)?;
-        let applied = untar(plain_out, target, form, options);
+        let applied = untar(plain_out, target, form, run);
         // Each stage sees the failure of the one before it as the end of its input.
         joined(fetching.join())?;
+        decrypting.map_or(Ok(()), |decrypting| joined(decrypting.join()))?;
         Ok::<_, LayerFault>((joined(inflating.join())?, applied?))
     })?;
     observer.event(Event::LayerUnpacked {
@@ -142,11 +180,11 @@ fn fetch(
 }
 
 /// Decompresses and hashes the archive. Gives its length.
-fn inflate(layer: &Layer, from: Receiver, mut to: Sender, limits: &Limits) -> Result<u64, LayerFault> {
+fn inflate(layer: &Layer, from: Receiver, mut to: Sender, run: &Run) -> Result<u64, LayerFault> {
     let expected = layer.diff_id;
     let mut hasher = expected.algorithm().hasher();
     let mut plain = inflate::decoder(layer.compression, from).map_err(LayerFault::Compression)?;
-    let bound = bytes_allowed(layer, limits);
+    let bound = bytes_allowed(layer, &run.options().limits);
     let mut written = 0;
     let mut buffer = vec![0; BUFFER];
     loop {
@@ -158,6 +196,7 @@ fn inflate(layer: &Layer, from: Receiver, mut to: Sender, limits: &Limits) -> Re
         if written > bound {
             return Err(LayerFault::Limit { what: "bytes when uncompressed", limit: bound });
         }
+        run.take_bytes(filled as u64)?;
         hasher.update(buffer.get(..filled).unwrap_or_default());
         match to.send(buffer, filled) {
             Ok(empty) => buffer = empty,
@@ -181,9 +220,9 @@ fn bytes_allowed(layer: &Layer, limits: &Limits) -> u64 {
     limits.bytes.min(by_ratio)
 }
 
-fn untar(mut from: Receiver, target: OwnedFd, form: Form, options: &Options) -> Result<Applied, LayerFault> {
-    let mut reader = tar::Reader::new(options.limits.clone());
-    let mut unpacker = Unpacker::new(target, form, options);
+fn untar(mut from: Receiver, target: OwnedFd, form: Form, run: &Run) -> Result<Applied, LayerFault> {
+    let mut reader = tar::Reader::new(run.options().limits.clone());
+    let mut unpacker = Unpacker::new(target, form, run.options());
     loop {
         let chunk = from.fill_buf().map_err(LayerFault::Read)?;
         if chunk.is_empty() {
@@ -193,7 +232,10 @@ fn untar(mut from: Receiver, target: OwnedFd, form: Form, options: &Options) -> 
         let mut rest = chunk;
         while let Some(event) = reader.next(&mut rest)? {
             match event {
-                TarEvent::Entry(entry) => unpacker.entry(entry)?,
+                TarEvent::Entry(entry) => {
+                    run.take_entry()?;
+                    unpacker.entry(entry)?;
+                }
                 TarEvent::Data { offset, bytes } => unpacker.data(offset, bytes)?,
                 TarEvent::FileEnd => unpacker.file_end()?,
             }

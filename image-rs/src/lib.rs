@@ -3,11 +3,11 @@
 //! The way of an image is a straight pipe. A [`Source`] gives documents and blobs by digest; [`Image::resolve`] turns
 //! them into an [`Image`] whose manifest and configuration have the digests they should; a [`policy`] admits its manifest
 //! or does not; [`unpack_rootfs`] takes what was admitted and runs every
-//! layer through one pass of read, hash, decompress, hash, untar, and shows the result under its name only when every
+//! layer through one pass of read, hash, decrypt, decompress, hash, untar, and shows the result under its name only when every
 //! digest was right. Nothing of a failed pull stays behind.
 //!
 //! Names, documents and the tar reader are pure: they take bytes and give values. It is NOT a registry client, and knows
-//! nothing of key brokers, TEEs and RPC. What comes from a registry is hostile until its digest has been compared:
+//! nothing of key brokers, TEEs and RPC: the keys of encrypted layers come through [`LayerKeys`]. What comes from a registry is hostile until its digest has been compared:
 //! every length, count and depth is bounded by [`Limits`].
 //!
 //! Implements the reading half of the OCI image specification 1.1 (image index, manifest, configuration, layer, image
@@ -19,6 +19,7 @@ mod digest;
 mod error;
 mod image;
 mod json;
+mod keys;
 pub mod layer;
 mod limits;
 pub mod manifest;
@@ -32,14 +33,15 @@ mod staging;
 pub mod tree;
 
 pub use config::ImageConfig;
-pub use descriptor::{Compression, Descriptor};
+pub use descriptor::{Compression, Descriptor, Storage};
 pub use digest::{Algorithm, Digest, Hasher};
 pub use error::{ImageError as Error, LayerFault, Mismatch};
 pub use image::{Image, Layer};
+pub use keys::{KeyFault, KeyRefusal, Keys, LayerKeys, NoKeys};
 pub use limits::Limits;
 pub use manifest::{Index, Manifest, Top};
 pub use observer::{Event, Observer, Silent};
 pub use platform::Platform;
 pub use reference::Reference;
-pub use rootfs::{Unpacked, unpack_rootfs};
+pub use rootfs::{Order, Unpacked, unpack_rootfs};
 pub use source::{Document, Pointer, Source};

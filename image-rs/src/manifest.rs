@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    Compression, Descriptor, Error, Platform, descriptor,
+    Descriptor, Error, Platform, Storage, descriptor,
     json::{self, Object},
 };
 
@@ -107,7 +107,7 @@ fn read_manifest(document: &Object<'_>) -> Result<Manifest, Error> {
     let layers = layers.ok_or_else(|| document.malformed("layers is missing"))?;
     let layers: Vec<Descriptor> = layers.iter().map(Descriptor::read).collect::<Result<_, _>>()?;
     for (i, layer) in layers.iter().enumerate() {
-        if Compression::of_media_type(&layer.media_type).is_none() {
+        if Storage::of_media_type(&layer.media_type).is_none() {
             let media_type = layer.media_type.chars().take(160).collect();
             return Err(Error::MediaType { what: format!("layer {i}"), media_type });
         }

@@ -11,16 +11,16 @@ use std::{
     ffi::OsStr,
     os::fd::BorrowedFd,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread,
 };
 
 use crate::{
-    Error, Event, Image, Observer, Source,
+    Error, Event, Image, Keys, LayerFault, LayerKeys, Observer, Source,
     layer::{
-        self, Options,
+        self, Input, Options, Run,
         unpack::{Applied, Form},
     },
     policy::Admitted,
@@ -36,24 +36,34 @@ pub struct Unpacked {
     pub attributes_left_out: u64,
 }
 
-/// Unpacks `image`, the one that was `admitted`, into the new directory `name` in `folder`. It appears complete, or not
-/// at all.
+/// What is to be unpacked, and what that needs.
+#[derive(Debug)]
+pub struct Order<'a> {
+    /// Where the layers are.
+    pub source: &'a dyn Source,
+    /// The image.
+    pub image: &'a Image,
+    /// That it may be.
+    pub admitted: &'a Admitted,
+    /// Who opens the keys of encrypted layers.
+    pub keys: Arc<dyn LayerKeys>,
+}
+
+/// Unpacks the image of `order` into the new directory `name` in `folder`. It appears complete, or not at all.
 ///
 /// # Errors
-/// `IMAGE_DIGEST_MISMATCH` if another image was admitted; what is wrong with a layer, with its number left to [`Error::Layer`]; what the source or the file system says;
-/// [`Error::Interrupted`] if the observer said so.
+/// `IMAGE_DIGEST_MISMATCH` if another image was admitted; what is wrong with a layer or its key, with the layer's digest
+/// in [`Error::Layer`]; what the source or the file system says; [`Error::Interrupted`] if the observer said so.
 pub fn unpack_rootfs(
-    source: &dyn Source,
-    image: &Image,
-    admitted: &Admitted,
+    order: &Order<'_>,
     folder: BorrowedFd<'_>,
     name: &OsStr,
     options: &Options,
     observer: &dyn Observer,
 ) -> Result<Unpacked, Error> {
-    admitted.covers(image)?;
+    order.admitted.covers(order.image)?;
     let staging = Staging::begin(folder, name)?;
-    let layers = unpack_layers(source, image, &staging, options, observer)?;
+    let layers = unpack_layers(order, &staging, options, observer)?;
     let root = staging.make_root("rootfs")?;
     let mut unpacked = Unpacked::default();
     for (number, applied) in layers.iter().enumerate() {
@@ -68,26 +78,27 @@ pub fn unpack_rootfs(
     Ok(unpacked)
 }
 
-/// Unpacks all layers, each into the directory of its number; the largest are begun first.
+/// Unpacks all layers, each into the directory of its number; the largest are begun first, those that wait for their key
+/// later.
 fn unpack_layers(
-    source: &dyn Source,
-    image: &Image,
+    order: &Order<'_>,
     staging: &Staging,
     options: &Options,
     observer: &dyn Observer,
 ) -> Result<Vec<Applied>, Error> {
-    let mut waiting: Vec<usize> = (0..image.layers().len()).collect();
-    waiting.sort_by_key(|number| image.layers().get(*number).map(|layer| layer.descriptor.size));
+    let layers = order.image.layers();
+    let mut waiting: Vec<usize> = (0..layers.len()).collect();
+    waiting.sort_by_key(|number| layers.get(*number).map(|layer| layer.descriptor.size));
     let workers = options.parallel.clamp(1, waiting.len().max(1));
     let waiting = Mutex::new(waiting);
-    let observer = StopAll { observer, stop: AtomicBool::new(false) };
-    // Taken in a step of its own: the lock must be free again while the layer is unpacked.
-    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let keys = Keys::ask(layers, Arc::clone(&order.keys));
+    let run = Run::new(options.clone());
+    let observer = StopAll { observer, keys: &keys, stop: AtomicBool::new(false) };
     let results: Vec<Result<Vec<(usize, Applied)>, Error>> = thread::scope(|scope| {
         let work = || {
             let mut done = Vec::new();
-            while let Some(number) = next() {
-                match unpack_layer(source, image, number, staging, options, &observer) {
+            while let Some(number) = next(&waiting, &keys, &observer)? {
+                match unpack_layer(order, number, &keys, staging, &run, &observer) {
                     Ok(applied) => done.push((number, applied)),
                     Err(error) => {
                         observer.stop.store(true, Ordering::Relaxed);
@@ -117,36 +128,66 @@ fn unpack_layers(
             Err(error) => failure = Some(error),
         }
     }
-    match failure {
-        Some(error) => Err(error),
-        None => {
+    match (failure, keys.failure()) {
+        (None, _) => {
             all.sort_by_key(|(number, _)| *number);
             Ok(all.into_iter().map(|(_, applied)| applied).collect())
         }
+        (Some(Error::Interrupted), Some((number, fault))) => Err(in_layer(order.image, number, fault.into())),
+        (Some(error), _) => Err(error),
+    }
+}
+
+/// The next layer to unpack: the largest one that waits for no key.
+fn next(waiting: &Mutex<Vec<usize>>, keys: &Keys, observer: &dyn Observer) -> Result<Option<usize>, Error> {
+    loop {
+        {
+            let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            if waiting.is_empty() {
+                return Ok(None);
+            }
+            if let Some(place) = waiting.iter().rposition(|number| keys.is_settled(*number)) {
+                return Ok(Some(waiting.remove(place)));
+            }
+        }
+        if observer.stopped() {
+            return Err(Error::Interrupted);
+        }
+        keys.wait();
     }
 }
 
 fn unpack_layer(
-    source: &dyn Source,
-    image: &Image,
+    order: &Order<'_>,
     number: usize,
+    keys: &Keys,
     staging: &Staging,
-    options: &Options,
+    run: &Run,
     observer: &dyn Observer,
 ) -> Result<Applied, Error> {
     if observer.stopped() {
         return Err(Error::Interrupted);
     }
-    let Some(layer) = image.layers().get(number) else { return Ok(Applied::default()) };
+    let Some(layer) = order.image.layers().get(number) else { return Ok(Applied::default()) };
+    let failed = |fault| in_layer(order.image, number, fault);
+    let key = keys.of_layer(number, &|| observer.stopped()).map_err(|fault| failed(fault.into()))?;
     let target = staging.make(&number.to_string())?;
-    let blob = source.blob(&layer.descriptor)?;
-    layer::unpack_layer(number, layer, blob, target, Form::Listed, options, observer)
-        .map_err(|fault| Error::in_layer(layer.descriptor.digest, fault))
+    let blob = order.source.blob(&layer.descriptor)?;
+    let input = Input { number, layer, blob, key };
+    layer::unpack_layer(input, target, Form::Listed, run, observer).map_err(failed)
 }
 
-/// Stops all layers when one has failed.
+fn in_layer(image: &Image, number: usize, fault: LayerFault) -> Error {
+    match image.layers().get(number) {
+        Some(layer) => Error::in_layer(layer.descriptor.digest, fault),
+        None => Error::Interrupted,
+    }
+}
+
+/// Stops all layers when one has failed, or its key.
 struct StopAll<'a> {
     observer: &'a dyn Observer,
+    keys: &'a Keys,
     stop: AtomicBool,
 }
 
@@ -156,6 +197,6 @@ impl Observer for StopAll<'_> {
     }
 
     fn stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed) || self.observer.stopped()
+        self.stop.load(Ordering::Relaxed) || self.observer.stopped() || self.keys.failure().is_some()
     }
 }

@@ -1,5 +1,7 @@
 //! Encrypted images: real skopeo has keys wrapped by `coco_keyprovider`, and unwrapped by the data hub of an attested machine.
 
+mod pull;
+
 use std::path::{Path, PathBuf};
 use std::process::Output;
 

@@ -23,6 +23,7 @@ pub mod es256;
 pub mod jwe;
 mod jwk;
 mod key;
+pub mod layer;
 pub mod mac;
 mod pem;
 mod secret;

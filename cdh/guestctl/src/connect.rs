@@ -17,6 +17,7 @@ use cc_protos::{
     guest_services::{
         agent_info_service_client::AgentInfoServiceClient, hub_info_service_client::HubInfoServiceClient,
     },
+    keyprovider::key_provider_service_client::KeyProviderServiceClient,
 };
 
 use crate::failure::Failure;
@@ -79,6 +80,11 @@ impl<'a> Hub<'a> {
     /// Sealed secrets.
     pub(crate) fn sealed_secrets(&self) -> SealedSecretServiceClient<Channel> {
         SealedSecretServiceClient::new(connect::channel(self.address, CALL))
+    }
+
+    /// The keys of encrypted images.
+    pub(crate) fn key_provider(&self) -> KeyProviderServiceClient<Channel> {
+        KeyProviderServiceClient::new(connect::channel(self.address, CALL))
     }
 
     /// State of the hub.

@@ -5,6 +5,7 @@
 //! root: an image has owners, devices and file capabilities.
 
 mod admission;
+mod keys;
 mod progress;
 
 use std::{
@@ -16,7 +17,9 @@ use std::{
     sync::Arc,
 };
 
-use image_rs::{Error, Image, Platform, Pointer, Source, Unpacked, layer, source::Layout, unpack_rootfs};
+use image_rs::{
+    Error, Image, LayerKeys, Order, Platform, Pointer, Source, Unpacked, layer, source::Layout, unpack_rootfs,
+};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -42,6 +45,8 @@ pub(crate) struct Args {
     rootfs: Option<PathBuf>,
     #[command(flatten)]
     admission: admission::Args,
+    #[command(flatten)]
+    keys: keys::Args,
     /// Refuse an image with device nodes
     #[arg(long)]
     refuse_devices: bool,
@@ -110,8 +115,8 @@ pub(crate) async fn run(args: &Args, json: bool, console: &mut Console<'_>) -> R
     let progress = Arc::new(Progress::default());
     let work = {
         let (progress, from, target) = (Arc::clone(&progress), args.from.clone(), rootfs.clone());
-        let options = options(args);
-        move || pull(&from, &admission, &target, &options, &progress)
+        let (options, keys) = (options(args), args.keys.service()?);
+        move || pull(&from, &admission, &target, &options, keys, &progress)
     };
     let mut work = tokio::task::spawn_blocking(work);
     let mut view = View::new(json, console);
@@ -177,6 +182,7 @@ fn pull(
     admission: &Admission,
     target: &Path,
     options: &layer::Options,
+    keys: Arc<dyn LayerKeys>,
     progress: &Progress,
 ) -> Result<(Image, Unpacked), Error> {
     let (folder, name) = split(target)?;
@@ -184,8 +190,8 @@ fn pull(
     let image = Image::resolve(source.as_ref(), &pointer, &Platform::of_this_machine())?;
     let admitted = admission.decide(source.as_ref(), &image).admitted()?;
     progress.expect(&image);
-    let unpacked =
-        unpack_rootfs(source.as_ref(), &image, &admitted, folder.as_fd(), &name, options, progress)?;
+    let order = Order { source: source.as_ref(), image: &image, admitted: &admitted, keys };
+    let unpacked = unpack_rootfs(&order, folder.as_fd(), &name, options, progress)?;
     Ok((image, unpacked))
 }
 

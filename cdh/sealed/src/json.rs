@@ -3,6 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
+use zeroize::Zeroize;
 
 use crate::SealedError;
 
@@ -68,4 +69,13 @@ pub(crate) fn decode(what: &'static str, name: &str, text: &str) -> Result<Vec<u
 /// The standard-base64 text of `bytes`.
 pub(crate) fn encode(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
+}
+
+/// Wipes a value that held secret bytes.
+pub(crate) fn wipe(value: &mut Value) {
+    match value {
+        Value::String(text) => text.zeroize(),
+        Value::Array(numbers) => numbers.iter_mut().for_each(|n| *n = Value::Null),
+        _ => {}
+    }
 }

@@ -7,10 +7,9 @@
 
 use cc_crypto::Secret;
 use serde_json::{Map, Value, json};
-use zeroize::Zeroize;
 
 use crate::SealedError;
-use crate::json;
+use crate::json::{self, wipe};
 
 /// Longest request read, in bytes.
 pub const MAX_REQUEST_LEN: usize = 256 * 1024;
@@ -128,15 +127,6 @@ fn private_options(mut value: Value) -> Result<Secret, SealedError> {
     };
     wipe(&mut value);
     result.map(Secret::new)
-}
-
-/// Wipes a value that held secret bytes.
-fn wipe(value: &mut Value) {
-    match value {
-        Value::String(text) => text.zeroize(),
-        Value::Array(numbers) => numbers.iter_mut().for_each(|n| *n = Value::Null),
-        _ => {}
-    }
 }
 
 fn answer(result: &str, member: &str, bytes: &[u8]) -> Vec<u8> {

@@ -41,7 +41,7 @@ pub fn layer(compression: Compression, archive: &[u8]) -> (Layer, Vec<u8>) {
         annotations: Default::default(),
         platform: None,
     };
-    (Layer { descriptor, compression, diff_id: sha256(archive) }, blob)
+    (Layer { descriptor, compression, encryption: None, diff_id: sha256(archive) }, blob)
 }
 
 /// An image layout in a temporary folder.

@@ -12,7 +12,7 @@ use std::{
 
 use image_rs::{
     Algorithm, Compression, Digest, Error, Event, Layer, LayerFault, Limits, Observer, Silent,
-    layer::{self, Options, unpack::Form},
+    layer::{self, Input, Options, Run, unpack::Form},
 };
 
 use crate::{archive::Archive, layout, rules, snapshot};
@@ -27,7 +27,8 @@ fn run(
 ) -> Result<Vec<String>, LayerFault> {
     let folder = tempfile::tempdir().unwrap();
     let target = OwnedFd::from(File::open(folder.path()).unwrap());
-    layer::unpack_layer(3, layer, Box::new(blob), target, Form::Listed, options, observer)?;
+    let input = Input { number: 3, layer, blob: Box::new(blob), key: None };
+    layer::unpack_layer(input, target, Form::Listed, &Run::new(options.clone()), observer)?;
     Ok(snapshot::names(folder.path()))
 }
 

@@ -10,14 +10,14 @@ use std::{
     },
     path::Path,
     process::Command,
-    sync::{Condvar, Mutex},
+    sync::{Arc, Condvar, Mutex},
     time::{Duration, SystemTime},
 };
 
 use image_rs::{
-    Compression, Descriptor, Document, Error, Event, Image, Observer, Platform, Pointer, Silent, Source,
-    Unpacked,
-    layer::{self, Options, unpack::Form},
+    Compression, Descriptor, Document, Error, Event, Image, NoKeys, Observer, Order, Platform, Pointer,
+    Silent, Source, Unpacked,
+    layer::{self, Input, Options, Run, unpack::Form},
     policy::{Admitted, Beside, Policy, Subject},
     source::Layout,
     unpack_rootfs,
@@ -32,20 +32,18 @@ use crate::{
 const AMD64: fn() -> Platform =
     || Platform { os: "linux".into(), architecture: "amd64".into(), variant: None };
 
+/// An order for an image that is not encrypted.
+fn order<'a>(source: &'a dyn Source, image: &'a Image, admitted: &'a Admitted) -> Order<'a> {
+    Order { source, image, admitted, keys: Arc::new(NoKeys) }
+}
+
 fn pull_watched(image: &layout::Image, folder: &Path, observer: &dyn Observer) -> Result<Unpacked, Error> {
     let source = Layout::open(image.path())?;
     let resolved = Image::resolve(&source, &Pointer::Tag("it".into()), &AMD64())?;
     let folder = File::open(folder).unwrap();
     let admitted = admitted(&source, &resolved);
-    unpack_rootfs(
-        &source,
-        &resolved,
-        &admitted,
-        folder.as_fd(),
-        OsStr::new("out"),
-        &Options::default(),
-        observer,
-    )
+    let order = order(&source, &resolved, &admitted);
+    unpack_rootfs(&order, folder.as_fd(), OsStr::new("out"), &Options::default(), observer)
 }
 
 /// As without a policy.
@@ -178,8 +176,8 @@ fn what_was_admitted_is_what_is_unpacked() {
     let admitted = admitted(&other_source, &other);
     let target = File::open(folder.path()).unwrap();
     let (name, options) = (OsStr::new("out"), Options::default());
-    let error =
-        unpack_rootfs(&source, &image, &admitted, target.as_fd(), name, &options, &Silent).unwrap_err();
+    let error = unpack_rootfs(&order(&source, &image, &admitted), target.as_fd(), name, &options, &Silent)
+        .unwrap_err();
     assert_eq!(error.code(), "IMAGE_DIGEST_MISMATCH");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
@@ -242,7 +240,8 @@ fn layers_are_unpacked_at_the_same_time() {
     let at = File::open(folder.path()).unwrap();
     let options = Options { parallel: 3, ..Options::default() };
     let admitted = admitted(&source, &resolved);
-    unpack_rootfs(&source, &resolved, &admitted, at.as_fd(), OsStr::new("out"), &options, &Silent).unwrap();
+    let order = order(&source, &resolved, &admitted);
+    unpack_rootfs(&order, at.as_fd(), OsStr::new("out"), &options, &Silent).unwrap();
     assert_eq!(snapshot::names(&folder.path().join("out")), ["f0", "f1", "f2"]);
 }
 
@@ -307,16 +306,9 @@ fn overlay(
         fs::create_dir(&path).unwrap();
         let (layer, blob) = layout::layer(Compression::None, &archive.clone().end());
         let target = OwnedFd::from(File::open(&path).unwrap());
-        layer::unpack_layer(
-            0,
-            &layer,
-            Box::new(Cursor::new(blob)),
-            target,
-            Form::Overlay,
-            &Options::default(),
-            &Silent,
-        )
-        .unwrap();
+        let input = Input { number: 0, layer: &layer, blob: Box::new(Cursor::new(blob)), key: None };
+        let run = Run::new(Options::default());
+        layer::unpack_layer(input, target, Form::Overlay, &run, &Silent).unwrap();
         lower.insert(0, path.display().to_string());
     }
     let empty = folder.join("empty");

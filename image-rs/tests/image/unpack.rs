@@ -12,7 +12,7 @@ use std::{
 use image_rs::{
     Compression, LayerFault, Limits, Silent,
     layer::{
-        self, Options,
+        self, Input, Options, Run,
         unpack::{Applied, Form, Policy},
     },
 };
@@ -55,8 +55,8 @@ fn unpack_with(archive: &[u8], form: Form, options: &Options) -> Unpacking {
     let outside = snapshot::of(&folder.path().join("outside"));
     let (layer, blob) = layout::layer(Compression::None, archive);
     let target = OwnedFd::from(File::open(target).unwrap());
-    let blob = Box::new(std::io::Cursor::new(blob));
-    let result = layer::unpack_layer(0, &layer, blob, target, form, options, &Silent);
+    let input = Input { number: 0, layer: &layer, blob: Box::new(std::io::Cursor::new(blob)), key: None };
+    let result = layer::unpack_layer(input, target, form, &Run::new(options.clone()), &Silent);
     assert_eq!(snapshot::of(&folder.path().join("outside")), outside);
     let mut beside: Vec<_> =
         fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();

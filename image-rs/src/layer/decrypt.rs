@@ -1,0 +1,65 @@
+//! Decryption of a layer, between the blob and its decompression.
+//!
+//! What comes out is only known to be right at the end of the stream: the code of the cipher text and the digest that the
+//! layer had before it was encrypted are compared there, and the next stage sees the end only then.
+
+use std::io::BufRead;
+
+use cc_crypto::layer::{LayerOpener, SLACK};
+use cc_sealed::{LayerKey, SealedError};
+
+use super::{
+    BUFFER,
+    stream::{Closed, Receiver, Sender},
+};
+use crate::{Digest, KeyFault, Layer, LayerFault, Mismatch};
+
+/// Bytes of a buffer behind this stage.
+pub(super) const OUT: usize = BUFFER + SLACK;
+
+/// Decrypts the bytes `from` with `key`. Goes on to the end even if nobody wants the plain bytes any more: whether the
+/// cipher text was the right one decides who is to blame.
+pub(super) fn decrypt(
+    layer: &Layer,
+    key: &LayerKey,
+    mut from: Receiver,
+    mut to: Sender,
+) -> Result<(), LayerFault> {
+    let failed = |doing| {
+        move |source| LayerFault::Key(Box::new(KeyFault::Unusable(SealedError::Crypto { doing, source })))
+    };
+    let before: Digest = key.digest.parse().map_err(|_| KeyFault::Digest)?;
+    let mut opener =
+        LayerOpener::new(&key.key, key.nonce, key.mac).map_err(failed("preparing the cipher"))?;
+    let mut hasher = before.algorithm().hasher();
+    let mut wanted = true;
+    let mut buffer = vec![0; OUT];
+    loop {
+        let bytes = from.fill_buf().map_err(LayerFault::Read)?;
+        if bytes.is_empty() {
+            break;
+        }
+        let length = bytes.len();
+        opener.update(bytes, &mut buffer).map_err(failed("decrypting"))?;
+        from.consume(length);
+        hasher.update(buffer.get(..length).unwrap_or_default());
+        if wanted {
+            match to.send(buffer, length) {
+                Ok(empty) => buffer = empty,
+                Err(Closed) => {
+                    wanted = false;
+                    buffer = vec![0; OUT];
+                }
+            }
+        }
+    }
+    opener.finish().map_err(|_| LayerFault::Mac)?;
+    let actual = hasher.finish();
+    // Tools that compress while they encrypt name what they read. That is told by its digest only if it was the archive.
+    if actual != before && layer.diff_id != before {
+        let digests = Box::new(Mismatch { expected: before, actual });
+        return Err(LayerFault::PlainDigest { digests });
+    }
+    to.finish();
+    Ok(())
+}
