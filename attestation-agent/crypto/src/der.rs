@@ -1,14 +1,15 @@
-//! The few DER elements (X.690) needed to take an RSA key out of its wrapping and to tell kinds of public keys apart.
+//! The few DER elements (X.690) needed to take an RSA key out of its wrapping or its container, and to tell kinds of public keys
+//! apart.
 //!
 //! Only definite lengths up to 64 KiB, minimal encoding, one-byte tags. It is no ASN.1 library: the input
 //! is what AWS-LC wrote, or will read next, and the reader refuses everything it does not know.
 
 use crate::Error;
 
-const INTEGER: u8 = 0x02;
+pub(crate) const INTEGER: u8 = 0x02;
 const BIT_STRING: u8 = 0x03;
-const OCTET_STRING: u8 = 0x04;
-const OBJECT_IDENTIFIER: u8 = 0x06;
+pub(crate) const OCTET_STRING: u8 = 0x04;
+pub(crate) const OBJECT_IDENTIFIER: u8 = 0x06;
 const SEQUENCE: u8 = 0x30;
 
 /// Modulus and exponent, big-endian without leading zero bytes, of an RSA `SubjectPublicKeyInfo` (RFC 5280
@@ -64,14 +65,14 @@ fn unsigned(integer: &[u8]) -> &[u8] {
 }
 
 /// Elements not yet read.
-struct Elements<'a>(&'a [u8]);
+pub(crate) struct Elements<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Elements<'a> {
-    fn sequence(&mut self) -> Result<Self, Error> {
+    pub(crate) fn sequence(&mut self) -> Result<Self, Error> {
         self.element(SEQUENCE).map(Elements)
     }
 
-    fn element(&mut self, tag: u8) -> Result<&'a [u8], Error> {
+    pub(crate) fn element(&mut self, tag: u8) -> Result<&'a [u8], Error> {
         let (found, rest) = self.0.split_first().ok_or_else(truncated)?;
         if *found != tag {
             return Err(Error::malformed("DER", format!("tag {found:#04x}, expected {tag:#04x}")));
@@ -80,6 +81,21 @@ impl<'a> Elements<'a> {
         let (content, rest) = rest.split_at_checked(length).ok_or_else(truncated)?;
         self.0 = rest;
         Ok(content)
+    }
+
+    /// Whether the next element has that tag.
+    pub(crate) fn is_next(&self, tag: u8) -> bool {
+        self.0.first() == Some(&tag)
+    }
+
+    /// An integer that is not negative and below 2^31.
+    pub(crate) fn number(&mut self) -> Result<u32, Error> {
+        let bytes = unsigned(self.element(INTEGER)?);
+        if bytes.len() > 4 {
+            return Err(Error::malformed("DER", "a number is too large"));
+        }
+        let number = bytes.iter().fold(0, |number: u32, byte| (number << 8) | u32::from(*byte));
+        i32::try_from(number).map(|_| number).map_err(|_| Error::malformed("DER", "a number is too large"))
     }
 }
 

@@ -6,13 +6,12 @@
 //!
 //! Sealed secrets and image keys add two whole-message ciphers ([`cipher`]) and one signature algorithm ([`es256`]); signed
 //! images add public keys in PEM form ([`verify`]), the tokens of a key broker's administrator another algorithm ([`ed25519`]). Headers of
-//! encrypted volumes are authenticated under a derived key ([`mac`]).
+//! encrypted volumes are authenticated under a derived key ([`mac`]). Requests to a key management service are signed with
+//! RSA ([`rsa`]) or an older message authentication code ([`mac::hmac_sha1`]).
 //!
 //! It is not a general JOSE library: one content encryption (`A256GCM`), two key algorithms
 //! (`ECDH-ES+A256KW` on P-256 or P-521, `RSA-OAEP-256`), one serialization. It knows nothing of HTTP, the
 //! KBS, files or evidence.
-#![forbid(unsafe_code)]
-
 mod base64url;
 pub mod cipher;
 mod der;
@@ -26,6 +25,8 @@ mod key;
 pub mod layer;
 pub mod mac;
 mod pem;
+mod pkcs12;
+pub mod rsa;
 mod secret;
 pub mod unique_json;
 pub mod verify;

@@ -2,6 +2,8 @@
 //!
 //! The derivation has no salt and names its purpose, so that one secret serves several purposes and none of them tells
 //! of another. It does not stretch: whoever sees a tag can try guesses of a weak secret at the speed of the hash.
+//!
+//! HMAC-SHA-1 is here for a service that takes nothing else, and for nothing of our own.
 
 use std::fmt;
 
@@ -54,6 +56,17 @@ impl fmt::Debug for MacKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("MacKey")
     }
+}
+
+/// The tag of `message` by HMAC-SHA-1 (RFC 2202) under `key`.
+///
+/// Collisions of SHA-1 do not touch it; it is for protocols that prescribe it.
+#[must_use]
+pub fn hmac_sha1(key: &Secret, message: &[u8]) -> [u8; 20] {
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, key.expose()), message);
+    let mut bytes = [0; 20];
+    bytes.iter_mut().zip(tag.as_ref()).for_each(|(to, from)| *to = *from);
+    bytes
 }
 
 const LIBRARY: Error = Error::Library { doing: "deriving a key" };
