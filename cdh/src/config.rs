@@ -66,7 +66,7 @@ pub struct Surroundings {
     pub offline_files: Option<String>,
     /// `SKIP_SEALED_SECRET_VERIFICATION`: `true` switches signatures off.
     pub skip_sealed_secret_verification: Option<String>,
-    /// `AWS_IN_GUEST_KEY_PATH`, `VAULT_IN_GUEST_KEY_PATH`, `PKCS11_IN_GUEST_KEY_PATH`: folders of credential files.
+    /// `ALIYUN_IN_GUEST_KEY_PATH`, `AWS_IN_GUEST_KEY_PATH`, `VAULT_IN_GUEST_KEY_PATH`, `PKCS11_IN_GUEST_KEY_PATH`: folders of credential files.
     pub kms_directories: Directories,
     /// `OCICRYPT_KEYPROVIDER_CONFIG`: image tools have a configuration of their own.
     pub ocicrypt_config: Option<String>,
@@ -96,6 +96,7 @@ impl Surroundings {
 fn kms_directories() -> Result<Directories, StartFault> {
     let mut directories = Directories::default();
     for (variable, directory) in [
+        ("ALIYUN_IN_GUEST_KEY_PATH", &mut directories.aliyun),
         ("AWS_IN_GUEST_KEY_PATH", &mut directories.aws),
         ("VAULT_IN_GUEST_KEY_PATH", &mut directories.vault),
         ("PKCS11_IN_GUEST_KEY_PATH", &mut directories.pkcs11),

@@ -7,8 +7,9 @@
 mod store;
 mod unseal;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use cc_crypto::Secret;
 use cc_kms::CredentialPlace;
 use cc_sealed::{Envelope, Payload};
 use clap::{Parser, Subcommand};
@@ -19,9 +20,13 @@ use crate::{
     failure::Failure,
     output::Console,
     seal::{
-        KeyFiles, Wanted, envelope, make_key, parse_object, parse_services, providers, signing_key, vault,
+        KeyFiles, Wanted, envelope, make_key, parse_object, parse_services, providers, read, signing_key,
+        vault,
     },
 };
+
+/// Longest client key file read, in bytes.
+const MAX_CLIENT_KEY_LEN: usize = 64 * 1024;
 
 /// Seal and unseal secrets, and make the keys that sign them
 #[derive(Debug, Parser)]
@@ -87,6 +92,24 @@ struct EnvelopeArgs {
 
 #[derive(Debug, Subcommand)]
 enum Service {
+    /// An instance of Alibaba Cloud KMS
+    Ali {
+        /// Password of the client key
+        #[arg(long, value_name = "FILE")]
+        password_file_path: PathBuf,
+        /// Certificate of the instance's authority, PEM
+        #[arg(long, value_name = "FILE")]
+        cert_path: PathBuf,
+        /// Name of the instance
+        #[arg(long, value_name = "ID")]
+        kms_instance_id: String,
+        /// Client key: JSON with KeyId and PrivateKeyData
+        #[arg(long, value_name = "FILE")]
+        client_key_file_path: PathBuf,
+        /// TOML file with the table [kms], as in the confidential data hub's configuration
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
     /// AWS KMS
     Aws {
         /// Region of the key
@@ -106,7 +129,7 @@ struct VaultArgs {
     /// Name of the secret in its store; for kbs a kbs:// URI
     #[arg(long, value_name = "NAME")]
     resource_uri: String,
-    /// The store: kbs, aws, vault or pkcs11; aliyun for a data hub of the existing stack
+    /// The store: kbs, aliyun, aws, vault or pkcs11
     #[arg(long)]
     provider: String,
     /// Public settings of the store's client
@@ -167,16 +190,54 @@ async fn seal(args: &SealArgs, json: bool, console: &mut Console<'_>) -> Result<
 }
 
 async fn encrypt(given: &EnvelopeArgs) -> Result<Envelope, Failure> {
-    let Service::Aws { region, credential_file_path, config } = &given.service;
-    let credential = std::path::absolute(credential_file_path)
-        .map_err(|source| Failure::Unreadable { path: credential_file_path.clone(), source })?;
-    let mut config = config.as_deref().map(parse_services).transpose()?.unwrap_or_default();
-    config.aws.credential = Some(CredentialPlace::File(credential));
+    let parsed = |path: &Option<PathBuf>| path.as_deref().map(parse_services).transpose();
+    let (provider, settings, config) = match &given.service {
+        Service::Ali { password_file_path, cert_path, kms_instance_id, client_key_file_path, config } => {
+            let mut config = parsed(config)?.unwrap_or_default();
+            config.aliyun.client_key = Some(place(client_key_file_path)?);
+            config.aliyun.client_key_password = Some(place(password_file_path)?);
+            config.aliyun.instance_certificate = Some(place(cert_path)?);
+            let settings = [
+                ("client_type", "client_key".to_owned()),
+                ("client_key_id", client_key_id(client_key_file_path)?),
+                ("kms_instance_id", kms_instance_id.clone()),
+            ];
+            ("aliyun", settings.to_vec(), config)
+        }
+        Service::Aws { region, credential_file_path, config } => {
+            let mut config = parsed(config)?.unwrap_or_default();
+            config.aws.credential = Some(place(credential_file_path)?);
+            ("aws", vec![("region", region.clone())], config)
+        }
+    };
     let wanted = Wanted {
-        provider: "aws".to_owned(),
+        provider: provider.to_owned(),
         key_id: &given.key_id,
-        settings: Map::from_iter([("region".to_owned(), Value::from(region.as_str()))]),
+        settings: settings.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect(),
         annotations: &Map::new(),
     };
     envelope(wanted, &given.file_path, &providers(&config, None, None)?).await
+}
+
+fn place(path: &Path) -> Result<CredentialPlace, Failure> {
+    let absolute = std::path::absolute(path);
+    absolute
+        .map(CredentialPlace::File)
+        .map_err(|source| Failure::Unreadable { path: path.to_owned(), source })
+}
+
+/// The name that the client key in `path` gives itself.
+fn client_key_id(path: &Path) -> Result<String, Failure> {
+    #[derive(serde::Deserialize)]
+    struct Name {
+        #[serde(rename = "KeyId")]
+        key_id: String,
+    }
+    let text = Secret::new(read(path, MAX_CLIENT_KEY_LEN)?);
+    let name: Name = serde_json::from_slice(text.expose()).map_err(|e| Failure::Malformed {
+        path: path.to_owned(),
+        kind: "client key",
+        why: cc_kbs::foreign::json_fault(&e),
+    })?;
+    Ok(name.key_id)
 }

@@ -11,7 +11,7 @@ mod answer;
 mod region;
 mod sign;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -26,7 +26,7 @@ use zeroize::Zeroizing;
 use crate::config::{AwsConfig, Directories};
 use crate::credential::{Broker, Credential};
 use crate::error::{KmsError, quoted};
-use crate::http_server::{Place, Server, read_json, secret_body};
+use crate::http_server::{Place, Server, Servers, read_json, secret_body};
 use crate::member::Document;
 use crate::secret_text::encode;
 use crate::{Kms, MAX_KEY_LEN, Members, Wrapped, bounded};
@@ -41,8 +41,6 @@ const MAX_ANSWER_LEN: usize = 512 * 1024;
 const MAX_CIPHERTEXT_LEN: usize = 6144;
 /// Longest name or key id, in bytes.
 const MAX_NAME_LEN: usize = 2048;
-/// Servers whose clients are kept warm: two services in a few regions.
-const MAX_SERVERS: usize = 6;
 
 /// The two services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +73,7 @@ pub(crate) struct Aws {
     config: AwsConfig,
     credential: Credential,
     names: Option<Arc<dyn Names>>,
-    servers: Mutex<Vec<(String, Arc<Server>)>>,
+    servers: Servers,
 }
 
 impl Aws {
@@ -95,7 +93,7 @@ impl Aws {
         }
         let credential =
             Credential::new(NAME, config.credential.as_ref(), &directories.aws, "credential.json", broker);
-        let aws = Self { config: config.clone(), credential, names, servers: Mutex::default() };
+        let aws = Self { config: config.clone(), credential, names, servers: Servers::default() };
         for service in [Service::Kms, Service::SecretsManager] {
             if let Some(endpoint) = aws.endpoint(service) {
                 aws.server(service, endpoint)?;
@@ -127,26 +125,18 @@ impl Aws {
         }
     }
 
-    /// The server at `url`, with the client of the last time.
+    /// The server at `url`.
     fn server(&self, service: Service, url: &str) -> Result<Arc<Server>, KmsError> {
-        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, server)) = servers.iter().find(|(known, _)| known == url) {
-            return Ok(Arc::clone(server));
-        }
         // For the configured endpoints alone: at AWS's own hosts nobody but the public authorities is believed.
         let certificate = self.config.certificate.as_deref().filter(|_| self.endpoint(service) == Some(url));
-        let server = Arc::new(Server::new(&Place {
+        self.servers.at(&Place {
             key: service.endpoint_key(),
             url,
+            allow_plain_http: false,
             certificate,
             certificate_mode: self.config.certificate_mode,
             names: self.names.as_ref(),
-        })?);
-        if servers.len() == MAX_SERVERS {
-            servers.remove(0);
-        }
-        servers.push((url.to_owned(), Arc::clone(&server)));
-        Ok(server)
+        })
     }
 }
 

@@ -12,12 +12,42 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct KmsConfig {
+    /// `[kms.aliyun]`; the provider works without it.
+    pub aliyun: AliyunConfig,
     /// `[kms.aws]`; the provider works without it.
     pub aws: AwsConfig,
     /// `[kms.vault]`; without it there is no Vault.
     pub vault: Option<VaultConfig>,
     /// `[kms.pkcs11]`; without it there is no token.
     pub pkcs11: Option<Pkcs11Config>,
+}
+
+/// `[kms.aliyun]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct AliyunConfig {
+    /// Where the access key of clients of type `access_key` lies; the file `credential.json` of the credential directory if
+    /// absent.
+    pub credential: Option<CredentialPlace>,
+    /// Where the client key of clients of type `client_key` lies; the file `clientKey_<id>.json` if absent.
+    pub client_key: Option<CredentialPlace>,
+    /// Where its password lies; the file `password_<id>.json` if absent.
+    pub client_key_password: Option<CredentialPlace>,
+    /// Where the certificate of the instance's authority lies, PEM; the file `PrivateKmsCA_<instance>.pem` if absent.
+    pub instance_certificate: Option<CredentialPlace>,
+    /// The regions that may be asked; every region if absent.
+    pub regions: Option<Vec<String>>,
+    /// URL that stands in for `https://kms.<region>.aliyuncs.com` in every region, such as that of a VPC.
+    pub endpoint: Option<String>,
+    /// PEM certificates to trust there; the public authorities of the web if absent.
+    pub certificate: Option<String>,
+    /// URL that stands in for `https://<instance>.cryptoservice.kms.aliyuncs.com`.
+    pub instance_endpoint: Option<String>,
+    /// Whether `certificate`, and that of an instance, replace the public authorities or join them.
+    pub certificate_mode: CertificateMode,
+    /// URL of the metadata service of the virtual machine, `http://100.100.100.200`. Clients of type `ecs_ram_role` are refused
+    /// without it, because the host answers there.
+    pub metadata_endpoint: Option<String>,
 }
 
 /// `[kms.aws]`.
@@ -99,6 +129,8 @@ impl TryFrom<String> for CredentialPlace {
 /// The directories of credential files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Directories {
+    /// Of `aliyun`.
+    pub aliyun: PathBuf,
     /// Of `aws`.
     pub aws: PathBuf,
     /// Of `vault`.
@@ -113,7 +145,8 @@ const CREDENTIALS: &str = "/run/confidential-containers/cdh/kbs/kms-credential";
 impl Default for Directories {
     fn default() -> Self {
         let below = |provider| PathBuf::from(CREDENTIALS).join(provider);
-        Self { aws: below("aws"), vault: below("vault"), pkcs11: below("pkcs11") }
+        let (aliyun, aws) = (below("aliyun"), below("aws"));
+        Self { aliyun, aws, vault: below("vault"), pkcs11: below("pkcs11") }
     }
 }
 

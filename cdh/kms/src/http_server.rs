@@ -1,7 +1,7 @@
 //! Services that speak HTTP: the key broker's client with its limits (no redirects, no proxy, bounded answers), and its errors in
 //! the words of this crate.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use cc_crypto::Secret;
@@ -24,6 +24,8 @@ pub(crate) struct Place<'a> {
     /// The configuration key of `url`, for errors.
     pub(crate) key: &'static str,
     pub(crate) url: &'a str,
+    /// Whether it may be plain http to another machine.
+    pub(crate) allow_plain_http: bool,
     pub(crate) certificate: Option<&'a str>,
     pub(crate) certificate_mode: CertificateMode,
     pub(crate) names: Option<&'a Arc<dyn Names>>,
@@ -45,6 +47,7 @@ impl Server {
         let config = KbsConfig {
             root_certificate: place.certificate.map(str::to_owned),
             certificate_mode: place.certificate_mode,
+            allow_plain_http: place.allow_plain_http,
             ..KbsConfig::new(place.url)
         };
         let client = match place.names {
@@ -109,6 +112,36 @@ impl Server {
             return Err(KmsError::BadAnswer { doing: doing(), why });
         }
         Ok(answer)
+    }
+}
+
+/// Servers whose clients are kept warm: a few, of which the oldest goes first.
+#[derive(Debug, Default)]
+pub(crate) struct Servers(Mutex<Vec<(Key, Arc<Server>)>>);
+
+/// URL and certificate.
+type Key = (String, Option<String>);
+
+/// Two services in a few regions.
+const MAX_SERVERS: usize = 6;
+
+impl Servers {
+    /// The server at `place`, with the client of the last time if the place is still the same.
+    ///
+    /// # Errors
+    /// As [`Server::new`].
+    pub(crate) fn at(&self, place: &Place<'_>) -> Result<Arc<Server>, KmsError> {
+        let key = (place.url.to_owned(), place.certificate.map(str::to_owned));
+        let mut servers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, server)) = servers.iter().find(|(known, _)| *known == key) {
+            return Ok(Arc::clone(server));
+        }
+        let server = Arc::new(Server::new(place)?);
+        if servers.len() == MAX_SERVERS {
+            servers.remove(0);
+        }
+        servers.push((key, Arc::clone(&server)));
+        Ok(server)
     }
 }
 

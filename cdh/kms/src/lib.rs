@@ -6,6 +6,7 @@
 //! | provider | decrypt and encrypt | secret |
 //! |---|---|---|
 //! | `kbs` | – | a resource of the key broker, of any of its plugins |
+//! | `aliyun` | Alibaba Cloud KMS: a region's, or an instance of its own | the same |
 //! | `aws` | AWS KMS | AWS Secrets Manager |
 //! | `vault` | transit engine of HashiCorp Vault or OpenBao | its key-value engine, version 1 or 2 |
 //! | `pkcs11` | a key of a PKCS#11 token: RSA-OAEP, AES-GCM | a data object of the token |
@@ -16,6 +17,7 @@
 //! Not here: the formats that carry wrapped keys, who may have what, and the content ciphers.
 #![forbid(unsafe_code)]
 
+mod aliyun;
 mod aws;
 mod config;
 mod credential;
@@ -38,7 +40,9 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 pub use cc_kbs::BoxFuture;
-pub use config::{AwsConfig, CredentialPlace, Directories, KmsConfig, Pkcs11Config, VaultConfig};
+pub use config::{
+    AliyunConfig, AwsConfig, CredentialPlace, Directories, KmsConfig, Pkcs11Config, VaultConfig,
+};
 pub use credential::Broker;
 pub use error::KmsError;
 pub use providers::{Providers, SUPPORTED, Surroundings};

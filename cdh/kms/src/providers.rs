@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use cc_kbs::Names;
 
+use crate::aliyun::{self, Aliyun};
 use crate::aws::{self, Aws};
 use crate::config::{Directories, KmsConfig};
 use crate::credential::Broker;
@@ -14,7 +15,7 @@ use crate::vault::{self, Vault};
 use crate::{Kms, Members};
 
 /// The names of all providers, for messages.
-pub const SUPPORTED: &str = "kbs, aws, vault, pkcs11";
+pub const SUPPORTED: &str = "kbs, aliyun, aws, vault, pkcs11";
 
 /// What providers need of the program that they run in.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +32,7 @@ pub struct Surroundings {
 #[derive(Debug)]
 pub struct Providers {
     broker: Option<Arc<dyn Broker>>,
+    aliyun: Arc<Aliyun>,
     aws: Arc<Aws>,
     vault: Option<Arc<Vault>>,
     pkcs11: Option<Arc<Pkcs11>>,
@@ -43,12 +45,14 @@ impl Providers {
     /// [`KmsError::Config`].
     pub fn new(config: &KmsConfig, surroundings: Surroundings) -> Result<Self, KmsError> {
         let Surroundings { broker, directories, names } = surroundings;
+        let aliyun = Aliyun::new(&config.aliyun, &directories, broker.as_ref(), names.clone())?;
         let aws = Aws::new(&config.aws, &directories, broker.as_ref(), names.clone())?;
         let vault =
             config.vault.as_ref().map(|c| Vault::new(c, &directories, broker.as_ref(), names)).transpose()?;
         let pkcs11 =
             config.pkcs11.as_ref().map(|c| Pkcs11::new(c, &directories, broker.as_ref())).transpose()?;
-        Ok(Self { broker, aws: Arc::new(aws), vault: vault.map(Arc::new), pkcs11: pkcs11.map(Arc::new) })
+        let (aliyun, aws) = (Arc::new(aliyun), Arc::new(aws));
+        Ok(Self { broker, aliyun, aws, vault: vault.map(Arc::new), pkcs11: pkcs11.map(Arc::new) })
     }
 
     /// The service that a document means by `provider` (in lower case) with its `settings`.
@@ -62,6 +66,7 @@ impl Providers {
                 let broker = Arc::clone(self.broker.as_ref().ok_or(missing)?);
                 Ok(Arc::new(KeyBroker { broker }))
             }
+            aliyun::NAME => Ok(Arc::new(self.aliyun.open(settings)?)),
             aws::NAME => Ok(Arc::new(self.aws.open(settings)?)),
             vault::NAME => {
                 let missing = KmsError::NotConfigured { provider: vault::NAME, needs: "kms.vault" };

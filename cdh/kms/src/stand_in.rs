@@ -65,7 +65,7 @@ async fn serve(mut stream: TcpStream, reply: Reply, seen: Arc<Mutex<Vec<String>>
             break;
         }
     }
-    seen.lock().unwrap().push(String::from_utf8(text).unwrap());
+    seen.lock().unwrap().push(String::from_utf8_lossy(&text).into_owned());
     let answer = match reply {
         Reply::Status(status, body) => format!(
             "HTTP/1.1 {status} x\r\nlocation: http://127.0.0.1:9/\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
@@ -90,7 +90,8 @@ pub(crate) fn credentials(files: &[(&str, &str)]) -> tempfile::TempDir {
 
 /// Directories that are all `folder`.
 pub(crate) fn directories(folder: &Path) -> crate::Directories {
-    crate::Directories { aws: folder.into(), vault: folder.into(), pkcs11: folder.into() }
+    let folder = || folder.into();
+    crate::Directories { aliyun: folder(), aws: folder(), vault: folder(), pkcs11: folder() }
 }
 
 /// The members of a JSON object.

@@ -69,6 +69,7 @@ impl Vault {
         let server = Server::new(&Place {
             key: "kms.vault.address",
             url: &config.address,
+            allow_plain_http: false,
             certificate: config.certificate.as_deref(),
             certificate_mode: config.certificate_mode,
             names: names.as_ref(),

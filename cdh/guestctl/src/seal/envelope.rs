@@ -32,7 +32,7 @@ Example:
 pub(super) struct Args {
     /// The secret; - for standard input
     file: PathBuf,
-    /// The service: aws or vault
+    /// The service: aliyun, aws or vault
     #[arg(long, value_name = "SERVICE")]
     provider: String,
     /// Name of the key that wraps, at the service

@@ -50,7 +50,7 @@ pub(crate) fn providers(
 ) -> Result<Providers, Failure> {
     let directories = credentials.map_or_else(Directories::default, |folder| {
         let folder = || folder.to_owned();
-        Directories { aws: folder(), vault: folder(), pkcs11: folder() }
+        Directories { aliyun: folder(), aws: folder(), vault: folder(), pkcs11: folder() }
     });
     // A static program looks names up itself.
     let surroundings = Surroundings { broker, directories, names: Some(Arc::new(DnsFiles::of_system())) };

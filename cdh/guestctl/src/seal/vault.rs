@@ -8,9 +8,6 @@ use serde_json::{Map, Value};
 use super::Signer;
 use crate::{failure::Failure, get, output::Console};
 
-/// A store that only the data hub of the existing stack can be told to ask, besides those of [`cc_kms`].
-const ELSEWHERE: &str = "aliyun";
-
 /// What the operator gives.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -23,7 +20,7 @@ pub(super) struct Args {
     /// Name of the secret in its store; for the key broker kbs:///repository/type/tag or repository/type/tag
     #[arg(long, value_name = "NAME", visible_alias = "name")]
     uri: String,
-    /// The store: kbs, aws, vault or pkcs11; aliyun for a data hub of the existing stack
+    /// The store: kbs, aliyun, aws, vault or pkcs11
     #[arg(long, value_name = "STORE", default_value = "kbs")]
     provider: String,
     #[command(flatten)]
@@ -61,9 +58,9 @@ pub(crate) fn vault(
         hint: hint.into(),
     };
     let provider = provider.to_ascii_lowercase();
-    if !cc_kms::SUPPORTED.split(", ").chain([ELSEWHERE]).any(|known| known == provider) {
+    if !cc_kms::SUPPORTED.split(", ").any(|known| known == provider) {
         let why = format!("no store {provider:?} is known");
-        return Err(refused("--provider", why, "give kbs, aws, vault, pkcs11 or aliyun"));
+        return Err(refused("--provider", why, "give kbs, aliyun, aws, vault or pkcs11"));
     }
     if provider == "kbs" {
         name.parse::<cc_kbs::ResourceUri>().map_err(|e| crate::failure::kbs(&e))?;
