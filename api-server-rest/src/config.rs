@@ -69,6 +69,10 @@ pub struct Config {
     /// Check the options and exit
     #[arg(long)]
     pub check_config: bool,
+
+    /// Ask the server that runs at this address whether it answers, and exit
+    #[arg(long, conflicts_with = "check_config")]
+    pub health: bool,
 }
 
 /// A configuration that cannot be used.

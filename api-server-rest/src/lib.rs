@@ -12,6 +12,7 @@ pub mod config;
 pub mod door;
 pub mod error;
 mod handlers;
+pub mod health;
 pub mod host;
 pub mod openapi;
 pub mod pace;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use api_server_rest::config::{Config, ConfigError};
+use api_server_rest::health;
 use cc_daemon::shutdown::Shutdown;
 use cc_daemon::{memory, notify, sandbox, telemetry};
 
@@ -36,6 +37,9 @@ fn run(config: Config) -> anyhow::Result<()> {
     if config.check_config {
         tracing::info!(?config, "the configuration is usable");
         return Ok(());
+    }
+    if config.health {
+        return Ok(health::check(config.bind)?);
     }
     sandbox::forbid_core_dumps().context("forbidding core dumps")?;
     // Before there are threads: taking the socket clears environment variables.

@@ -38,7 +38,8 @@ pub const DEFAULT_SOCKET: &str =
     version,
     after_help = "Example:\n  attestation-agent -c /etc/attestation-agent.toml\n\n\
                   Exit codes: 0 stopped by a signal, 1 failed while serving, 64 bad or unmeasured configuration, \
-                  69 no TEE found or init-data refused"
+                  69 no TEE found, init-data refused, or with --health: \
+                  no agent serves there"
 )]
 pub struct Cli {
     /// Address to serve: unix:///path (gRPC and ttrpc) or a loopback IP:port (gRPC only)
@@ -60,6 +61,9 @@ pub struct Cli {
     /// Parse the configuration, report unknown keys as errors, and exit
     #[arg(long)]
     check_config: bool,
+    /// Ask the agent that runs at this address whether it serves, and exit
+    #[arg(long, conflicts_with = "check_config")]
+    health: bool,
 }
 
 /// What the outside gives: the three sources besides the command line.
@@ -136,6 +140,8 @@ pub struct Config {
     pub settings: Settings,
     /// Only check the configuration.
     pub check_only: bool,
+    /// Only ask the running agent whether it serves.
+    pub health_only: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -331,6 +337,7 @@ impl Config {
             azure: file.azure.options()?,
             settings: Settings { log_level: file.log.level, source, unused: Vec::new(), threads: 1 },
             check_only: cli.check_config,
+            health_only: cli.health,
         })
     }
 }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use attestation_agent::config::{Cli, Config, Surroundings};
 use attestation_agent::server;
-use cc_daemon::start;
+use cc_daemon::{health, start};
 use clap::Parser;
 
 /// Buffers of the RPC and TLS libraries hold secrets too: whatever is freed is wiped.
@@ -25,6 +25,9 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(fault) => start::report(NAME, &fault),
         };
+    }
+    if config.health_only {
+        return health::report(NAME, &config.address);
     }
     let settings = config.settings.clone();
     start::run(NAME, &settings, |inherited, shutdown| server::serve(config, inherited, shutdown))

@@ -38,7 +38,7 @@ pub const DEFAULT_AA_SOCKET: &str =
     version,
     after_help = "Example:\n  confidential-data-hub -c /etc/confidential-data-hub.toml\n\n\
                   Exit codes: 0 stopped by a signal, 1 failed while serving, 64 bad or unmeasured configuration, \
-                  69 the attestation agent does not tell whether it is measured"
+                  69 the attestation agent does not tell whether it is measured, or with --health: no hub serves there"
 )]
 pub struct Cli {
     /// Configuration file (.toml, .json, .yaml)
@@ -51,6 +51,9 @@ pub struct Cli {
     /// Parse the configuration, report unknown keys as errors, and exit
     #[arg(long)]
     check_config: bool,
+    /// Ask the hub that runs with this configuration whether it serves, and exit
+    #[arg(long, conflicts_with = "check_config")]
+    health: bool,
 }
 
 /// What the outside gives besides the command line.
@@ -149,6 +152,8 @@ pub struct Config {
     pub settings: Settings,
     /// Only check the configuration.
     pub check_only: bool,
+    /// Only ask the running hub whether it serves.
+    pub health_only: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -327,6 +332,7 @@ impl Config {
             offers_ocicrypt_config: surroundings.ocicrypt_config.is_none(),
             settings: Settings { log_level: file.log.level, source, unused, threads: 1 },
             check_only: cli.check_config,
+            health_only: cli.health,
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use cc_daemon::start;
+use cc_daemon::{health, start};
 use cdh::config::{Cli, Config, Surroundings};
 use cdh::server;
 use clap::Parser;
@@ -25,6 +25,9 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(fault) => start::report(NAME, &fault),
         };
+    }
+    if config.health_only {
+        return health::report(NAME, &config.address);
     }
     let settings = config.settings.clone();
     start::run(NAME, &settings, |inherited, shutdown| server::serve(config, inherited, shutdown))

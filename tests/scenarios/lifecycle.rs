@@ -1,7 +1,7 @@
 //! Start, stop, and what is left behind: nothing.
 
 use cc_tests::process::{Process, own_binary};
-use cc_tests::stack::{Options, Part};
+use cc_tests::stack::{Options, Part, address};
 use rustix::process::Signal;
 
 use crate::stack;
@@ -106,4 +106,36 @@ fn grpc_over_tcp_serves_where_an_address_is_configured() {
     let written = std::fs::read_to_string(folder.path().join("token")).unwrap_or_default();
     assert!(!written.contains("PRIVATE KEY"), "{}", String::from_utf8_lossy(&out.stderr));
     assert_eq!(agent.stop().unwrap(), 0);
+}
+
+#[test]
+fn every_daemon_tells_whether_it_serves() {
+    let Some(mut stack) = stack(Options::default()) else { return };
+    let agent = stack.folder().join("aa.toml");
+    let hub = stack.folder().join("cdh.toml");
+    let rest = stack.rest_url();
+    let rest = rest.strip_prefix("http://").unwrap();
+    let asks = [
+        (
+            "attestation-agent",
+            Part::Agent,
+            vec![
+                "-a".to_owned(),
+                address(&stack.agent_socket()),
+                "-c".to_owned(),
+                agent.display().to_string(),
+            ],
+        ),
+        ("confidential-data-hub", Part::Hub, vec!["-c".to_owned(), hub.display().to_string()]),
+        ("api-server-rest", Part::Rest, vec!["-b".to_owned(), rest.to_owned()]),
+    ];
+    for (daemon, part, arguments) in asks {
+        let ask = || own_binary(daemon).unwrap().args(&arguments).arg("--health").output().unwrap();
+        let out = ask();
+        assert!(out.status.success() && out.stdout.is_empty() && out.stderr.is_empty(), "{daemon}: {out:?}");
+        stack.stop_part(part).unwrap();
+        let out = ask();
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(!out.status.success() && said.contains("asking the"), "{daemon}: {said}");
+    }
 }

@@ -12,6 +12,7 @@ pub mod confined;
 pub mod connect;
 pub mod deadline;
 pub mod fault;
+pub mod health;
 pub mod introspection;
 pub mod listen;
 pub mod memory;
