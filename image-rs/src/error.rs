@@ -132,6 +132,26 @@ pub enum ImageError {
         /// The name.
         path: String,
     },
+    /// The store's limit does not leave room for a layer.
+    #[error(
+        "layer {layer} needs {needed} bytes when uncompressed; the store may have {limit}, and {used} of them are used"
+    )]
+    StoreFull {
+        /// The limit in bytes.
+        limit: u64,
+        /// Bytes of the layers that are there.
+        used: u64,
+        /// The layer that does not fit.
+        layer: Box<Digest>,
+        /// Bytes that it needs, or how many are too few.
+        needed: String,
+    },
+    /// Somebody else is at work in the store.
+    #[error("the store {path} is in use")]
+    StoreBusy {
+        /// The store's folder.
+        path: String,
+    },
     /// Whoever asked for the image does not want it any more.
     #[error("the pull was interrupted")]
     Interrupted,
@@ -260,6 +280,8 @@ impl ImageError {
             Self::Storage { .. } => "IMAGE_STORAGE",
             Self::TargetExists { .. } => "IMAGE_TARGET_EXISTS",
             Self::TargetBusy { .. } => "IMAGE_TARGET_BUSY",
+            Self::StoreFull { .. } => "IMAGE_STORE_FULL",
+            Self::StoreBusy { .. } => "IMAGE_STORE_BUSY",
             Self::Interrupted => "IMAGE_INTERRUPTED",
         }
     }
@@ -277,10 +299,12 @@ impl ImageError {
             | Self::MediaType { .. }
             | Self::Length { .. }
             | Self::DigestMismatch { .. } => Blame::Misbehaved,
-            Self::Read { .. } | Self::TargetBusy { .. } | Self::Interrupted => Blame::Unavailable,
+            Self::Read { .. } | Self::TargetBusy { .. } | Self::StoreBusy { .. } | Self::Interrupted => {
+                Blame::Unavailable
+            }
             Self::Refused(refused) => refused.blame(),
             Self::Layer { fault, .. } => fault.blame(),
-            Self::Storage { .. } => Blame::Platform,
+            Self::Storage { .. } | Self::StoreFull { .. } => Blame::Platform,
         }
     }
 
@@ -304,6 +328,10 @@ impl ImageError {
                 "name a folder that does not exist yet; existing ones are never replaced"
             }
             Self::TargetBusy { .. } => "wait for it, or name another folder",
+            Self::StoreFull { .. } => {
+                "remove images that are not needed (guestctl images), or raise image.max_store_bytes"
+            }
+            Self::StoreBusy { .. } => "try again when no pull is running",
             Self::Interrupted => "",
         }
     }

@@ -30,6 +30,7 @@ mod reference;
 pub mod rootfs;
 pub mod source;
 mod staging;
+pub mod store;
 pub mod tree;
 
 pub use config::ImageConfig;

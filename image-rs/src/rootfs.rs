@@ -5,7 +5,7 @@
 //! place of anything but a directory, deletions apply to the layers below only, and a directory that a layer has
 //! without saying anything about it keeps what is known from below.
 
-mod merge;
+pub(crate) mod merge;
 
 use std::{
     ffi::OsStr,

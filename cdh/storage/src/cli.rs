@@ -5,7 +5,7 @@ use std::{os::fd::AsFd, path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 
-use crate::{Failure, mount::Mounts, serve};
+use crate::{Failure, confine, mount::Mounts, serve, unpack::Layers};
 
 /// Does for the confidential data hub what needs privileges.
 ///
@@ -34,6 +34,15 @@ enum Mode {
         #[arg(long, value_name = "FOLDER")]
         store: PathBuf,
     },
+    /// Unpack layers into the store, confined to it by Landlock
+    Unpack {
+        /// Folder of the store
+        #[arg(long, value_name = "FOLDER")]
+        store: PathBuf,
+        /// Refuse layers once all archives in the store would have more bytes than this
+        #[arg(long, value_name = "BYTES")]
+        max_bytes: Option<u64>,
+    },
 }
 
 /// Runs the mode until nobody has the other end of the socket.
@@ -61,6 +70,11 @@ fn try_run(cli: &Cli) -> Result<(), Failure> {
     let socket = std::io::stdin().as_fd().try_clone_to_owned().map_err(|_| Failure::StandardInput)?;
     match &cli.mode {
         Mode::Mount { store } => serve::serve(socket, &Mounts::open(store)?),
+        Mode::Unpack { store, max_bytes } => {
+            let layers = Layers::open(store, *max_bytes)?;
+            confine::to_folder(store);
+            serve::serve(socket, &layers)
+        }
     }
 }
 

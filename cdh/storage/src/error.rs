@@ -15,6 +15,9 @@ pub enum Failure {
     /// The socket failed, or what came over it breaks the protocol.
     #[error(transparent)]
     Protocol(#[from] StorageError),
+    /// A layer could not be unpacked into the store.
+    #[error(transparent)]
+    Image(#[from] image_rs::Error),
     /// A request that this mode does not know, or one without what belongs to it.
     #[error("cdh-storage cannot do this: {why}")]
     Request {
@@ -84,6 +87,7 @@ impl Failure {
             | Self::BundlePath { .. }
             | Self::BundleExists { .. } => Blame::Misused,
             Self::Protocol(error) => error.blame(),
+            Self::Image(error) => error.blame(),
             Self::BundleUnknown { .. } | Self::LayerAbsent { .. } => Blame::Absent,
             Self::Mount { .. } | Self::Storage { .. } => Blame::Platform,
         }
@@ -95,6 +99,7 @@ impl Failure {
         match self {
             Self::StandardInput => "STORAGE_STANDARD_INPUT",
             Self::Protocol(error) => error.code(),
+            Self::Image(error) => error.code(),
             Self::Request { .. } => "STORAGE_REQUEST_REFUSED",
             Self::BundlePath { .. } => "BUNDLE_PATH_REFUSED",
             Self::BundleExists { .. } => "BUNDLE_EXISTS",
@@ -111,6 +116,7 @@ impl Failure {
         match self {
             Self::StandardInput => "let the data hub start it, or a unit with StandardInput=socket",
             Self::Protocol(error) => error.hint(),
+            Self::Image(error) => error.hint(),
             Self::Request { .. } => "install the data hub and cdh-storage of one version",
             Self::BundlePath { .. } => "give an absolute path without . and ..",
             Self::BundleExists { .. } => {

@@ -12,8 +12,10 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+mod confine;
 mod error;
 pub mod mount;
 pub mod serve;
+pub mod unpack;
 
 pub use error::Failure;

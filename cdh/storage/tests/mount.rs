@@ -68,6 +68,7 @@ impl Storage {
         for file in files {
             fs::write(tree.join(file), number.to_string()).unwrap();
         }
+        fs::write(tree.with_file_name("implied"), "").unwrap();
         name
     }
 

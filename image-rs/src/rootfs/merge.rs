@@ -118,7 +118,7 @@ fn merge_entry(
 }
 
 /// The attributes that are content become those of `from`.
-fn copy_attributes(into: BorrowedFd<'_>, from: BorrowedFd<'_>) -> Result<(), Errno> {
+pub(crate) fn copy_attributes(into: BorrowedFd<'_>, from: BorrowedFd<'_>) -> Result<(), Errno> {
     let (old, new) = (attributes(into)?, attributes(from)?);
     for name in old.iter().filter(|name| !new.contains(name)) {
         rustix::fs::fremovexattr(into, name.as_slice())?;
@@ -144,7 +144,8 @@ fn attributes(directory: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
     Ok(names.map(<[u8]>::to_vec).collect())
 }
 
-fn times(status: &Stat) -> Timestamps {
+/// The times of access and modification.
+pub(crate) fn times(status: &Stat) -> Timestamps {
     Timestamps {
         last_access: Timespec { tv_sec: status.st_atime, tv_nsec: status.st_atime_nsec.cast_signed() },
         last_modification: Timespec { tv_sec: status.st_mtime, tv_nsec: status.st_mtime_nsec.cast_signed() },

@@ -18,6 +18,7 @@ mod pipe;
 mod rootfs;
 mod rules;
 mod snapshot;
+mod store;
 mod unpack;
 
 /// Whether this process may make devices and give files away; tells that a test is skipped if not.

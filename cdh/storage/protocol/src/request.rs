@@ -22,6 +22,42 @@ pub enum Request {
         /// The bundle's folder.
         path: String,
     },
+    /// Look for a layer in the store, and wait while another channel is filling it. Nothing is removed from the store from
+    /// now on until the channel is closed. Mode `unpack`.
+    Claim(Layer),
+    /// Fill the layer that [`Request::Claim`] found wanting. Its bytes come out of the file or pipe beside the request. Mode
+    /// `unpack`.
+    Fill,
+    /// Note that an image is in the store. Mode `unpack`.
+    Record(Image),
+}
+
+/// A layer as the manifest names it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Layer {
+    /// Media type of the blob.
+    pub media_type: String,
+    /// Digest of the blob.
+    pub digest: String,
+    /// Length of the blob in bytes.
+    pub size: u64,
+    /// Digest of the uncompressed archive.
+    pub diff_id: String,
+}
+
+/// An image whose layers are in the store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Image {
+    /// The name that it was asked for by.
+    pub reference: String,
+    /// Digest of its manifest.
+    pub manifest: String,
+    /// Its layers, the lowest first.
+    pub layers: Vec<Name>,
+    /// When it was pulled, in seconds since 1970.
+    pub at: u64,
 }
 
 /// A folder that a container is started from (OCI runtime specification, bundle.md).
@@ -40,6 +76,10 @@ pub struct Bundle {
 pub enum Answer {
     /// It is done.
     Done,
+    /// The layer is in the store under this name.
+    Present(Name),
+    /// The layer is not in the store; whoever asked is to fill it.
+    Wanted,
     /// It is not done, and nothing is left of it.
     Fault(Fault),
 }

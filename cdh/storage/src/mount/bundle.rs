@@ -13,6 +13,7 @@ use std::{
 };
 
 use cc_storage::{Bundle, MAX_LAYERS, Name};
+use image_rs::store::implied::{self, Below};
 use rustix::{
     fs::{AtFlags, Dir, Mode, OFlags, RenameFlags},
     io::Errno,
@@ -23,6 +24,8 @@ use crate::Failure;
 
 /// Longest `config.json`, in bytes.
 const MAX_CONFIG: u64 = 8 << 20;
+/// Longest list of directories that one layer's archive does not name, in bytes; more than a layer may have.
+const MAX_IMPLIED: u64 = 64 << 20;
 const CONFIG: &str = "config.json";
 const PARTIAL: &str = ".config.json.partial";
 const ROOTFS: &str = "rootfs";
@@ -47,6 +50,8 @@ pub(super) fn make(store: BorrowedFd<'_>, bundle: &Bundle, config: File) -> Resu
         path: at(ROOTFS),
         source: error.into(),
     })?;
+    restore_implied(store, &bundle.layers, folder.as_fd())
+        .map_err(Failure::storage(format!("set the owners of directories in {}", at(ROOTFS))))?;
     let config = Config::write(folder.as_fd(), &text, &at(CONFIG))?;
     state.write("complete", b"")?;
     config.keep();
@@ -115,6 +120,25 @@ fn check(store: BorrowedFd<'_>, layers: &[Name]) -> Result<(), Failure> {
         let found = rustix::fs::statat(store, format!("layers/{layer}/tree"), AtFlags::SYMLINK_NOFOLLOW);
         found.map(drop).map_err(|_| Failure::LayerAbsent { name: layer.to_string() })
     })
+}
+
+/// Lets directories that no archive named be what the layers below say (see [`implied`]).
+fn restore_implied(store: BorrowedFd<'_>, layers: &[Name], folder: BorrowedFd<'_>) -> Result<(), Errno> {
+    let open = |at: BorrowedFd<'_>, path: &str| {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(at, path, flags, Mode::empty())
+    };
+    let below = |layer: &Name| {
+        let tree = open(store, &format!("layers/{layer}/tree"))?;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let list = rustix::fs::openat(store, format!("layers/{layer}/implied"), flags, Mode::empty())?;
+        let mut bytes = Vec::new();
+        File::from(list).take(MAX_IMPLIED).read_to_end(&mut bytes).map_err(|_| Errno::IO)?;
+        Ok(Below { tree, implied: implied::read(&bytes) })
+    };
+    let below: Vec<Below> = layers.iter().map(below).collect::<Result<_, Errno>>()?;
+    // Opened anew: what is mounted on it is seen from now on.
+    implied::restore(&below, open(folder, ROOTFS)?.as_fd())
 }
 
 fn read(config: File) -> Result<Vec<u8>, Failure> {

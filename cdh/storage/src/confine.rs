@@ -1,0 +1,51 @@
+//! Landlock (Linux, Documentation/userspace-api/landlock.rst): whatever an archive makes the unpacker do, it can do it in the
+//! store alone.
+//!
+//! It is a second wall: the first is that the unpacker works with descriptors below the layer's directory. Where the kernel
+//! has no Landlock, or one that forbids hard links between directories altogether, only the first stands, and the log says
+//! so.
+
+use std::path::Path;
+
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset,
+    RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
+};
+
+/// The newest rules that are asked for; the kernel gives what it has.
+const NEWEST: ABI = ABI::V6;
+
+/// Gives up everything outside `folder` for this thread and those that it starts: files, TCP, signals and abstract sockets
+/// of others.
+pub(crate) fn to_folder(folder: &Path) {
+    match restrict(folder) {
+        Ok(RulesetStatus::FullyEnforced) => tracing::info!("confined to the store by Landlock, fully"),
+        Ok(RulesetStatus::PartiallyEnforced) => {
+            tracing::info!("confined to the store by Landlock, as far as this kernel can");
+        }
+        Ok(RulesetStatus::NotEnforced) => {
+            tracing::warn!("this kernel has no Landlock: the unpacker is not confined to the store");
+        }
+        Err(error) => {
+            tracing::warn!(%error, "this kernel's Landlock cannot confine the unpacker to the store");
+        }
+    }
+}
+
+fn restrict(folder: &Path) -> Result<RulesetStatus, Box<dyn std::error::Error>> {
+    let all = AccessFs::from_all(NEWEST);
+    let needless: BitFlags<AccessFs> = AccessFs::Execute | AccessFs::IoctlDev | AccessFs::MakeSock;
+    let inside = PathBeneath::new(PathFd::new(folder)?, all & !needless);
+    let status = Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        // Kernels before 5.19 forbid it to everybody who is confined, and layers have hard links.
+        .handle_access(AccessFs::Refer)?
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(all)?
+        .handle_access(AccessNet::from_all(NEWEST))?
+        .scope(Scope::from_all(NEWEST))?
+        .create()?
+        .add_rule(inside)?
+        .restrict_self()?;
+    Ok(status.ruleset)
+}

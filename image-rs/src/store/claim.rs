@@ -1,0 +1,213 @@
+//! From "this layer is needed" to "it is there": fetched and unpacked by one, however many want it.
+
+use std::{
+    io::Read,
+    os::fd::{AsFd, OwnedFd},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use rustix::{
+    fs::{FlockOperation, Mode, OFlags, RenameFlags},
+    io::Errno,
+};
+
+use super::{
+    Hold, LayerName, Store, Stored, implied,
+    layer::{Checked, Note},
+};
+use crate::{
+    Error, Event, Layer, LayerFault, Observer,
+    layer::{self, Options, unpack::Form},
+};
+
+/// Whose turn it is.
+#[derive(Debug)]
+pub enum Claim {
+    /// The layer is there.
+    Present(Stored),
+    /// Whoever asked is to fill it.
+    Wanted(Reservation),
+}
+
+/// The right to fill one layer. Whoever else wants it waits until this value is gone.
+#[derive(Debug)]
+pub struct Reservation {
+    store: Arc<Store>,
+    name: LayerName,
+    checked: Checked,
+    _lock: OwnedFd,
+}
+
+impl Store {
+    /// Looks for the layer, which is unpacked by `options.policy`. If somebody else is filling it, waits for him; `pause` is called in between,
+    /// should wait some milliseconds, and says whether the layer is still wanted.
+    ///
+    /// # Errors
+    /// `IMAGE_INTERRUPTED` if it is not wanted any more, `IMAGE_STORAGE`.
+    pub fn claim(
+        self: &Arc<Self>,
+        _hold: &Hold,
+        layer: &Layer,
+        options: &Options,
+        mut pause: impl FnMut() -> bool,
+    ) -> Result<Claim, Error> {
+        let checked = Checked::new(layer, options.policy);
+        let name = checked.name();
+        if let Some(stored) = self.stored(&name, &checked)? {
+            return Ok(Claim::Present(stored));
+        }
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let failed = |error| self.storage("lock a layer of", error);
+        let locks = self.subfolder("locks")?;
+        let lock = rustix::fs::openat(&locks, name.as_str(), flags, Mode::from_raw_mode(0o600));
+        let lock = lock.map_err(failed)?;
+        loop {
+            match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                Err(Errno::WOULDBLOCK) if pause() => {}
+                Err(Errno::WOULDBLOCK) => return Err(Error::Interrupted),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        Ok(match self.stored(&name, &checked)? {
+            Some(stored) => Claim::Present(stored),
+            None => Claim::Wanted(Reservation { store: Arc::clone(self), name, checked, _lock: lock }),
+        })
+    }
+
+    /// The layer, if it is there. One whose note is damaged is not.
+    fn stored(&self, name: &LayerName, checked: &Checked) -> Result<Option<Stored>, Error> {
+        let note = self.note(name)?.filter(|note| note.checked == *checked);
+        Ok(note.map(|note| note.stored(name.clone())))
+    }
+
+    pub(super) fn note(&self, name: &LayerName) -> Result<Option<Note>, Error> {
+        let text = self.read(self.folder.as_fd(), &format!("layers/{name}/layer.json"))?;
+        Ok(text.and_then(|text| serde_json::from_slice(&text).ok()))
+    }
+}
+
+impl Reservation {
+    /// Runs the bytes of `blob` through the layer's pipe into the store. `number` is the layer's place, for events.
+    ///
+    /// # Errors
+    /// As [`layer::unpack_layer`]; `IMAGE_STORE_FULL` if the layer does not fit under the store's limit. Nothing is left then.
+    pub fn fill(
+        self,
+        number: usize,
+        layer: &Layer,
+        blob: Box<dyn Read + Send>,
+        options: &Options,
+        observer: &dyn Observer,
+    ) -> Result<Stored, Error> {
+        let layers = self.store.subfolder("layers")?;
+        let partial = format!(".{}.partial", self.name);
+        // Nobody else has this name; what is there was left by a killed process.
+        self.store.remove(layers.as_fd(), &partial)?;
+        let filled = self.fill_partial(&layers, &partial, number, layer, blob, options, observer);
+        if filled.is_err() {
+            // What cannot be removed now is removed by whoever wants the layer next.
+            let _ = self.store.remove(layers.as_fd(), &partial);
+        }
+        filled
+    }
+
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the one step of `fill` after which there is something to remove"
+    )]
+    fn fill_partial(
+        &self,
+        layers: &OwnedFd,
+        partial: &str,
+        number: usize,
+        layer: &Layer,
+        blob: Box<dyn Read + Send>,
+        options: &Options,
+        observer: &dyn Observer,
+    ) -> Result<Stored, Error> {
+        let failed = |error| self.store.storage("make a layer in", error);
+        let make = |at: &OwnedFd, name: &str, mode: u32| {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            rustix::fs::mkdirat(at, name, Mode::RWXU)?;
+            let made = rustix::fs::openat(at, name, flags, Mode::empty())?;
+            rustix::fs::fchmod(&made, Mode::from_raw_mode(mode))?;
+            Ok(made)
+        };
+        let folder = make(layers, partial, 0o700).map_err(failed)?;
+        let tree = make(&folder, "tree", 0o755).map_err(failed)?;
+        let used = self.store.used()?;
+        let mut options = options.clone();
+        let room = self.store.limit.map(|limit| limit.saturating_sub(used));
+        options.limits.bytes = options.limits.bytes.min(room.unwrap_or(u64::MAX));
+        let measured = Measured { observer, bytes: AtomicU64::new(0) };
+        let applied = layer::unpack_layer(number, layer, blob, tree, Form::Overlay, &options, &measured);
+        let digest = layer.descriptor.digest;
+        let applied = applied.map_err(|fault| match (&fault, room) {
+            (LayerFault::Limit { limit, .. }, Some(room)) if *limit == room => {
+                self.store.full(used, digest, format!("more than {room}"))
+            }
+            _ => Error::in_layer(digest, fault),
+        })?;
+        let bytes = measured.bytes.into_inner();
+        let note = Note {
+            checked: self.checked.clone(),
+            bytes,
+            entries: applied.entries,
+            attributes_left_out: applied.attributes_left_out,
+        };
+        self.store.write(folder.as_fd(), "implied", &implied::write(&applied.deletions.implied))?;
+        self.store.write(folder.as_fd(), "layer.json", &serde_json::to_vec(&note).unwrap_or_default())?;
+        // Two layers that were filled at the same time must not pass the limit together.
+        let _alone = self.store.publishing()?;
+        let used = self.store.used()?;
+        if self.store.limit.is_some_and(|limit| used.saturating_add(bytes) > limit) {
+            return Err(self.store.full(used, digest, bytes.to_string()));
+        }
+        // One of this name whose note is damaged.
+        self.store.remove(layers.as_fd(), self.name.as_str())?;
+        let name = self.name.as_str();
+        rustix::fs::renameat_with(layers, partial, layers, name, RenameFlags::NOREPLACE).map_err(failed)?;
+        Ok(note.stored(self.name.clone()))
+    }
+}
+
+impl Store {
+    fn publishing(&self) -> Result<OwnedFd, Error> {
+        let failed = |error| self.storage("lock", error);
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.folder, "locks/publish", flags, Mode::from_raw_mode(0o600));
+        let file = file.map_err(failed)?;
+        rustix::io::retry_on_intr(|| rustix::fs::flock(&file, FlockOperation::LockExclusive))
+            .map_err(failed)?;
+        Ok(file)
+    }
+
+    fn full(&self, used: u64, layer: crate::Digest, needed: String) -> Error {
+        let limit = self.limit.unwrap_or_default();
+        Error::StoreFull { limit, used, layer: Box::new(layer), needed }
+    }
+}
+
+/// Passes events on and keeps how long the archive was.
+struct Measured<'a> {
+    observer: &'a dyn Observer,
+    bytes: AtomicU64,
+}
+
+impl Observer for Measured<'_> {
+    fn event(&self, event: Event) {
+        if let Event::LayerUnpacked { bytes, .. } = event {
+            self.bytes.store(bytes, Ordering::Relaxed);
+        }
+        self.observer.event(event);
+    }
+
+    fn stopped(&self) -> bool {
+        self.observer.stopped()
+    }
+}

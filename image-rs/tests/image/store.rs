@@ -1,0 +1,331 @@
+//! The store: layers once each, whoever wants them, whatever happens in between.
+
+use std::{
+    fs,
+    io::{self, Read},
+    path::Path,
+    sync::{
+        Arc, Barrier,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use image_rs::{
+    Compression, Error, Layer, Silent,
+    layer::Options,
+    store::{Claim, Record, Store, Stored, implied},
+};
+use tempfile::TempDir;
+
+use crate::{
+    archive::Archive,
+    is_root,
+    layout::{layer, sha256},
+};
+
+const BOOT: &str = "this boot";
+
+fn open(folder: &TempDir, boot: &str, limit: Option<u64>) -> Result<Arc<Store>, Error> {
+    Store::open(&folder.path().join("store"), boot, limit).map(Arc::new)
+}
+
+fn pause() -> bool {
+    thread::sleep(Duration::from_millis(2));
+    true
+}
+
+/// The layer of `archive`, filled if it is not there, and whether it was there.
+fn get(store: &Arc<Store>, layer: &Layer, blob: &[u8]) -> Result<(Stored, bool), Error> {
+    let hold = store.hold()?;
+    let options = Options::default();
+    match store.claim(&hold, layer, &options, pause)? {
+        Claim::Present(stored) => Ok((stored, true)),
+        Claim::Wanted(reservation) => {
+            let blob = Box::new(io::Cursor::new(blob.to_vec()));
+            Ok((reservation.fill(0, layer, blob, &options, &Silent)?, false))
+        }
+    }
+}
+
+fn archive(text: &str) -> Vec<u8> {
+    Archive::default().directory("d/").file("d/file", text.as_bytes()).file("d/.wh.gone", b"").end()
+}
+
+fn names(path: &Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(path).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_layer_is_unpacked_once_and_found_by_all_that_was_checked() {
+    if !is_root("a_layer_is_unpacked_once_and_found_by_all_that_was_checked") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder, BOOT, None).unwrap();
+    let (plain, blob) = layer(Compression::None, &archive("1"));
+    let (stored, present) = get(&store, &plain, &blob).unwrap();
+    assert!(!present);
+    assert_eq!((stored.entries, stored.bytes), (3, blob.len() as u64));
+    let tree = folder.path().join("store/layers").join(stored.name.as_str()).join("tree");
+    assert_eq!(fs::read_to_string(tree.join("d/file")).unwrap(), "1");
+    let gone = fs::symlink_metadata(tree.join("d/gone")).unwrap();
+    assert!(std::os::unix::fs::FileTypeExt::is_char_device(&gone.file_type()), "as an overlay wants it");
+
+    let (again, present) = get(&open(&folder, BOOT, None).unwrap(), &plain, b"not read").unwrap();
+    assert_eq!((again, present), (stored.clone(), true));
+    // The same archive, compressed: another blob was checked.
+    let (gzip, blob) = layer(Compression::Gzip, &archive("1"));
+    assert_ne!(get(&store, &gzip, &blob).unwrap().0.name, stored.name);
+    // The same blob that should unpack to something else.
+    let other = Layer { diff_id: sha256(b"other"), ..gzip.clone() };
+    assert_eq!(get(&store, &other, &blob).unwrap_err().code(), "LAYER_DIGEST_MISMATCH");
+    assert_eq!(names(&folder.path().join("store/layers")).len(), 2, "and nothing of it stays");
+    let mut options = Options::default();
+    options.policy.refuse_devices = true;
+    let claim = store.claim(&store.hold().unwrap(), &gzip, &options, pause).unwrap();
+    assert!(matches!(claim, Claim::Wanted(_)), "what was unpacked by another policy does not count");
+}
+
+#[test]
+fn many_that_want_a_layer_get_it_by_one_download() {
+    if !is_root("many_that_want_a_layer_get_it_by_one_download") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (layer, blob) = layer(Compression::Zstd, &archive("1"));
+    let (downloads, barrier) = (AtomicUsize::new(0), Barrier::new(6));
+    thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| {
+                // As several processes would: each has opened the store for itself.
+                let store = open(&folder, BOOT, None).unwrap();
+                let hold = store.hold().unwrap();
+                barrier.wait();
+                let options = Options::default();
+                let Claim::Wanted(reservation) = store.claim(&hold, &layer, &options, pause).unwrap() else {
+                    return;
+                };
+                // The first one fails, another takes over.
+                if downloads.fetch_add(1, Ordering::SeqCst) == 0 {
+                    return;
+                }
+                let blob = Box::new(io::Cursor::new(blob.clone()));
+                reservation.fill(0, &layer, blob, &options, &Silent).unwrap();
+            });
+        }
+    });
+    assert_eq!(downloads.into_inner(), 2);
+    assert_eq!(names(&folder.path().join("store/layers")).len(), 1);
+    let store = open(&folder, BOOT, None).unwrap();
+    let hold = store.hold().unwrap();
+    let (other, _) = crate::layout::layer(Compression::None, &archive("2"));
+    let _filling = store.claim(&hold, &other, &Options::default(), pause).unwrap();
+    let waiting = store.claim(&hold, &other, &Options::default(), || false);
+    assert_eq!(waiting.unwrap_err().code(), "IMAGE_INTERRUPTED");
+}
+
+#[test]
+fn what_fails_and_what_was_killed_leaves_nothing() {
+    if !is_root("what_fails_and_what_was_killed_leaves_nothing") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder, BOOT, None).unwrap();
+    let (layer, blob) = layer(Compression::Gzip, &archive(&"x".repeat(5000)));
+    let layers = folder.path().join("store/layers");
+    for cut in [0, 1, blob.len() / 2, blob.len() - 1] {
+        assert_eq!(get(&store, &layer, &blob[..cut]).unwrap_err().code(), "LAYER_LENGTH", "cut at {cut}");
+        assert!(names(&layers).is_empty());
+    }
+    let mut wrong = blob.clone();
+    wrong[blob.len() / 2] ^= 1;
+    assert_eq!(get(&store, &layer, &wrong).unwrap_err().code(), "LAYER_DIGEST_MISMATCH");
+    assert!(names(&layers).is_empty());
+
+    // As a killed process leaves it.
+    let (stored, _) = get(&store, &layer, &blob).unwrap();
+    let whole = layers.join(stored.name.as_str());
+    fs::rename(&whole, layers.join(format!(".{}.partial", stored.name))).unwrap();
+    assert!(!get(&store, &layer, &blob).unwrap().1, "half a layer is none");
+    fs::create_dir_all(layers.join(".0.partial/tree/x")).unwrap();
+    fs::write(folder.path().join("store/images/.x.partial"), "").unwrap();
+    let store = open(&folder, BOOT, None).unwrap();
+    assert_eq!(names(&layers), [stored.name.to_string()]);
+    assert!(names(&folder.path().join("store/images")).is_empty());
+
+    // A damaged note: the layer is made anew.
+    fs::write(whole.join("layer.json"), "{}").unwrap();
+    assert_eq!(get(&store, &layer, &blob).unwrap(), (stored.clone(), false));
+    assert_eq!(get(&store, &layer, &blob).unwrap(), (stored, true));
+}
+
+#[test]
+fn a_store_of_another_boot_and_a_damaged_one_are_empty() {
+    if !is_root("a_store_of_another_boot_and_a_damaged_one_are_empty") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let note = folder.path().join("store/store.json");
+    let (layer, blob) = layer(Compression::None, &archive("1"));
+    let record = |stored: &Stored| Record {
+        reference: "app:1".to_owned(),
+        manifest: sha256(b"manifest"),
+        layers: vec![stored.name.clone()],
+        at: 7,
+    };
+    let damage: [&dyn Fn(); 4] = [
+        &|| fs::write(&note, "").unwrap(),
+        &|| fs::write(&note, r#"{"version":1}"#).unwrap(),
+        &|| fs::write(&note, fs::read_to_string(&note).unwrap().replace(":1", ":2")).unwrap(),
+        &|| fs::remove_file(&note).unwrap(),
+    ];
+    for (number, damage) in damage.iter().enumerate() {
+        let store = open(&folder, BOOT, None).unwrap();
+        let (stored, present) = get(&store, &layer, &blob).unwrap();
+        assert!(!present, "{number}");
+        store.record(&record(&stored)).unwrap();
+        damage();
+        let store = open(&folder, BOOT, None).unwrap();
+        assert!(store.images().unwrap().is_empty() && store.used().unwrap() == 0, "{number}");
+    }
+    let store = open(&folder, BOOT, None).unwrap();
+    get(&store, &layer, &blob).unwrap();
+    let hold = store.hold().unwrap();
+    assert_eq!(open(&folder, "the next boot", None).unwrap_err().code(), "IMAGE_STORE_BUSY");
+    drop(hold);
+    let store = open(&folder, "the next boot", None).unwrap();
+    assert!(!get(&store, &layer, &blob).unwrap().1);
+}
+
+#[test]
+fn images_keep_their_layers_and_so_do_mounts() {
+    if !is_root("images_keep_their_layers_and_so_do_mounts") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder, BOOT, None).unwrap();
+    let stored: Vec<Stored> = ["1", "2", "3"]
+        .iter()
+        .map(|text| {
+            let (layer, blob) = layer(Compression::None, &archive(text));
+            get(&store, &layer, &blob).unwrap().0
+        })
+        .collect();
+    let manifest = sha256(b"manifest");
+    let record = Record {
+        reference: "app:1".to_owned(),
+        manifest,
+        layers: vec![stored[0].name.clone(), stored[1].name.clone()],
+        at: 7,
+    };
+    store.record(&record).unwrap();
+    fs::write(folder.path().join("store/images/garbage"), "{").unwrap();
+    assert_eq!(store.images().unwrap(), [record]);
+    let hold = store.hold().unwrap();
+    assert_eq!(store.collect().unwrap_err().code(), "IMAGE_STORE_BUSY");
+    drop(hold);
+    let mounted = folder.path().join("store/overlay/one");
+    fs::create_dir_all(&mounted).unwrap();
+    fs::write(mounted.join("layers"), format!("{}\n", stored[1].name)).unwrap();
+    let collected = store.collect().unwrap();
+    assert_eq!((collected.layers, collected.bytes), (1, stored[2].bytes));
+    assert!(store.forget(&manifest).unwrap() && !store.forget(&manifest).unwrap());
+    assert_eq!(store.collect().unwrap().layers, 1);
+    assert_eq!(names(&folder.path().join("store/layers")), [stored[1].name.to_string()]);
+    // The note is gone, the mount is not.
+    fs::remove_file(folder.path().join("store/store.json")).unwrap();
+    assert_eq!(open(&folder, BOOT, None).unwrap().used().unwrap(), stored[1].bytes);
+    fs::remove_dir_all(&mounted).unwrap();
+    assert_eq!(store.collect().unwrap().layers, 1);
+    assert_eq!(store.used().unwrap(), 0);
+}
+
+#[test]
+fn the_limit_is_named_with_what_is_needed() {
+    if !is_root("the_limit_is_named_with_what_is_needed") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (first, blob) = layer(Compression::Gzip, &archive("1"));
+    let store = open(&folder, BOOT, Some(6000)).unwrap();
+    let used = get(&store, &first, &blob).unwrap().0.bytes;
+    let (second, blob) = layer(Compression::Gzip, &archive(&"x".repeat(4096)));
+    let error = get(&store, &second, &blob).unwrap_err();
+    assert_eq!(error.code(), "IMAGE_STORE_FULL");
+    for words in [
+        "6000",
+        &used.to_string(),
+        &second.descriptor.digest.to_string(),
+        &format!("more than {}", 6000 - used),
+    ] {
+        assert!(error.to_string().contains(words), "{words}: {error}");
+    }
+    assert_eq!(names(&folder.path().join("store/layers")).len(), 1);
+    let store = open(&folder, BOOT, Some(600_000)).unwrap();
+    get(&store, &second, &blob).unwrap();
+}
+
+/// Ends when it is told to, so that two are under way at the same time.
+struct Slow<'a>(io::Cursor<Vec<u8>>, &'a Barrier);
+
+impl Read for Slow<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.0.read(into)?;
+        if read == 0 {
+            self.1.wait();
+        }
+        Ok(read)
+    }
+}
+
+#[test]
+fn two_layers_do_not_pass_the_limit_together() {
+    if !is_root("two_layers_do_not_pass_the_limit_together") {
+        return;
+    }
+    static BARRIER: Barrier = Barrier::new(2);
+    let folder = tempfile::tempdir().unwrap();
+    let size = archive("1").len() as u64;
+    let store = open(&folder, BOOT, Some(size + size / 2)).unwrap();
+    let results: Vec<_> = thread::scope(|scope| {
+        let fill = |text: &'static str| {
+            let store = &store;
+            scope.spawn(move || {
+                let (layer, blob) = layer(Compression::None, &archive(text));
+                let hold = store.hold().unwrap();
+                let options = Options::default();
+                let Claim::Wanted(reservation) = store.claim(&hold, &layer, &options, pause).unwrap() else {
+                    panic!("it is there")
+                };
+                let blob = Box::new(Slow(io::Cursor::new(blob), &BARRIER));
+                reservation.fill(0, &layer, blob, &options, &Silent).map(|stored| stored.bytes)
+            })
+        };
+        let both = [fill("1"), fill("2")];
+        both.map(|thread| thread.join().unwrap()).into_iter().collect()
+    });
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1, "{results:?}");
+    let error = results.into_iter().find_map(Result::err).unwrap();
+    assert_eq!(error.code(), "IMAGE_STORE_FULL");
+    assert_eq!(store.used().unwrap(), size);
+}
+
+#[test]
+fn directories_that_no_archive_names_are_noted() {
+    if !is_root("directories_that_no_archive_names_are_noted") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder, BOOT, None).unwrap();
+    let (layer, blob) =
+        layer(Compression::None, &Archive::default().directory("a/").file("a/b/c", b"").end());
+    let (stored, _) = get(&store, &layer, &blob).unwrap();
+    let list = folder.path().join("store/layers").join(stored.name.as_str()).join("implied");
+    let implied: Vec<Vec<u8>> = implied::read(&fs::read(list).unwrap()).into_iter().collect();
+    assert_eq!(implied, [b"".to_vec(), b"a/b".to_vec()]);
+}
