@@ -5,10 +5,12 @@
 
 use std::{fs::File, path::Path, sync::Arc, time::Duration};
 
-use cc_storage::{Answer, Answered, Channel, Image, Layer, Name, Packet, Request};
+use cc_crypto::Secret;
+use cc_sealed::{LayerEncryption, LayerKey};
+use cc_storage::{Answer, Answered, Channel, Cipher, Image, Layer, Name, Packet, Request};
 use image_rs::{
-    Compression, Descriptor, Silent,
-    layer::Options,
+    Descriptor, Silent, Storage,
+    layer::{Input, Options},
     store::{Claim, Hold, LayerName, Record, Reservation, Store, Stored},
 };
 use rustix::{
@@ -67,11 +69,12 @@ impl Layers {
         }
     }
 
-    fn fill(&self, blob: File, memory: &mut Memory) -> Result<Answer, Failure> {
+    fn fill(&self, blob: File, key: Option<LayerKey>, memory: &mut Memory) -> Result<Answer, Failure> {
         let claimed = memory.wanted.take();
         let (reservation, layer) =
             claimed.ok_or_else(|| Failure::Request { why: "no layer was claimed".to_owned() })?;
-        present(&reservation.fill(0, &layer, Box::new(blob), &self.options, &Silent)?)
+        let input = Input { number: 0, layer: &layer, blob: Box::new(blob), key: key.map(Arc::new) };
+        present(&reservation.fill(input, &self.options, &Silent)?)
     }
 
     fn record(&self, image: &Image) -> Result<(), Failure> {
@@ -90,9 +93,16 @@ impl Worker for Layers {
     fn work(&self, mut job: Job<'_>, memory: &mut Memory) -> Result<Answered, Failure> {
         let body = match &job.request {
             Request::Claim(layer) => self.claim(layer, job.channel, memory)?,
-            Request::Fill => {
+            Request::Fill(cipher) => {
+                let key = match (cipher, job.secret.take()) {
+                    (Some(cipher), Some(secret)) => Some(read_key(cipher, secret)?),
+                    (None, None) => None,
+                    _ => {
+                        return Err(Failure::Request { why: "a cipher and a key belong together".to_owned() });
+                    }
+                };
                 let blob = File::from(job.only_fd()?);
-                self.fill(blob, memory)?
+                self.fill(blob, key, memory)?
             }
             Request::Record(image) => {
                 self.record(image)?;
@@ -105,17 +115,29 @@ impl Worker for Layers {
 }
 
 fn read_layer(layer: &Layer) -> Result<image_rs::Layer, Failure> {
-    let compression = Compression::of_media_type(&layer.media_type).ok_or_else(|| Failure::Request {
+    let storage = Storage::of_media_type(&layer.media_type).ok_or_else(|| Failure::Request {
         why: format!("the media type {:?} is not that of a layer", layer.media_type),
     })?;
+    let encryption = storage.encrypted.then(|| LayerEncryption::parse(&layer.encryption)).transpose();
+    let encryption = encryption.map_err(|error| Failure::Request { why: error.to_string() })?;
     let descriptor = Descriptor {
         media_type: layer.media_type.clone(),
         digest: layer.digest.parse()?,
         size: layer.size,
-        annotations: Default::default(),
+        annotations: layer.encryption.clone(),
         platform: None,
     };
-    Ok(image_rs::Layer { descriptor, compression, diff_id: layer.diff_id.parse()? })
+    let diff_id = layer.diff_id.parse()?;
+    Ok(image_rs::Layer { descriptor, compression: storage.compression, encryption, diff_id })
+}
+
+fn read_key(cipher: &Cipher, key: Secret) -> Result<LayerKey, Failure> {
+    let refused =
+        || Failure::Request { why: "nonce and code have 16 and 32 bytes in hexadecimal".to_owned() };
+    let (mut nonce, mut mac) = ([0; 16], [0; 32]);
+    hex::decode_to_slice(&cipher.nonce, &mut nonce).map_err(|_| refused())?;
+    hex::decode_to_slice(&cipher.mac, &mut mac).map_err(|_| refused())?;
+    Ok(LayerKey { key, nonce, mac, digest: cipher.digest.clone() })
 }
 
 fn present(stored: &Stored) -> Result<Answer, Failure> {

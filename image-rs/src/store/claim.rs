@@ -1,7 +1,6 @@
 //! From "this layer is needed" to "it is there": fetched and unpacked by one, however many want it.
 
 use std::{
-    io::Read,
     os::fd::{AsFd, OwnedFd},
     sync::{
         Arc,
@@ -20,7 +19,7 @@ use super::{
 };
 use crate::{
     Error, Event, Layer, LayerFault, Observer,
-    layer::{self, Options, unpack::Form},
+    layer::{self, Input, Options, Run, unpack::Form},
 };
 
 /// Whose turn it is.
@@ -92,23 +91,16 @@ impl Store {
 }
 
 impl Reservation {
-    /// Runs the bytes of `blob` through the layer's pipe into the store. `number` is the layer's place, for events.
+    /// Runs the bytes of `input`, which has to be of the layer that was claimed, through the pipe into the store.
     ///
     /// # Errors
     /// As [`layer::unpack_layer`]; `IMAGE_STORE_FULL` if the layer does not fit under the store's limit. Nothing is left then.
-    pub fn fill(
-        self,
-        number: usize,
-        layer: &Layer,
-        blob: Box<dyn Read + Send>,
-        options: &Options,
-        observer: &dyn Observer,
-    ) -> Result<Stored, Error> {
+    pub fn fill(self, input: Input<'_>, options: &Options, observer: &dyn Observer) -> Result<Stored, Error> {
         let layers = self.store.subfolder("layers")?;
         let partial = format!(".{}.partial", self.name);
         // Nobody else has this name; what is there was left by a killed process.
         self.store.remove(layers.as_fd(), &partial)?;
-        let filled = self.fill_partial(&layers, &partial, number, layer, blob, options, observer);
+        let filled = self.fill_partial(&layers, &partial, input, options, observer);
         if filled.is_err() {
             // What cannot be removed now is removed by whoever wants the layer next.
             let _ = self.store.remove(layers.as_fd(), &partial);
@@ -116,17 +108,11 @@ impl Reservation {
         filled
     }
 
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "the one step of `fill` after which there is something to remove"
-    )]
     fn fill_partial(
         &self,
         layers: &OwnedFd,
         partial: &str,
-        number: usize,
-        layer: &Layer,
-        blob: Box<dyn Read + Send>,
+        input: Input<'_>,
         options: &Options,
         observer: &dyn Observer,
     ) -> Result<Stored, Error> {
@@ -145,8 +131,9 @@ impl Reservation {
         let room = self.store.limit.map(|limit| limit.saturating_sub(used));
         options.limits.bytes = options.limits.bytes.min(room.unwrap_or(u64::MAX));
         let measured = Measured { observer, bytes: AtomicU64::new(0) };
-        let applied = layer::unpack_layer(number, layer, blob, tree, Form::Overlay, &options, &measured);
-        let digest = layer.descriptor.digest;
+        let digest = input.layer.descriptor.digest;
+        let run = Run::new(options);
+        let applied = layer::unpack_layer(input, tree, Form::Overlay, &run, &measured);
         let applied = applied.map_err(|fault| match (&fault, room) {
             (LayerFault::Limit { limit, .. }, Some(room)) if *limit == room => {
                 self.store.full(used, digest, format!("more than {room}"))

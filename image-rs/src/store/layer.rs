@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Algorithm, Compression, Digest, Layer, layer::unpack::Policy};
+use crate::{Algorithm, Digest, Layer, layer::unpack::Policy};
 
 /// Version of what the unpacker makes of an archive. A layer that another version unpacked has another name.
 const FORM: u32 = 1;
@@ -43,8 +43,8 @@ pub(super) struct Checked {
     form: u32,
     blob: String,
     size: u64,
+    /// Tells compression and encryption.
     media_type: String,
-    compression: String,
     diff_id: String,
     refuse_devices: bool,
     drop_privileges: bool,
@@ -52,17 +52,11 @@ pub(super) struct Checked {
 
 impl Checked {
     pub(super) fn new(layer: &Layer, policy: Policy) -> Self {
-        let compression = match layer.compression {
-            Compression::None => "none",
-            Compression::Gzip => "gzip",
-            Compression::Zstd => "zstd",
-        };
         Self {
             form: FORM,
             blob: layer.descriptor.digest.to_string(),
             size: layer.descriptor.size,
             media_type: layer.descriptor.media_type.clone(),
-            compression: compression.to_owned(),
             diff_id: layer.diff_id.to_string(),
             refuse_devices: policy.refuse_devices,
             drop_privileges: policy.drop_privileges,

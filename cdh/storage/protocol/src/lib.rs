@@ -17,4 +17,4 @@ pub use channel::{Channel, Received};
 pub use client::{Answered, Client};
 pub use error::{Fault, StorageError};
 pub use packet::{MAX_LEN, Packet};
-pub use request::{Answer, Bundle, Image, Layer, MAX_LAYERS, Name, Request};
+pub use request::{Answer, Bundle, Cipher, Image, Layer, MAX_LAYERS, Name, Request};

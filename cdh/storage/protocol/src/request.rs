@@ -1,6 +1,6 @@
 //! What can be asked, and what is answered. A new kind of work is a variant of [`Request`].
 
-use std::{fmt, str::FromStr};
+use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize, de::Error as _};
 
@@ -25,9 +25,9 @@ pub enum Request {
     /// Look for a layer in the store, and wait while another channel is filling it. Nothing is removed from the store from
     /// now on until the channel is closed. Mode `unpack`.
     Claim(Layer),
-    /// Fill the layer that [`Request::Claim`] found wanting. Its bytes come out of the file or pipe beside the request. Mode
-    /// `unpack`.
-    Fill,
+    /// Fill the layer that [`Request::Claim`] found wanting. Its bytes come out of the file or pipe beside the request; if it
+    /// is encrypted, the secret is its key. Mode `unpack`.
+    Fill(Option<Cipher>),
     /// Note that an image is in the store. Mode `unpack`.
     Record(Image),
 }
@@ -44,6 +44,20 @@ pub struct Layer {
     pub size: u64,
     /// Digest of the uncompressed archive.
     pub diff_id: String,
+    /// Annotations of the blob that tell its encryption; none if it is not encrypted.
+    pub encryption: BTreeMap<String, String>,
+}
+
+/// What decrypts a layer, besides its key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cipher {
+    /// The first counter block, in hexadecimal.
+    pub nonce: String,
+    /// The authentication code of the cipher text, in hexadecimal.
+    pub mac: String,
+    /// Digest of the layer before it was encrypted.
+    pub digest: String,
 }
 
 /// An image whose layers are in the store.

@@ -1,0 +1,320 @@
+//! The program in the mode that unpacks, asked as the data hub asks: confined, killed, and out of space.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "tests fail loudly and start programs"
+)]
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, Write},
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use cc_storage::{Answer, Channel, Client, Image, Layer, Name, Request, StorageError};
+use image_rs::{Algorithm, Digest};
+
+/// The program at work.
+struct Storage {
+    client: Option<Client>,
+    child: Child,
+}
+
+impl Storage {
+    fn start(store: &Path) -> Self {
+        Self::start_with(Command::new(env!("CARGO_BIN_EXE_cdh-storage")), store)
+    }
+
+    fn start_with(mut command: Command, store: &Path) -> Self {
+        let (ours, theirs) = Channel::pair().unwrap();
+        let log = File::create(store.with_extension("log")).unwrap();
+        let child = command
+            .args(["unpack", "--store"])
+            .arg(store)
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        Self { client: Some(Client::new(ours)), child }
+    }
+
+    fn ask(&mut self, request: Request) -> Result<Answer, StorageError> {
+        self.client.as_mut().unwrap().ask(request, None, &[]).map(|answered| answered.body)
+    }
+
+    /// The layer's name in the store, and whether it was there.
+    fn get(&mut self, layer: &Layer, blob: &[u8]) -> Result<(Name, bool), StorageError> {
+        match self.ask(Request::Claim(layer.clone()))? {
+            Answer::Present(name) => return Ok((name, true)),
+            other => assert_eq!(other, Answer::Wanted),
+        }
+        let (read, mut write) = io::pipe().unwrap();
+        let blob = blob.to_vec();
+        // It ends when the other end is gone.
+        let feeding = thread::spawn(move || write.write_all(&blob));
+        let answered = self.client.as_mut().unwrap().ask(Request::Fill(None), None, &[read.as_fd()]);
+        drop(read);
+        let _ = feeding.join().unwrap();
+        match answered?.body {
+            Answer::Present(name) => Ok((name, false)),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+impl Drop for Storage {
+    fn drop(&mut self) {
+        self.client = None;
+        let _ = self.child.wait();
+    }
+}
+
+/// A layer of that many files of some kilobytes, and its blob.
+fn layer(files: usize, content: u8) -> (Layer, Vec<u8>) {
+    let mut archive = tar::Builder::new(Vec::new());
+    for number in 0..files {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(4000);
+        header.set_mode(0o644);
+        let path = format!("folder{}/file{number}", number % 7);
+        archive.append_data(&mut header, path, &[content; 4000][..]).unwrap();
+    }
+    let blob = archive.into_inner().unwrap();
+    let digest = Digest::of(Algorithm::Sha256, &blob).to_string();
+    let layer = Layer {
+        media_type: "application/vnd.oci.image.layer.v1.tar".to_owned(),
+        digest: digest.clone(),
+        size: blob.len() as u64,
+        diff_id: digest,
+        encryption: BTreeMap::new(),
+    };
+    (layer, blob)
+}
+
+fn names(path: &Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(path).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn is_root() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        cc_vectors::skip("needs root");
+    }
+    root
+}
+
+fn files_of(store: &Path, name: &Name) -> usize {
+    let tree = store.join(format!("layers/{name}/tree"));
+    names(&tree).iter().map(|folder| names(&tree.join(folder)).len()).sum()
+}
+
+#[test]
+fn layers_are_unpacked_and_requests_out_of_order_refused() {
+    if !is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store");
+    let mut storage = Storage::start(&store);
+    let (layer, blob) = layer(20, 1);
+    let (name, present) = storage.get(&layer, &blob).unwrap();
+    assert!(!present && files_of(&store, &name) == 20);
+    assert_eq!(storage.get(&layer, b"").unwrap(), (name.clone(), true));
+    let image =
+        Image { reference: "app:1".to_owned(), manifest: layer.digest.clone(), layers: vec![name], at: 1 };
+    storage.ask(Request::Record(image)).unwrap();
+    let (read, _write) = io::pipe().unwrap();
+    let fill = storage.client.as_mut().unwrap().ask(Request::Fill(None), None, &[read.as_fd()]);
+    assert_eq!(fill.unwrap_err().code(), "STORAGE_REQUEST_REFUSED", "nothing was claimed");
+    let other = Layer { media_type: "text/plain".to_owned(), ..layer.clone() };
+    assert_eq!(storage.ask(Request::Claim(other)).unwrap_err().code(), "STORAGE_REQUEST_REFUSED");
+    let wrong = Layer { digest: format!("sha256:{}", "0".repeat(64)), ..layer };
+    assert_eq!(storage.get(&wrong, &blob).unwrap_err().code(), "LAYER_DIGEST_MISMATCH");
+    assert_eq!(names(&store.join("layers")).len(), 1);
+    let release = Request::RemoveBundle { path: "/b".to_owned() };
+    assert_eq!(storage.ask(release).unwrap_err().code(), "STORAGE_REQUEST_REFUSED", "the other mode's");
+}
+
+#[test]
+fn the_unpacker_is_confined_and_says_so() {
+    if !is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store");
+    let mut storage = Storage::start(&store);
+    let (layer, blob) = layer(1, 1);
+    storage.get(&layer, &blob).unwrap();
+    let log = fs::read_to_string(store.with_extension("log")).unwrap();
+    if log.contains("no Landlock") {
+        cc_vectors::skip("this kernel has no Landlock");
+        return;
+    }
+    assert!(log.contains("confined to the store"), "{log}");
+    // A store that leads out of itself is what a confined process cannot follow.
+    let outside = folder.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::remove_dir_all(store.join("images")).unwrap();
+    std::os::unix::fs::symlink(&outside, store.join("images")).unwrap();
+    let image = Image { reference: "a".to_owned(), manifest: layer.digest.clone(), layers: vec![], at: 1 };
+    assert!(storage.ask(Request::Record(image)).is_err());
+    assert!(names(&outside).is_empty());
+    let status = fs::read_to_string(format!("/proc/{}/status", storage.child.id())).unwrap();
+    assert!(status.lines().any(|line| line == "NoNewPrivs:\t1"), "{status}");
+}
+
+#[test]
+fn a_store_is_sound_wherever_the_unpacker_is_killed() {
+    if !is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store");
+    let layers: Vec<_> = (0..4).map(|content| layer(60, content)).collect();
+    // How long it takes undisturbed.
+    let begun = Instant::now();
+    {
+        let mut storage = Storage::start(&folder.path().join("first"));
+        layers.iter().for_each(|(layer, blob)| drop(storage.get(layer, blob).unwrap()));
+    }
+    let undisturbed = begun.elapsed();
+    let mut whole = 0;
+    for round in 0..100u32 {
+        let mut storage = Storage::start(&store);
+        // Spread evenly over the time it takes, and somewhat beyond.
+        let moment = undisturbed * round / 80;
+        let pid = rustix::process::Pid::from_child(&storage.child);
+        let killer = thread::spawn(move || {
+            thread::sleep(moment);
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        });
+        for (layer, blob) in &layers {
+            match storage.get(layer, blob) {
+                Ok(_) => {}
+                Err(StorageError::Gone | StorageError::Socket { .. }) => break,
+                Err(error) => panic!("round {round}: {error}"),
+            }
+        }
+        killer.join().unwrap();
+        storage.child.wait().unwrap();
+        // Whatever has a name is whole, whether or not anybody has tidied up.
+        if store.join("layers").exists() {
+            for name in names(&store.join("layers")).iter().filter(|name| !name.starts_with('.')) {
+                assert_eq!(files_of(&store, &name.parse().unwrap()), 60, "round {round}");
+                whole += 1;
+            }
+        }
+        if round % 10 == 9 {
+            let mut storage = Storage::start(&store);
+            for (layer, blob) in &layers {
+                storage.get(layer, blob).unwrap_or_else(|error| panic!("round {round}: {error}"));
+            }
+            assert_eq!(
+                names(&store.join("layers")).len(),
+                layers.len(),
+                "round {round}: nothing half is left"
+            );
+            drop(storage);
+            fs::remove_dir_all(&store).unwrap();
+        }
+    }
+    assert!(whole > 10, "some layers were whole when the unpacker was killed: {whole}");
+}
+
+#[test]
+fn a_full_disk_leaves_nothing_of_the_layer() {
+    if !is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let disk = folder.path().join("disk");
+    fs::create_dir(&disk).unwrap();
+    let store = disk.join("store");
+    let (layer, blob) = layer(100, 1);
+    let (small, small_blob) = self::layer(2, 2);
+    // From room for nothing to room for almost all of it, in a mount namespace of its own.
+    for kilobytes in [4, 16, 40, 64, 200, 380] {
+        let mut command = Command::new("unshare");
+        let script = format!(
+            "mount -t tmpfs -o size={kilobytes}k none {disk} && exec {program} \"$@\"",
+            disk = disk.display(),
+            program = env!("CARGO_BIN_EXE_cdh-storage"),
+        );
+        command.args(["--mount", "--propagation", "private", "sh", "-c", &script, "sh"]);
+        let (ours, theirs) = Channel::pair().unwrap();
+        let mut child = command
+            .args(["unpack", "--store"])
+            .arg(&store)
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stderr(File::create(folder.path().join("log")).unwrap())
+            .spawn()
+            .unwrap();
+        let inside =
+            PathBuf::from(format!("/proc/{}/root", child.id())).join(store.strip_prefix("/").unwrap());
+        let client = Client::new(ours);
+        // What the program cannot even begin with, it says before it serves.
+        let mut storage = Storage { client: Some(client), child: Command::new("true").spawn().unwrap() };
+        match storage.get(&layer, &blob) {
+            Err(StorageError::Gone) => {
+                assert!(!child.wait().unwrap().success());
+                assert!(kilobytes < 40, "{kilobytes}");
+                continue;
+            }
+            other => {
+                let error = other.unwrap_err();
+                assert!(matches!(error.code(), "LAYER_STORAGE" | "IMAGE_STORAGE"), "{kilobytes}: {error}");
+                assert!(error.hint().contains("space"), "{kilobytes}: {error}: {}", error.hint());
+                assert!(names(&inside.join("layers")).is_empty(), "{kilobytes}");
+            }
+        }
+        if kilobytes >= 64 {
+            storage.get(&small, &small_blob).unwrap();
+        }
+        drop(storage);
+        child.wait().unwrap();
+    }
+}
+
+#[test]
+fn one_download_serves_all_channels_and_processes() {
+    if !is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store");
+    let mut storages = [Storage::start(&store), Storage::start(&store)];
+    let (layer, blob) = layer(50, 1);
+    let mut clients = Vec::new();
+    for storage in &mut storages {
+        for _ in 0..4 {
+            clients.push(Storage {
+                client: Some(storage.client.as_mut().unwrap().connect().unwrap()),
+                child: Command::new("true").spawn().unwrap(),
+            });
+        }
+    }
+    let fetched: usize = thread::scope(|scope| {
+        let get = |client: &mut Storage| client.get(&layer, &blob).unwrap().1;
+        let threads: Vec<_> = clients.iter_mut().map(|client| scope.spawn(move || get(client))).collect();
+        threads.into_iter().map(|thread| usize::from(!thread.join().unwrap())).sum()
+    });
+    assert_eq!(fetched, 1);
+    // One that goes away while it fills lets the next one fill.
+    let (other, blob) = self::layer(50, 2);
+    assert_eq!(clients[0].ask(Request::Claim(other.clone())).unwrap(), Answer::Wanted);
+    let mut waiting = clients.pop().unwrap();
+    let waiting = thread::spawn(move || waiting.get(&other, &blob).unwrap().1);
+    thread::sleep(Duration::from_millis(50));
+    drop(clients);
+    assert!(!waiting.join().unwrap());
+}
