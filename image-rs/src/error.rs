@@ -91,6 +91,9 @@ pub enum ImageError {
         #[source]
         source: io::Error,
     },
+    /// A source of another crate failed in a way of its own.
+    #[error("{0}")]
+    Source(Box<dyn SourceFault>),
     /// The policy for images, or a file that belongs to it, breaks its format.
     #[error("{place}: {why}")]
     Policy {
@@ -155,6 +158,18 @@ pub enum ImageError {
     /// Whoever asked for the image does not want it any more.
     #[error("the pull was interrupted")]
     Interrupted,
+}
+
+/// What a source of another crate tells about its failures, such as a registry client.
+pub trait SourceFault: std::error::Error + Send + Sync + 'static {
+    /// Stable code, in capitals.
+    fn code(&self) -> &'static str;
+
+    /// Who has to act.
+    fn blame(&self) -> Blame;
+
+    /// The next step for the operator.
+    fn hint(&self) -> &'static str;
 }
 
 /// Two digests that should be one.
@@ -274,6 +289,7 @@ impl ImageError {
             Self::Length { .. } => "IMAGE_LENGTH",
             Self::DigestMismatch { .. } => "IMAGE_DIGEST_MISMATCH",
             Self::Read { .. } => "IMAGE_READ",
+            Self::Source(fault) => fault.code(),
             Self::Policy { .. } => "IMAGE_POLICY_INVALID",
             Self::Refused(refused) => refused.code(),
             Self::Layer { fault, .. } => fault.code(),
@@ -302,6 +318,7 @@ impl ImageError {
             Self::Read { .. } | Self::TargetBusy { .. } | Self::StoreBusy { .. } | Self::Interrupted => {
                 Blame::Unavailable
             }
+            Self::Source(fault) => fault.blame(),
             Self::Refused(refused) => refused.blame(),
             Self::Layer { fault, .. } => fault.blame(),
             Self::Storage { .. } | Self::StoreFull { .. } => Blame::Platform,
@@ -320,6 +337,7 @@ impl ImageError {
             Self::MediaType { .. } => "push the image with layers in tar, tar+gzip or tar+zstd",
             Self::Length { .. } | Self::DigestMismatch { .. } => DIGEST_HINT,
             Self::Read { .. } => "check the path, the network and the permissions",
+            Self::Source(fault) => fault.hint(),
             Self::Policy { .. } => "correct the policy; docs/image-policy.md has examples",
             Self::Refused(refused) => refused.hint(),
             Self::Layer { fault, .. } => fault.hint(),

@@ -36,7 +36,7 @@ pub mod tree;
 pub use config::ImageConfig;
 pub use descriptor::{Compression, Descriptor, Storage};
 pub use digest::{Algorithm, Digest, Hasher};
-pub use error::{ImageError as Error, LayerFault, Mismatch};
+pub use error::{ImageError as Error, LayerFault, Mismatch, SourceFault};
 pub use image::{Image, Layer};
 pub use keys::{KeyFault, KeyRefusal, Keys, LayerKeys, NoKeys};
 pub use limits::Limits;

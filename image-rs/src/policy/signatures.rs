@@ -3,7 +3,7 @@
 //! Three places are known. The tag `sha256-<digest>.sig` names a manifest whose layers are signed payloads (cosign, and
 //! containers-image's "sigstore attachments"). The referrers of a manifest (OCI distribution specification 1.1, "Listing
 //! Referrers", or its tag schema `sha256-<digest>`) are manifests whose layers are Sigstore bundles. A lookaside folder
-//! (containers-registries.d(5)) has OpenPGP messages.
+//! (containers-registries.d(5)) has OpenPGP messages, and some registries keep them.
 //!
 //! Fetching is the caller's ([`Signatures`]); what is fetched is not trusted: lengths and digests are compared here, and
 //! the number of signatures is bounded. Nothing found here is proved to be a signature.
@@ -56,6 +56,15 @@ pub trait Signatures: fmt::Debug {
     /// # Errors
     /// `IMAGE_NOT_FOUND`, or what the transport says.
     fn lookaside(&mut self, url: &str) -> Result<Vec<u8>, Error>;
+
+    /// OpenPGP messages that the registry itself keeps of the manifest `image`; none from one that keeps no such thing.
+    ///
+    /// # Errors
+    /// What the transport says.
+    fn kept_by_registry(&mut self, image: &Digest) -> Result<Vec<Vec<u8>>, Error> {
+        let _ = image;
+        Ok(Vec::new())
+    }
 
     /// The key, certificate or trusted root at `location`, a path or a resource URI of the policy, at most 4 MiB.
     ///
@@ -152,6 +161,25 @@ pub(super) fn lookaside(
         match accept(&message) {
             Ok(by) => return Some(by),
             Err(rejection) => rejections.push(rejection.about(url)),
+        }
+    }
+    None
+}
+
+/// Shows the OpenPGP messages that the registry keeps of `image` to `accept`, one by one, until it says who signed.
+pub(super) fn kept_by_registry(
+    signatures: &mut dyn Signatures,
+    image: &Digest,
+    rejections: &mut Rejections,
+    accept: impl Fn(&[u8]) -> Result<String, Rejection>,
+) -> Option<String> {
+    let kept = found("signatures kept by the registry", signatures.kept_by_registry(image), rejections)?;
+    for (i, message) in kept.iter().take(MAX_SIGNATURES).enumerate() {
+        match accept(message) {
+            Ok(by) => return Some(by),
+            Err(rejection) => {
+                rejections.push(rejection.about(format!("signature {} of the registry", i + 1)))
+            }
         }
     }
     None

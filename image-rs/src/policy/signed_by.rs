@@ -23,18 +23,24 @@ impl SignedBy {
         let image = context.image;
         let folder =
             image.reference.and_then(|reference| context.lookaside.folder(reference, &image.manifest));
-        let Some(folder) = folder else {
-            let why = "no lookaside configuration says where signatures of this image are";
-            return Err(vec![Rejection::new(Cause::NoSignature, why)]);
-        };
         let mut rejections = Vec::new();
         let at = context.at;
         let accept = |message: &[u8]| self.accept(image, at, &rings, message);
-        if let Some(signer) = signatures::lookaside(context.signatures, &folder, &mut rejections, accept) {
+        let signer = folder
+            .as_deref()
+            .and_then(|folder| signatures::lookaside(context.signatures, folder, &mut rejections, accept));
+        let signer = signer.or_else(|| {
+            signatures::kept_by_registry(context.signatures, &image.manifest, &mut rejections, accept)
+        });
+        if let Some(signer) = signer {
             return Ok(format!("OpenPGP key {signer}"));
         }
         if rejections.is_empty() {
-            rejections.push(Rejection::new(Cause::NoSignature, format!("there is no signature in {folder}")));
+            let why = match folder {
+                Some(folder) => format!("there is no signature in {folder}"),
+                None => "no lookaside configuration says where signatures of this image are".to_owned(),
+            };
+            rejections.push(Rejection::new(Cause::NoSignature, why));
         }
         Err(rejections)
     }
