@@ -169,7 +169,7 @@ pub trait SourceFault: std::error::Error + Send + Sync + 'static {
     fn blame(&self) -> Blame;
 
     /// The next step for the operator.
-    fn hint(&self) -> &'static str;
+    fn hint(&self) -> &str;
 }
 
 /// Two digests that should be one.

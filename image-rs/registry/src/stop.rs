@@ -1,0 +1,82 @@
+//! How whoever waits for a pull ends it.
+
+use std::{
+    sync::{Arc, Condvar, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// How often a wait looks at what it belongs to.
+const GLANCE: Duration = Duration::from_millis(100);
+
+/// Ends waiting for a registry: for bytes at once, or nearly so, and for the next try. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub struct Stop {
+    own: Arc<(Mutex<bool>, Condvar)>,
+    whole: Option<Arc<(Mutex<bool>, Condvar)>>,
+}
+
+fn is_set(state: &(Mutex<bool>, Condvar)) -> bool {
+    *state.0.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Stop {
+    /// Ends it.
+    pub fn stop(&self) {
+        *self.own.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.own.1.notify_all();
+    }
+
+    /// Whether it was ended.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        is_set(&self.own) || self.whole.as_deref().is_some_and(is_set)
+    }
+
+    /// One for a part of the work, which ends with the whole and can be ended alone.
+    pub(crate) fn part(&self) -> Self {
+        let whole = self.whole.as_ref().unwrap_or(&self.own);
+        Self { own: Arc::default(), whole: Some(Arc::clone(whole)) }
+    }
+
+    /// Waits for `pause`, or until stopped. Gives whether it was stopped.
+    pub(crate) fn wait(&self, pause: Duration) -> bool {
+        let end = Instant::now() + pause;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if self.is_stopped() || left.is_zero() {
+                return self.is_stopped();
+            }
+            let slice = if self.whole.is_some() { left.min(GLANCE) } else { left };
+            let guard = self.own.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let waited = self.own.1.wait_timeout_while(guard, slice, |stopped| !*stopped);
+            drop(waited.unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_ends_when_stopped() {
+        let stop = Stop::default();
+        assert!(!stop.wait(Duration::from_millis(1)));
+        let other = stop.clone();
+        let waiting = std::thread::spawn(move || (other.wait(Duration::from_secs(600)), Instant::now()));
+        stop.stop();
+        assert!(waiting.join().unwrap().0);
+        assert!(stop.is_stopped());
+    }
+
+    #[test]
+    fn a_part_ends_with_the_whole_and_not_the_other_way_round() {
+        let whole = Stop::default();
+        let (one, other) = (whole.part(), whole.part());
+        one.stop();
+        assert!(one.is_stopped() && !other.is_stopped() && !whole.is_stopped());
+        let waiting = std::thread::spawn(move || other.wait(Duration::from_secs(600)));
+        whole.stop();
+        assert!(waiting.join().unwrap());
+    }
+}
