@@ -69,7 +69,7 @@ enum Command {
     /// Make, digest, inspect and unpack init-data documents
     Initdata(initdata::Args),
     /// Unpack an image into a new folder, every byte checked
-    Pull(pull::Args),
+    Pull(Box<pull::Args>),
     /// Make sealed secrets and the keys that sign them; verify their signatures
     Seal(seal::Args),
     /// Open a sealed secret through the confidential data hub

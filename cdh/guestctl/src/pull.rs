@@ -6,6 +6,7 @@
 
 mod admission;
 mod keys;
+mod place;
 mod progress;
 
 use std::{
@@ -13,18 +14,17 @@ use std::{
     fs::File,
     os::fd::AsFd,
     path::{Path, PathBuf},
-    str::FromStr,
     sync::Arc,
 };
 
-use image_rs::{
-    Error, Image, LayerKeys, Order, Platform, Pointer, Source, Unpacked, layer, source::Layout, unpack_rootfs,
-};
+use image_registry::Stop;
+use image_rs::{Error, Image, LayerKeys, Order, Platform, Unpacked, layer, unpack_rootfs};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{failure::Failure, output::Console};
 use admission::Admission;
+use place::{From, Place};
 use progress::{Progress, View};
 
 /// What the operator gives.
@@ -33,16 +33,20 @@ use progress::{Progress, View};
 JSON (--json) is one object on each line: {\"event\":\"layer\"|\"progress\"|\"unpacked\"|\"done\", …}.
 
 Example:
+  guestctl pull quay.io/team/app:1.0 --authfile auth.json --rootfs /srv/app
   guestctl pull oci:/srv/images/app:1.0 --rootfs /srv/app
   guestctl pull oci:/srv/images/app --rootfs /srv/app --refuse-devices --json
   guestctl pull oci:/srv/images/app:1.0 --policy policy.json --name quay.io/team/app:1.0 --explain")]
 pub(crate) struct Args {
-    /// `oci:FOLDER[:NAME]`: an image layout on this machine, and the name of the image in it if it holds several
+    /// `[registry[:port]/]name[:tag][@digest]` in a registry, or `oci:FOLDER[:NAME]`, an image layout on this machine and the
+    /// name of the image in it if it holds several
     #[arg(value_name = "IMAGE")]
     from: From,
     /// Unpack into this new folder
     #[arg(long, value_name = "FOLDER", required_unless_present = "explain")]
     rootfs: Option<PathBuf>,
+    #[command(flatten)]
+    registry: place::Args,
     #[command(flatten)]
     admission: admission::Args,
     #[command(flatten)]
@@ -58,51 +62,6 @@ pub(crate) struct Args {
     max_layer_bytes: Option<u64>,
 }
 
-/// Where the image is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum From {
-    /// In a folder.
-    Layout { folder: PathBuf, name: Option<String> },
-}
-
-impl FromStr for From {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let rest = text.strip_prefix("oci:").ok_or("an image is written oci:FOLDER[:NAME]")?;
-        // A colon before a slash belongs to the folder.
-        let (folder, name) = match rest.rsplit_once(':') {
-            Some((folder, name)) if !name.contains('/') => (folder, Some(name)),
-            _ => (rest, None),
-        };
-        if folder.is_empty() || name.is_some_and(str::is_empty) {
-            return Err("an image is written oci:FOLDER[:NAME]".to_owned());
-        }
-        Ok(Self::Layout { folder: folder.into(), name: name.map(str::to_owned) })
-    }
-}
-
-impl std::fmt::Display for From {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self::Layout { folder, name } = self;
-        write!(f, "oci:{}", folder.display())?;
-        name.iter().try_for_each(|name| write!(f, ":{name}"))
-    }
-}
-
-impl From {
-    /// The source, and what to ask it for.
-    fn open(&self) -> Result<(Box<dyn Source>, Pointer), Error> {
-        let Self::Layout { folder, name } = self;
-        let layout = Layout::open(folder)?;
-        let pointer = match name {
-            Some(name) => Pointer::Tag(name.clone()),
-            None => layout.only()?,
-        };
-        Ok((Box::new(layout), pointer))
-    }
-}
-
 /// Pulls and shows how far it is.
 pub(crate) async fn run(args: &Args, json: bool, console: &mut Console<'_>) -> Result<(), Failure> {
     let admission = args.admission.read()?;
@@ -113,10 +72,11 @@ pub(crate) async fn run(args: &Args, json: bool, console: &mut Console<'_>) -> R
     let mut interrupt = signal(SignalKind::interrupt()).map_err(started)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(started)?;
     let progress = Arc::new(Progress::default());
+    let place = Place::new(&args.from, &args.registry, progress.network())?;
     let work = {
-        let (progress, from, target) = (Arc::clone(&progress), args.from.clone(), rootfs.clone());
+        let (progress, target) = (Arc::clone(&progress), rootfs.clone());
         let (options, keys) = (options(args), args.keys.service()?);
-        move || pull(&from, &admission, &target, &options, keys, &progress)
+        move || pull(&place, &admission, &target, &options, &keys, &progress)
     };
     let mut work = tokio::task::spawn_blocking(work);
     let mut view = View::new(json, console);
@@ -152,11 +112,12 @@ async fn explain(
     json: bool,
     console: &mut Console<'_>,
 ) -> Result<(), Failure> {
-    let from = args.from.clone();
+    let place = Place::new(&args.from, &args.registry, &Stop::default())?;
     let judge = move || {
-        let (source, pointer) = from.open()?;
-        let image = Image::resolve(source.as_ref(), &pointer, &Platform::of_this_machine())?;
-        Ok(admission.decide(source.as_ref(), &image))
+        place.first(|found| {
+            let image = Image::resolve(found.source, found.pointer, &Platform::of_this_machine())?;
+            Ok(admission.decide(found, &image))
+        })
     };
     let failed = |error| Failure::Image { image: args.from.to_string(), error: Box::new(error) };
     let verdict = match tokio::task::spawn_blocking(judge).await {
@@ -178,21 +139,23 @@ fn options(args: &Args) -> layer::Options {
 }
 
 fn pull(
-    from: &From,
+    place: &Place,
     admission: &Admission,
     target: &Path,
     options: &layer::Options,
-    keys: Arc<dyn LayerKeys>,
+    keys: &Arc<dyn LayerKeys>,
     progress: &Progress,
 ) -> Result<(Image, Unpacked), Error> {
     let (folder, name) = split(target)?;
-    let (source, pointer) = from.open()?;
-    let image = Image::resolve(source.as_ref(), &pointer, &Platform::of_this_machine())?;
-    let admitted = admission.decide(source.as_ref(), &image).admitted()?;
-    progress.expect(&image);
-    let order = Order { source: source.as_ref(), image: &image, admitted: &admitted, keys };
-    let unpacked = unpack_rootfs(&order, folder.as_fd(), &name, options, progress)?;
-    Ok((image, unpacked))
+    place.first(|found| {
+        let image = Image::resolve(found.source, found.pointer, &Platform::of_this_machine())?;
+        let admitted = admission.decide(found, &image).admitted()?;
+        progress.expect(&image);
+        let order =
+            Order { source: found.source, image: &image, admitted: &admitted, keys: Arc::clone(keys) };
+        let unpacked = unpack_rootfs(&order, folder.as_fd(), &name, options, progress)?;
+        Ok((image, unpacked))
+    })
 }
 
 /// The open folder that the target will be in, and the target's name there.
@@ -232,30 +195,4 @@ fn report(
     console.text(&format!(
         "{rootfs}: {layers} layers, {entries} entries\nmanifest {manifest}\nconfig   {config}\n{left_out}"
     ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn layouts_are_named_by_folder_and_name() {
-        let layout = |folder: &str, name: Option<&str>| From::Layout {
-            folder: folder.into(),
-            name: name.map(Into::into),
-        };
-        for (text, from) in [
-            ("oci:/a/b", layout("/a/b", None)),
-            ("oci:/a/b:1.0", layout("/a/b", Some("1.0"))),
-            ("oci:b:1.0", layout("b", Some("1.0"))),
-            ("oci:/a:b/c", layout("/a:b/c", None)),
-            ("oci:/a:b/c:d", layout("/a:b/c", Some("d"))),
-        ] {
-            assert_eq!(text.parse::<From>().unwrap(), from, "{text}");
-            assert_eq!(from.to_string(), text);
-        }
-        for bad in ["", "oci", "oci:", "oci::x", "oci:/a:", "/a", "busybox"] {
-            assert!(bad.parse::<From>().is_err(), "{bad}");
-        }
-    }
 }

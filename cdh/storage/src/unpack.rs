@@ -98,7 +98,9 @@ impl Worker for Layers {
                     (Some(cipher), Some(secret)) => Some(read_key(cipher, secret)?),
                     (None, None) => None,
                     _ => {
-                        return Err(Failure::Request { why: "a cipher and a key belong together".to_owned() });
+                        return Err(Failure::Request {
+                            why: "a cipher and a key belong together".to_owned(),
+                        });
                     }
                 };
                 let blob = File::from(job.only_fd()?);

@@ -1,7 +1,8 @@
 //! The policy of `guestctl pull`: read before anything is fetched, asked before anything is unpacked.
 //!
-//! Keys and signatures that the policy names by path or by `file://` are read from this machine. Resources of a key broker
-//! and web addresses are not fetched here: that is the data hub's.
+//! Keys and signatures that the policy names by path or by `file://` are read from this machine, signatures of images in a
+//! registry from there and from lookaside folders on the web. Resources of a key broker are not fetched here: that is
+//! the data hub's.
 
 use std::{
     fs::File,
@@ -10,11 +11,13 @@ use std::{
     time::SystemTime,
 };
 
+use image_registry::Repository;
 use image_rs::{
-    Error, Image, Reference, Source,
+    Error, Image, Reference,
     policy::{Beside, Lookaside, Policy, Subject, Verdict},
 };
 
+use super::place::Found;
 use crate::{failure::Failure, output::Console, table::printable};
 
 /// Longest file read, in bytes: the longest trusted root that the library takes.
@@ -27,7 +30,7 @@ pub(super) struct Args {
     /// Pull only what this policy admits (containers-policy.json(5)); without it, every image
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
-    /// Judge the image under this name, such as quay.io/team/app:1.0
+    /// Judge the image under this name, such as quay.io/team/app:1.0, instead of the one that it is read under
     #[arg(long, value_name = "REFERENCE", requires = "policy")]
     name: Option<Reference>,
     /// Where OpenPGP signatures are (containers-registries.d(5)); may be given several times
@@ -72,14 +75,19 @@ impl Args {
 }
 
 impl Admission {
-    /// Judges `image`, whose signatures are beside it in `source`.
-    pub(super) fn decide(&self, source: &dyn Source, image: &Image) -> Verdict {
+    /// Judges `image`, whose signatures are beside it.
+    pub(super) fn decide(&self, found: &Found<'_>, image: &Image) -> Verdict {
         let subject = Subject {
-            reference: self.name.as_ref(),
+            reference: self.name.as_ref().or_else(|| found.repository.map(Repository::reference)),
             manifest: image.manifest_digest(),
             index: image.index_digest(),
         };
-        self.policy.decide(&subject, SystemTime::now(), &mut Beside::new(source, fetch))
+        match found.repository {
+            Some(repository) => {
+                self.policy.decide(&subject, SystemTime::now(), &mut repository.signatures(fetch))
+            }
+            None => self.policy.decide(&subject, SystemTime::now(), &mut Beside::new(found.source, fetch)),
+        }
     }
 }
 

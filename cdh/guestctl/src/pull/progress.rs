@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use image_registry::Stop;
 use image_rs::{Event, Image, Observer};
 use serde_json::{Value, json};
 
@@ -19,6 +20,8 @@ use crate::{failure::Failure, output::Console};
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     stop: AtomicBool,
+    /// Ends waiting for a registry.
+    network: Stop,
     /// Compressed bytes of all layers.
     total: AtomicU64,
     /// Compressed bytes read, by layer.
@@ -31,6 +34,12 @@ impl Progress {
     /// Asks the pull to stop.
     pub(super) fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
+        self.network.stop();
+    }
+
+    /// What ends waiting for a registry when the pull is to stop.
+    pub(super) const fn network(&self) -> &Stop {
+        &self.network
     }
 
     /// Tells how much there is to do.

@@ -1,0 +1,229 @@
+//! Where `guestctl pull` finds an image: in a folder of this machine, or in a registry.
+
+use std::{
+    ffi::OsString,
+    fmt,
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::Arc,
+};
+
+use image_registry::{
+    Attempts, AuthFile, Client, Login, Options, Proxy, Registries, RegistryError, Repository, Stop,
+};
+use image_rs::{Error, Pointer, Reference, Source, source::Layout};
+use trustee_attester::DnsFiles;
+
+use crate::failure::Failure;
+
+/// Longest file of settings read, in bytes.
+const FILE_MAX: u64 = 4 << 20;
+
+/// How registries are reached.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(super) struct Args {
+    /// Credentials of registries (containers-auth.json(5)), as podman login writes them
+    #[arg(long, value_name = "FILE", env = "REGISTRY_AUTH_FILE")]
+    authfile: Option<PathBuf>,
+    /// File with user:password for the registry of IMAGE, and for no mirror of it
+    #[arg(long, value_name = "FILE")]
+    creds_file: Option<PathBuf>,
+    /// Mirrors, blocked and plain-http registries (containers-registries.conf(5))
+    #[arg(long, value_name = "FILE", env = "CONTAINERS_REGISTRIES_CONF")]
+    registries_conf: Option<PathBuf>,
+    /// Trust this certificate authority (PEM) besides the public ones; may be given several times
+    #[arg(long, value_name = "FILE")]
+    cert: Vec<PathBuf>,
+    /// Speak plain http with the registry of IMAGE
+    #[arg(long)]
+    plain_http: bool,
+}
+
+/// Where the image is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum From {
+    /// In a folder.
+    Layout { folder: PathBuf, name: Option<String> },
+    /// In a registry.
+    Registry(Reference),
+}
+
+impl FromStr for From {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some(rest) = text.strip_prefix("oci:") else {
+            let name = text.strip_prefix("docker://").unwrap_or(text);
+            let reference = name
+                .parse()
+                .map_err(|error: Error| format!("{error}; a folder is written oci:FOLDER[:NAME]"))?;
+            return Ok(Self::Registry(reference));
+        };
+        // A colon before a slash belongs to the folder.
+        let (folder, name) = match rest.rsplit_once(':') {
+            Some((folder, name)) if !name.contains('/') => (folder, Some(name)),
+            _ => (rest, None),
+        };
+        if folder.is_empty() || name.is_some_and(str::is_empty) {
+            return Err("a folder is written oci:FOLDER[:NAME]".to_owned());
+        }
+        Ok(Self::Layout { folder: folder.into(), name: name.map(str::to_owned) })
+    }
+}
+
+impl fmt::Display for From {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Layout { folder, name } => {
+                write!(f, "oci:{}", folder.display())?;
+                name.iter().try_for_each(|name| write!(f, ":{name}"))
+            }
+            Self::Registry(reference) => reference.fmt(f),
+        }
+    }
+}
+
+/// An image that can be read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found<'a> {
+    pub(super) source: &'a dyn Source,
+    pub(super) pointer: &'a Pointer,
+    /// Where it comes from a registry.
+    pub(super) repository: Option<&'a Repository>,
+}
+
+/// The ways to an image, not yet gone.
+#[derive(Debug)]
+pub(super) enum Place {
+    Layout { folder: PathBuf, name: Option<String> },
+    Registry(Attempts),
+}
+
+impl Place {
+    /// Reads the settings. `stop` ends waiting for a registry.
+    pub(super) fn new(from: &From, args: &Args, stop: &Stop) -> Result<Self, Failure> {
+        let reference = match from {
+            From::Layout { folder, name } => {
+                return Ok(Self::Layout { folder: folder.clone(), name: name.clone() });
+            }
+            From::Registry(reference) => reference,
+        };
+        args.attempts(reference, stop).map(Self::Registry)
+    }
+
+    /// Lets `work` try each place of the image until it succeeds.
+    pub(super) fn first<T>(&self, mut work: impl FnMut(&Found<'_>) -> Result<T, Error>) -> Result<T, Error> {
+        match self {
+            Self::Layout { folder, name } => {
+                let layout = Layout::open(folder)?;
+                let pointer = match name {
+                    Some(name) => Pointer::Tag(name.clone()),
+                    None => layout.only()?,
+                };
+                work(&Found { source: &layout, pointer: &pointer, repository: None })
+            }
+            Self::Registry(attempts) => attempts.first(|repository| {
+                let pointer = repository.reference().pointer();
+                work(&Found { source: repository, pointer: &pointer, repository: Some(repository) })
+            }),
+        }
+    }
+}
+
+impl Args {
+    /// Reads the files, and gives the places where `reference` may be.
+    fn attempts(&self, reference: &Reference, stop: &Stop) -> Result<Attempts, Failure> {
+        let failed = |image: &Path| {
+            let image = image.display().to_string();
+            move |error: RegistryError| Failure::Image { image, error: Box::new(error.into()) }
+        };
+        let mut options =
+            Options { proxy: proxy(), names: Some(Arc::new(DnsFiles::of_system())), ..Options::default() };
+        if let Some(path) = &self.registries_conf {
+            options.registries = Registries::parse(&text(path)?).map_err(failed(path))?;
+        }
+        if self.plain_http {
+            options.registries = options.registries.with_plain_http(reference.registry());
+        }
+        if let Some(path) = &self.authfile {
+            options.auth_file = AuthFile::parse(&bytes(path)?).map_err(failed(path))?;
+        }
+        options.extra_roots = self.cert.iter().map(|path| text(path)).collect::<Result<_, _>>()?;
+        let login = match &self.creds_file {
+            Some(path) => Some(Login::parse(bytes(path)?.trim_ascii_end()).map_err(failed(path))?),
+            None => None,
+        };
+        let client = Client::new(&options);
+        let attempts = client.and_then(|client| client.attempts(reference, login.as_ref(), stop));
+        attempts.map_err(failed(Path::new(&reference.to_string())))
+    }
+}
+
+/// The proxies that the environment names, as curl and skopeo take them.
+#[allow(clippy::disallowed_methods, reason = "the tool's own environment, read once")]
+fn proxy() -> Proxy {
+    let either = |upper: Option<OsString>, lower: Option<OsString>| upper.or(lower)?.into_string().ok();
+    Proxy {
+        https: either(std::env::var_os("HTTPS_PROXY"), std::env::var_os("https_proxy")),
+        http: either(std::env::var_os("HTTP_PROXY"), std::env::var_os("http_proxy")),
+        except: either(std::env::var_os("NO_PROXY"), std::env::var_os("no_proxy")).unwrap_or_default(),
+    }
+}
+
+fn bytes(path: &Path) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(FILE_MAX + 1).read_to_end(&mut bytes));
+    let bounded = read.and_then(|length| match length as u64 > FILE_MAX {
+        true => Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("more than {FILE_MAX} bytes"))),
+        false => Ok(bytes),
+    });
+    bounded.map_err(|source| Failure::Unreadable { path: path.to_owned(), source })
+}
+
+fn text(path: &Path) -> Result<String, Failure> {
+    String::from_utf8(bytes(path)?).map_err(|_| Failure::Malformed {
+        path: path.to_owned(),
+        kind: "text file",
+        why: "not UTF-8".to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layouts_are_named_by_folder_and_name() {
+        let layout = |folder: &str, name: Option<&str>| From::Layout {
+            folder: folder.into(),
+            name: name.map(Into::into),
+        };
+        for (text, from) in [
+            ("oci:/a/b", layout("/a/b", None)),
+            ("oci:/a/b:1.0", layout("/a/b", Some("1.0"))),
+            ("oci:b:1.0", layout("b", Some("1.0"))),
+            ("oci:/a:b/c", layout("/a:b/c", None)),
+            ("oci:/a:b/c:d", layout("/a:b/c", Some("d"))),
+        ] {
+            assert_eq!(text.parse::<From>().unwrap(), from, "{text}");
+            assert_eq!(from.to_string(), text);
+        }
+        for bad in ["", "oci:", "oci::x", "oci:/a:", "/a", "docker://", "http://a/b", "A"] {
+            assert!(bad.parse::<From>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn other_names_are_of_registries() {
+        for (text, whole) in [
+            ("busybox", "docker.io/library/busybox:latest"),
+            ("docker://quay.io/a/b:1", "quay.io/a/b:1"),
+            ("localhost:5000/x", "localhost:5000/x:latest"),
+        ] {
+            assert_eq!(text.parse::<From>().unwrap().to_string(), whole);
+        }
+    }
+}
