@@ -12,6 +12,8 @@
 //! `protected` as received, never a second printing of it. A member `aad` is not part of this protocol and
 //! is ignored, as the existing clients do.
 
+mod recipients;
+
 use std::fmt;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
@@ -21,6 +23,8 @@ use aws_lc_rs::rsa::{OAEP_SHA256_MGF1SHA256, OaepPublicEncryptingKey};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zeroize::Zeroizing;
+
+pub use recipients::RecipientKey;
 
 use crate::ecdh::{self, Point, WRAPPED_LEN};
 use crate::error::quoted;
@@ -96,19 +100,9 @@ impl Jwe {
         &self.recipient
     }
 
-    /// AES-256-GCM (RFC 7518 section 5.3) under `key`.
+    /// The plaintext under `key`.
     pub(crate) fn decrypt(&self, key: &ContentKey) -> Result<Secret, Error> {
-        let mut plain = Zeroizing::new(vec![0; self.ciphertext.len()]);
-        cipher(key)?
-            .open_separate_gather(
-                Nonce::assume_unique_for_key(self.iv),
-                Aad::from(self.protected.as_bytes()),
-                &self.ciphertext,
-                &self.tag,
-                &mut plain,
-            )
-            .map_err(|_| Error::CannotOpen)?;
-        Ok(Secret::from(plain))
+        decrypt_content(key, &self.protected, self.iv, &self.ciphertext, &self.tag)
     }
 }
 
@@ -177,6 +171,22 @@ fn address_ecdh(point: &Point, content_key: &ContentKey) -> Result<(String, Vec<
     );
     let wrapped = ecdh::wrap(&ecdh::agree(&ephemeral, point)?, content_key)?;
     Ok((header, wrapped.to_vec()))
+}
+
+/// AES-256-GCM (RFC 7518 section 5.3) under `key`; the text of `protected` is the additional data.
+fn decrypt_content(
+    key: &ContentKey,
+    protected: &str,
+    iv: [u8; IV_LEN],
+    ciphertext: &[u8],
+    tag: &[u8; TAG_LEN],
+) -> Result<Secret, Error> {
+    let mut plain = Zeroizing::new(vec![0; ciphertext.len()]);
+    let (nonce, aad) = (Nonce::assume_unique_for_key(iv), Aad::from(protected.as_bytes()));
+    cipher(key)?
+        .open_separate_gather(nonce, aad, ciphertext, tag, &mut plain)
+        .map_err(|_| Error::CannotOpen)?;
+    Ok(Secret::from(plain))
 }
 
 fn cipher(key: &ContentKey) -> Result<LessSafeKey, Error> {

@@ -9,8 +9,11 @@
 //! encrypted volumes are authenticated under a derived key ([`mac`]). Requests to a key management service are signed with
 //! RSA ([`rsa`]) or an older message authentication code ([`mac::hmac_sha1`]).
 //!
-//! It is not a general JOSE library: one content encryption (`A256GCM`), two key algorithms
-//! (`ECDH-ES+A256KW` on P-256 or P-521, `RSA-OAEP-256`), one serialization. It knows nothing of HTTP, the
+//! Encrypted images add the cipher of their layers as a stream ([`layer`]), and layer keys wrapped for private keys of files
+//! ([`jwe::RecipientKey`]).
+//!
+//! It is not a general JOSE library: one content encryption (`A256GCM`), of the KBS two key algorithms
+//! (`ECDH-ES+A256KW` on P-256 or P-521, `RSA-OAEP-256`) and one serialization. It knows nothing of HTTP, the
 //! KBS, files or evidence.
 mod base64url;
 pub mod cipher;

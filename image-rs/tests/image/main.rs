@@ -12,6 +12,7 @@
 
 mod archive;
 mod documents;
+mod encrypted;
 mod layout;
 mod oracles;
 mod pipe;

@@ -29,7 +29,7 @@ use crate::{
     is_root, layout, skip, snapshot,
 };
 
-const AMD64: fn() -> Platform =
+pub const AMD64: fn() -> Platform =
     || Platform { os: "linux".into(), architecture: "amd64".into(), variant: None };
 
 /// An order for an image that is not encrypted.
@@ -47,7 +47,7 @@ fn pull_watched(image: &layout::Image, folder: &Path, observer: &dyn Observer) -
 }
 
 /// As without a policy.
-fn admitted(source: &dyn Source, image: &Image) -> Admitted {
+pub fn admitted(source: &dyn Source, image: &Image) -> Admitted {
     let subject = Subject { reference: None, manifest: image.manifest_digest(), index: None };
     let mut signatures = Beside::new(source, |what| Err(Error::NotFound { what: what.to_owned() }));
     Policy::admit_all().decide(&subject, SystemTime::now(), &mut signatures).admitted().unwrap()

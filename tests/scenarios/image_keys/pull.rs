@@ -99,3 +99,47 @@ fn a_key_that_the_key_broker_withholds_leaves_nothing_and_says_which_layer_and_w
     assert!(error.contains("[KBS_DENIED_POLICY]"), "{error}");
     assert_eq!(names(shop.stack.folder()), before, "nothing stays behind");
 }
+
+#[test]
+fn private_keys_in_files_open_what_skopeo_encrypted_for_them() {
+    let Some(shop) = Workshop::open(&[]) else { return };
+    assert!(shop.pull("plain", &[]).status.success());
+    let openssl = |arguments: &[&str]| {
+        let out = command("openssl").args(arguments).current_dir(shop.stack.folder()).output().unwrap();
+        assert!(out.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&out.stderr));
+    };
+    openssl(&["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:3072", "-out", "rsa.pem"]);
+    openssl(&["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", "p256.pem"]);
+    openssl(&["ecparam", "-name", "secp521r1", "-genkey", "-noout", "-out", "p521.pem"]);
+    openssl(&["ecparam", "-name", "secp384r1", "-genkey", "-noout", "-out", "p384.pem"]);
+    let keys = ["rsa", "p256", "p521", "p384"];
+    for key in keys {
+        openssl(&["pkey", "-in", &format!("{key}.pem"), "-pubout", "-out", &format!("{key}.pub")]);
+        let recipient = format!("jwe:{key}.pub");
+        let out =
+            shop.copy("unused", &["--encryption-key", &recipient, "oci:plain:v1", &format!("oci:{key}:v1")]);
+        assert!(out.status.success(), "{key}: {}", String::from_utf8_lossy(&out.stderr));
+    }
+    let recipients = keys.map(|key| ["--encryption-key".to_owned(), format!("jwe:{key}.pub")]);
+    let recipients: Vec<&str> = recipients.as_flattened().iter().map(String::as_str).collect();
+    let out = shop.copy("unused", &[&recipients[..], &["oci:plain:v1", "oci:all:v1"]].concat());
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    for key in ["rsa", "p256", "p521"] {
+        shop.pulled(key, &["--decryption-key", "p256.pem", "--decryption-key", &format!("{key}.pem")]);
+        shop.pulled("all", &["--decryption-key", &format!("{key}.pem")]);
+        std::fs::remove_dir_all(shop.path("all-root")).unwrap();
+    }
+    for (image, more, code) in [
+        ("p521", &["--decryption-key", "p256.pem"][..], "LAYER_KEY_REFUSED"),
+        ("p384", &[], "LAYER_KEY_UNKNOWN"),
+        ("p384", &["--decryption-key", "p384.pem"], "INPUT_MALFORMED"),
+        ("p384", &["--decryption-key", "rsa.pem:file=/etc/hostname"], "ARGUMENT_REFUSED"),
+        ("p384", &["--decryption-key", "provider:other"], "ARGUMENT_REFUSED"),
+    ] {
+        let _ = std::fs::remove_dir_all(shop.path(&format!("{image}-root")));
+        let out = shop.pull(image, more);
+        let error = String::from_utf8_lossy(&out.stderr);
+        assert!(!out.status.success() && error.contains(&format!("[{code}]")), "{image} {more:?}: {error}");
+    }
+    assert_eq!(shop.stack.quotes().unwrap(), 0, "nobody asked the hub");
+}
