@@ -23,30 +23,8 @@ impl Doors {
     /// Boots a machine whose hub has `tables` in its configuration and gives out [`SECRET`]; none where that cannot run.
     /// `more` adds to the machine.
     fn boot(tree: Tree, tables: &str, more: impl FnOnce(Setup) -> anyhow::Result<Setup>) -> Option<Self> {
-        if !(tree.boots_here() && cc_tests::stack::emulator_runs_here()) {
-            return None;
-        }
-        let mut stack = Stack::prepare(Options::default()).unwrap();
-        stack.start_part(Part::Emulator).unwrap();
-        stack.start_part(Part::Kbs).unwrap();
-        stack.set_reference_values(&Machine::default().reference_values()).unwrap();
-        stack.put_resource(RESOURCE, SECRET).unwrap();
-
-        let certificate = std::fs::read_to_string(stack.kbs_certificate()).unwrap();
-        let hub = format!(
-            "[kbc]\nname = \"cc_kbc\"\nurl = {:?}\nkbs_cert = '''{certificate}'''\n{tables}",
-            stack.kbs_url()
-        );
-        let root = stack.folder().join("root");
-        let mut setup = Setup::new(tree)
-            .unwrap()
-            .bind(&root, root.to_str().unwrap())
-            .file("etc/confidential-containers/attestation-agent.toml", stack.agent_config(), 0o600)
-            .unwrap()
-            .file("etc/confidential-containers/confidential-data-hub.toml", hub, 0o600)
-            .unwrap();
-        // The emulated hardware lies among this machine's temporary files.
-        let emulated = format!("[Service]\nPrivateTmp=no\nReadWritePaths={}\n", root.display());
+        let (stack, mut setup) = prepared(tree, tables)?;
+        let emulated = emulated_hardware(&stack);
         setup = setup
             .file("etc/systemd/system/attestation-agent.service.d/emulated.conf", emulated, 0o644)
             .unwrap();
@@ -94,6 +72,38 @@ impl Doors {
         let out = self.machine.run(&run).unwrap();
         (out.status.code(), String::from_utf8_lossy(&out.stdout).into_owned())
     }
+}
+
+/// Key broker and emulated TEE beside a machine with the daemons' configuration, that of the hub with these `tables`; the key broker
+/// gives out [`SECRET`]. None where that cannot run.
+pub(crate) fn prepared(tree: Tree, tables: &str) -> Option<(Stack, Setup)> {
+    if !(tree.boots_here() && cc_tests::stack::emulator_runs_here()) {
+        return None;
+    }
+    let mut stack = Stack::prepare(Options::default()).unwrap();
+    stack.start_part(Part::Emulator).unwrap();
+    stack.start_part(Part::Kbs).unwrap();
+    stack.set_reference_values(&Machine::default().reference_values()).unwrap();
+    stack.put_resource(RESOURCE, SECRET).unwrap();
+    let certificate = std::fs::read_to_string(stack.kbs_certificate()).unwrap();
+    let hub = format!(
+        "[kbc]\nname = \"cc_kbc\"\nurl = {:?}\nkbs_cert = '''{certificate}'''\n{tables}",
+        stack.kbs_url()
+    );
+    let root = stack.folder().join("root");
+    let setup = Setup::new(tree)
+        .unwrap()
+        .bind(&root, root.to_str().unwrap())
+        .file("etc/confidential-containers/attestation-agent.toml", stack.agent_config(), 0o600)
+        .unwrap()
+        .file("etc/confidential-containers/confidential-data-hub.toml", hub, 0o600)
+        .unwrap();
+    Some((stack, setup))
+}
+
+/// A drop-in for the agent's unit: the emulated hardware lies among this machine's temporary files.
+pub(crate) fn emulated_hardware(stack: &Stack) -> String {
+    format!("[Service]\nPrivateTmp=no\nReadWritePaths={}\n", stack.folder().join("root").display())
 }
 
 /// The first block of this language below this heading of docs/secrets.md: what a reader copies has to work.

@@ -39,6 +39,7 @@ mod mixed;
 mod nvidia;
 mod operator;
 mod platform;
+mod quadlets;
 mod release;
 mod rpc;
 mod sealed;

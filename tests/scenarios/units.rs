@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use cc_tests::container::{Container, Setup, Tree};
-use cc_tests::machine::Machine;
 use cc_tests::process::binary_folder;
-use cc_tests::stack::{Options, Part, Stack};
+use cc_tests::stack::Stack;
 
-use crate::{RESOURCE, REST_PATH, SECRET};
+use crate::doors::{emulated_hardware, prepared};
+use crate::{REST_PATH, SECRET};
 
 const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../systemd");
 const DAEMONS: [&str; 3] = ["attestation-agent", "confidential-data-hub", "api-server-rest"];
@@ -50,35 +50,17 @@ struct Installed {
 
 impl Installed {
     fn boot(tree: Tree) -> Option<Self> {
-        if !(tree.boots_here() && cc_tests::stack::emulator_runs_here()) {
-            return None;
-        }
-        let mut stack = Stack::prepare(Options::default()).unwrap();
-        stack.start_part(Part::Emulator).unwrap();
-        stack.start_part(Part::Kbs).unwrap();
-        stack.set_reference_values(&Machine::default().reference_values()).unwrap();
-        stack.put_resource(RESOURCE, SECRET).unwrap();
-        let certificate = std::fs::read_to_string(stack.kbs_certificate()).unwrap();
-        let hub = format!(
-            "[kbc]\nname = \"cc_kbc\"\nurl = {:?}\nkbs_cert = '''{certificate}'''\n",
-            stack.kbs_url()
-        );
-        let root = stack.folder().join("root");
+        let (stack, mut setup) = prepared(tree, "")?;
         let port = cc_tests::port::claim().unwrap();
-        // The machine's network is that of this one, where other tests may have the usual port; and the emulated hardware lies
-        // among this machine's temporary files.
+        // The machine's network is that of this one, where other tests may have the usual port.
         let rest = format!(
             "[Service]\nExecStart=\nExecStart=/usr/local/bin/api-server-rest --features resource --bind 127.0.0.1:{port}\n"
         );
-        let agent = format!("[Service]\nPrivateTmp=no\nReadWritePaths={}\n", root.display());
-        let mut setup = Setup::new(tree).unwrap().bind(&root, root.to_str().unwrap());
         for (path, content) in [
-            ("etc/confidential-containers/attestation-agent.toml", stack.agent_config()),
-            ("etc/confidential-containers/confidential-data-hub.toml", hub),
             ("etc/systemd/system/api-server-rest.service.d/port.conf", rest),
-            ("etc/systemd/system/attestation-agent.service.d/emulated.conf", agent),
+            ("etc/systemd/system/attestation-agent.service.d/emulated.conf", emulated_hardware(&stack)),
         ] {
-            setup = setup.file(path, content, 0o600).unwrap();
+            setup = setup.file(path, content, 0o644).unwrap();
         }
         for binary in DAEMONS {
             let path = binary_folder().unwrap().join(binary);
