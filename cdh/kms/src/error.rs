@@ -186,6 +186,14 @@ pub enum KmsError {
         /// The call and its return value.
         why: String,
     },
+    /// The token takes no PIN, or might not take another one after this.
+    #[error("nobody logs in to the PKCS#11 token {token}: {why}")]
+    Pkcs11Locked {
+        /// Label of the token, quoted.
+        token: String,
+        /// The state of its PIN.
+        why: String,
+    },
     /// The token does not take the PIN.
     #[error("the PKCS#11 token {token} does not take the PIN: {why}")]
     Pkcs11Pin {
@@ -206,7 +214,10 @@ impl KmsError {
             | Self::Unreachable { .. }
             | Self::Timeout { .. }
             | Self::Busy { .. } => Blame::Unavailable,
-            Self::Denied { .. } | Self::CannotDecrypt { .. } | Self::Pkcs11Pin { .. } => Blame::Denied,
+            Self::Denied { .. }
+            | Self::CannotDecrypt { .. }
+            | Self::Pkcs11Pin { .. }
+            | Self::Pkcs11Locked { .. } => Blame::Denied,
             Self::Absent { .. } => Blame::Absent,
             Self::UntrustedTls { .. }
             | Self::BadAnswer { .. }
@@ -249,6 +260,7 @@ impl KmsError {
             Self::Pkcs11Module { .. } => "PKCS11_MODULE",
             Self::Pkcs11 { .. } => "PKCS11_FAILED",
             Self::Pkcs11Pin { .. } => "PKCS11_PIN",
+            Self::Pkcs11Locked { .. } => "PKCS11_PIN_LOCKED",
         }
     }
 
@@ -293,6 +305,9 @@ impl KmsError {
             Self::Pkcs11Module { .. } => "check kms.pkcs11.module and kms.pkcs11.token_label",
             Self::Pkcs11 { .. } => {
                 "check that the token is there, that the key may be used for this, and that the wrapped key was made with it"
+            }
+            Self::Pkcs11Locked { .. } => {
+                "log in once with the right PIN by the token's own tools, or let its security officer set a new one"
             }
             Self::Pkcs11Pin { .. } => {
                 "store the right PIN; the refused one is not tried again, as failures lock a token"

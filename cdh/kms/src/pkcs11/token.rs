@@ -86,27 +86,47 @@ impl Token {
     /// A session of the token's user. Its end is the user's log-out.
     ///
     /// # Errors
-    /// [`KmsError::Pkcs11Pin`], [`KmsError::Pkcs11`].
+    /// [`KmsError::Pkcs11Pin`] if the token refused the PIN, [`KmsError::Pkcs11Locked`] if it takes none or has one try left,
+    /// [`KmsError::Pkcs11`].
     pub(super) fn session(&self, pin: &str) -> Result<Session<'_>, KmsError> {
         let failed = |e: &Error| KmsError::Pkcs11 {
             doing: format!("opening a session of the token {}", quoted(&self.label)),
             why: describe(e),
         };
+        let unusable = |why: &str| KmsError::Pkcs11Locked { token: quoted(&self.label), why: why.to_owned() };
+        // The flags of CK_TOKEN_INFO (PKCS #11 3.0 section 3.2). The PIN may be right, but a wrong one would lock the token for
+        // everybody who uses it.
+        let info = self.module.get_token_info(self.slot).map_err(|e| failed(&e))?;
+        if let Some(why) = guard(info.user_pin_locked(), info.user_pin_final_try()) {
+            return Err(unusable(why));
+        }
+        if info.user_pin_count_low() {
+            let token = &self.label;
+            tracing::warn!(
+                token,
+                "somebody logged in to the PKCS#11 token with a wrong PIN since the last right one"
+            );
+        }
         let raw = self.module.open_ro_session(self.slot).map_err(|e| failed(&e))?;
         match raw.login(UserType::User, Some(&AuthPin::from(pin.to_owned()))) {
             Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(Session { raw, token: self }),
-            Err(
-                e @ Error::Pkcs11(
-                    RvError::PinIncorrect
-                    | RvError::PinInvalid
-                    | RvError::PinLenRange
-                    | RvError::PinExpired
-                    | RvError::PinLocked,
-                    _,
-                ),
-            ) => Err(KmsError::Pkcs11Pin { token: quoted(&self.label), why: describe(&e) }),
+            Err(e @ Error::Pkcs11(RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange, _)) => {
+                Err(KmsError::Pkcs11Pin { token: quoted(&self.label), why: describe(&e) })
+            }
+            Err(e @ Error::Pkcs11(RvError::PinLocked | RvError::PinExpired, _)) => {
+                Err(unusable(&describe(&e)))
+            }
             Err(e) => Err(failed(&e)),
         }
+    }
+}
+
+/// Why nobody logs in to a token with these flags from here, if so.
+fn guard(locked: bool, final_try: bool) -> Option<&'static str> {
+    match (locked, final_try) {
+        (true, _) => Some("its user's PIN is locked"),
+        (_, true) => Some("a wrong PIN would lock it: its user has one try left"),
+        (false, false) => None,
     }
 }
 
@@ -266,5 +286,19 @@ fn describe(e: &Error) -> String {
     match e {
         Error::Pkcs11(value, function) => format!("{value:?} to C_{function:?}"),
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::guard;
+
+    #[test]
+    fn the_last_try_is_nobodys() {
+        assert!(guard(false, false).is_none());
+        assert!(guard(false, true).unwrap().contains("one try left"));
+        for final_try in [false, true] {
+            assert!(guard(true, final_try).unwrap().contains("is locked"));
+        }
     }
 }
