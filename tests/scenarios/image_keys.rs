@@ -159,7 +159,7 @@ fn skopeo_encrypts_and_the_hub_of_an_attested_machine_decrypts() {
         // One key for all layers of the image, made and registered when the first one asks.
         (
             "made",
-            ":keyid=/default/image-kek/made".to_owned(),
+            ":keyid=/default/image-kek/made::overwrite=true".to_owned(),
             "A256GCM",
             Some("kbs:///default/image-kek/made"),
         ),
@@ -219,6 +219,9 @@ fn what_would_not_be_decryptable_or_was_not_asked_for_is_refused() {
         (":algorithm=A128GCM", "SEALED_UNSUPPORTED"),
         (":keyid=kbs:///a", "KEY_ID_INVALID"),
         (":key_id=kbs:///a/b/c", "SEALED_UNSUPPORTED"),
+        // Another run may have registered one, and the key broker does not tell.
+        (":keyid=kbs:///default/image-kek/new", "KEY_ID_MAYBE_TAKEN"),
+        (":keypath=app::keyid=kbs:///default/image-kek/new::overwrite=true", "SEALED_MALFORMED"),
         (":sample=true", "SAMPLE_KEY_REFUSED"),
         (":keyid=kbs+pkcs11:///default/image-kek/c", "RESOURCE_URI_INVALID"),
         // The administrator may write everywhere, and callers have no identity.
@@ -242,7 +245,7 @@ fn a_key_that_the_key_broker_did_not_take_encrypts_nothing() {
     other.arg(shop.stack.kbs_certificate()).arg("--auth-private-key").arg(shop.path("other.pem"));
     let mut process = Process::start("other-keyprovider", other, shop.stack.folder()).unwrap();
     process.wait_for_path(&socket).unwrap();
-    let recipient = format!("provider:attestation-agent:keyid={KID}");
+    let recipient = format!("provider:attestation-agent:keyid={KID}::overwrite=true");
     let out =
         shop.copy(&address(&socket), &["--encryption-key", &recipient, "oci:plain:v1", "oci:denied:v1"]);
     let error = String::from_utf8_lossy(&out.stderr);

@@ -34,6 +34,7 @@ Example:
 
 Parameters of --encryption-key, parted by '::':
   keyid=KID         name of the key in the key broker, kbs:///repository/type/tag [default: a random one]
+  overwrite=true    makes a new key under keyid, in place of one that may be there
   keypath=FILE      key of 32 bytes, below --key-dir [default: a random key, which is registered]
   algorithm=NAME    A256GCM (default) or A256CTR
   sample=true       the key that everybody knows; only if --allow-sample was given

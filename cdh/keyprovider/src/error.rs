@@ -46,6 +46,9 @@ pub enum KeyProviderError {
         "the key {0} was registered by this process with other content: images encrypted before would be lost"
     )]
     OtherKey(String),
+    /// Another process may have registered a key under the name, and images may need it.
+    #[error("no keypath is given, and a new key would replace what the key broker may have as {0}")]
+    MaybeTaken(String),
     /// A process remembers a bounded number of keys that it made.
     #[error("this process has made {0} keys with a given keyid, and remembers no more")]
     TooManyKeys(usize),
@@ -61,7 +64,11 @@ impl KeyProviderError {
         match self {
             Self::Sealed(e) => e.blame(),
             Self::Registration { source, .. } => source.blame(),
-            Self::KeyId { .. } | Self::KeyFile { .. } | Self::KeyLost | Self::OtherKey(_) => Blame::Misused,
+            Self::KeyId { .. }
+            | Self::KeyFile { .. }
+            | Self::KeyLost
+            | Self::OtherKey(_)
+            | Self::MaybeTaken(_) => Blame::Misused,
             Self::Sample => Blame::Denied,
             Self::TooManyKeys(_) | Self::Random(_) => Blame::Platform,
         }
@@ -78,6 +85,7 @@ impl KeyProviderError {
             Self::KeyLost => "KEY_WOULD_BE_LOST",
             Self::Sample => "SAMPLE_KEY_REFUSED",
             Self::OtherKey(_) => "KEY_ID_TAKEN",
+            Self::MaybeTaken(_) => "KEY_ID_MAYBE_TAKEN",
             Self::TooManyKeys(_) => "KEY_IDS_EXHAUSTED",
             Self::Random(_) => "SYSTEM_RESOURCE",
         }
@@ -100,6 +108,9 @@ impl KeyProviderError {
             Self::Registration { source, .. } => return source.hint(),
             Self::KeyId { .. } => {
                 "write kbs:///default/image-kek/TAG, or name another folder with --register-below"
+            }
+            Self::MaybeTaken(_) => {
+                "give keypath=… with the key, leave keyid away for a new name, or write overwrite=true if no image needs a key of that name"
             }
             Self::OtherKey(_) => "choose another keyid for the other key",
             Self::KeyFile { .. } => {

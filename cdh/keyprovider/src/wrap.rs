@@ -2,7 +2,8 @@
 //!
 //! Image tools ask once for each layer, several at a time. A key that was registered under a given keyid is therefore
 //! remembered for as long as the process runs, by its path at the key broker: another key there would make the layers
-//! before unreadable, and is refused.
+//! before unreadable, and is refused. What other processes registered is not known here: the key broker shows a key to attested
+//! machines alone. So a new key takes a given name only where the caller says that it may replace what is there.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -97,6 +98,9 @@ impl Wrapper {
                     } else {
                         if registered.len() >= MAX_KEYS {
                             return Err(KeyProviderError::TooManyKeys(registered.len()));
+                        }
+                        if given.is_none() && parameters.key_id.is_some() && !parameters.overwrite {
+                            return Err(KeyProviderError::MaybeTaken(uri.to_string()));
                         }
                         let key = given.map_or_else(random_key, Ok)?;
                         administrator.store(&uri, &key, deadline).await.map_err(|source| {

@@ -1,7 +1,7 @@
 //! The parameters of `--encryption-key provider:attestation-agent:<parameters>`: `name=value`, parted by `::`.
 //!
 //! Known are `keyid`, `keypath`, `algorithm` and `sample`, as in the image-encrypting key provider of the Confidential
-//! Containers guest components. There, what is misspelt or not understood is passed over, and an image is encrypted in
+//! Containers guest components, and `overwrite`. There, what is misspelt or not understood is passed over, and an image is encrypted in
 //! another way than was asked for; here it is refused. What a key id names and where a key path leads to is not looked at.
 
 use cc_crypto::cipher::ContentCipher;
@@ -26,12 +26,20 @@ pub struct WrapParameters {
     pub algorithm: ContentCipher,
     /// The key that is the same everywhere, for development.
     pub sample: bool,
+    /// Whether a new key may take the place of what the key broker has under `key_id`.
+    pub overwrite: bool,
 }
 
 impl Default for WrapParameters {
     /// A random key under a random name, `A256GCM`.
     fn default() -> Self {
-        Self { key_id: None, key_path: None, algorithm: ContentCipher::A256Gcm, sample: false }
+        Self {
+            key_id: None,
+            key_path: None,
+            algorithm: ContentCipher::A256Gcm,
+            sample: false,
+            overwrite: false,
+        }
     }
 }
 
@@ -40,8 +48,8 @@ impl WrapParameters {
     ///
     /// # Errors
     /// [`SealedError::TooLarge`]; [`SealedError::Malformed`] for a part that is no `name=value`, a name that comes twice, an
-    /// empty value, control characters, or `sample` beside a key; [`SealedError::Unsupported`] for an unknown name, algorithm
-    /// or answer to `sample`.
+    /// empty value, control characters, or `sample` beside a key, `overwrite` without a `keyid` or beside a `keypath`; [`SealedError::Unsupported`] for an unknown name, algorithm
+    /// or answer to `sample` or `overwrite`.
     pub fn parse(text: Option<&str>) -> Result<Self, SealedError> {
         let mut parameters = Self::default();
         let Some(text) = text.filter(|text| !matches!(*text, "" | NO_PARAMETERS)) else {
@@ -69,6 +77,10 @@ impl WrapParameters {
             let why = "sample=true has a key of its own: leave keyid and keypath away";
             return Err(SealedError::malformed(WHAT, why));
         }
+        if parameters.overwrite && (parameters.key_id.is_none() || parameters.key_path.is_some()) {
+            let why = "overwrite=true is for a new key under a given keyid, without a keypath";
+            return Err(SealedError::malformed(WHAT, why));
+        }
         Ok(parameters)
     }
 
@@ -83,11 +95,14 @@ impl WrapParameters {
             "sample" => {
                 self.sample = value.parse().map_err(|_| unsupported("sample", "true or false"))?;
             }
+            "overwrite" => {
+                self.overwrite = value.parse().map_err(|_| unsupported("overwrite", "true or false"))?;
+            }
             other => {
                 return Err(SealedError::Unsupported {
                     what: "encryption parameter",
                     found: quoted(other),
-                    expected: "keyid, keypath, algorithm or sample",
+                    expected: "keyid, keypath, algorithm, sample or overwrite",
                 });
             }
         }
@@ -112,6 +127,7 @@ mod tests {
         assert_eq!(all.key_id.as_deref(), Some("kbs:///default/key/1"));
         assert_eq!((all.algorithm, all.sample), (ContentCipher::A256Ctr, false));
         assert!(WrapParameters::parse(Some("sample=true")).unwrap().sample);
+        assert!(!all.overwrite && WrapParameters::parse(Some("overwrite=true::keyid=a")).unwrap().overwrite);
     }
 
     #[test]
@@ -124,6 +140,9 @@ mod tests {
             ("keyid=a\n", "SEALED_MALFORMED"),
             ("sample=true::keyid=a", "SEALED_MALFORMED"),
             ("sample=true::keypath=a", "SEALED_MALFORMED"),
+            ("overwrite=true", "SEALED_MALFORMED"),
+            ("overwrite=true::keypath=a::keyid=a", "SEALED_MALFORMED"),
+            ("overwrite=yes::keyid=a", "SEALED_UNSUPPORTED"),
             ("key_id=a", "SEALED_UNSUPPORTED"),
             ("algorithm=A128GCM", "SEALED_UNSUPPORTED"),
             ("algorithm=a256ctr", "SEALED_UNSUPPORTED"),
@@ -137,7 +156,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn never_panics(text in "\\PC{0,80}", parts in proptest::collection::vec("(keyid|keypath|algorithm|sample|x)=?[a-z:=/]{0,6}", 0..5)) {
+        fn never_panics(text in "\\PC{0,80}", parts in proptest::collection::vec("(keyid|keypath|algorithm|sample|overwrite|x)=?[a-z:=/]{0,6}", 0..5)) {
             let _ = WrapParameters::parse(Some(&text));
             let _ = WrapParameters::parse(Some(&parts.join("::")));
         }
