@@ -196,7 +196,7 @@ impl HubError {
             }
             Self::CredentialLength { .. } => "store another secret, or take it by [[files]]".to_owned(),
             Self::FileFolder { .. } => {
-                "name a folder below /run that only root or the owner may write to; allow_disk = true lifts the first rule".to_owned()
+                "name a folder in memory that only root or the owner may write to; where there is swap, one of a tmpfs with noswap or of a ramfs; allow_disk = true lifts the rules about disk and swap".to_owned()
             }
             Self::FileOwner { .. } => "add the account to /etc/passwd or /etc/group, or give its number".to_owned(),
             Self::FileWrite { .. } => "check that the folder is writable and has space left".to_owned(),

@@ -12,12 +12,17 @@
 //! ```
 //!
 //! Each file is fetched at start and again after each `refresh_seconds`, a tenth more or less, over the hub's one session. It is
-//! written only if it differs from what lies there; then comes the hook. Whatever fails, the old content stays. When the hub
-//! stops, the files go. Not here: `[[credentials]]`, which is the existing stack's and stays as it is.
+//! written only if it differs from what lies there; then comes the hook, again and again until it succeeds. Whatever fails, the old
+//! content stays. When the hub stops, the files go.
+//!
+//! A hub that is killed leaves its files, and beside a file whose hook did not succeed yet the empty mark `.<name>.hook-due`, which
+//! is made before the file has its new content. The next hub runs that hook, and takes a file over, to remove it when it stops, if
+//! it lies where it would write it with the owner and mode that it would give it. Not here: `[[credentials]]`, which is the existing stack's and stays as it is.
 
 mod account;
 mod folder;
 mod hook;
+mod memory;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -44,6 +49,10 @@ const TRY_TIME_LIMIT: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Longest pause between two tries.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// State of a file that is up to date.
+const WRITTEN: &str = "written";
+/// State of one whose hook failed, and the code of that in the log.
+const HOOK_FAILED: &str = "FILE_HOOK_FAILED";
 /// Time between two looks unless configured otherwise.
 const DEFAULT_REFRESH_SECONDS: u64 = 300;
 /// Longest time between two looks: a day.
@@ -119,8 +128,30 @@ impl Entry {
         let folder = Folder::make(&self.target)?;
         match folder.holds(content, ownership)? {
             Some(identity) => Ok((identity, false)),
-            None => Ok((folder.write(content, ownership)?, true)),
+            None => self.write(&folder, content, ownership).map(|identity| (identity, true)),
         }
+    }
+}
+
+impl Entry {
+    /// Writes `content`, with the mark that the hook is due before it.
+    fn write(
+        &self,
+        folder: &Folder<'_>,
+        content: &Secret,
+        ownership: Ownership,
+    ) -> Result<Identity, HubError> {
+        if self.on_change.is_none() {
+            return folder.write(content, ownership);
+        }
+        let was_due = Folder::is_hook_due(&self.target);
+        folder.hook_due()?;
+        let written = folder.write(content, ownership);
+        if written.is_err() && !was_due {
+            // The first error is the one to report; a mark too many runs the hook once more.
+            let _ = Folder::hook_done(&self.target);
+        }
+        written
     }
 }
 
@@ -139,8 +170,8 @@ impl Files {
         Self { entries, states }
     }
 
-    /// The state of each file: `pending`, `written`, `waiting: CODE` during an outage, or the code of the error that keeps it
-    /// from being written or from being brought up to date.
+    /// The state of each file: `pending`, `written`, `waiting: CODE` during an outage, `FILE_HOOK_FAILED` if it is up to
+    /// date but its hook failed, or the code of the error that keeps it from being written or from being brought up to date.
     pub fn states(&self) -> Vec<CredentialState> {
         let states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
         let state = |(entry, state): (&Entry, &String)| CredentialState {
@@ -170,19 +201,17 @@ impl Files {
         if let Err(e) = Folder::remove_leftover(&entry.target) {
             tracing::warn!(path = %entry.target, "what a killed data hub left cannot be removed: {e}");
         }
-        let mut ours = None;
+        let mut ours = entry.ownership().ok().and_then(|own| Folder::left_behind(&entry.target, own));
+        let mut hook = DueHook::of(entry);
         let mut outage = FIRST_PAUSE;
         loop {
             let pause = tokio::select! {
-                looked = self.look(index, entry, unsealer) => match looked {
+                looked = self.look(index, entry, unsealer, &hook) => match looked {
                     Ok((identity, changed)) => {
                         ours = Some(identity);
                         outage = FIRST_PAUSE;
                         if changed {
-                            tokio::select! {
-                                () = after_change(entry) => {}
-                                () = shutdown.requested() => break,
-                            }
+                            hook.is_due_now();
                         }
                         entry.refresh.map(with_jitter)
                     }
@@ -195,21 +224,35 @@ impl Files {
                 },
                 () = shutdown.requested() => break,
             };
-            let rest = async {
-                match pause {
-                    Some(pause) => tokio::time::sleep(pause).await,
-                    None => std::future::pending().await,
-                }
-            };
+            let next_look = pause.map(|pause| Instant::now() + pause);
             tokio::select! {
-                () = rest => {}
+                () = self.run_hooks(index, entry, &mut hook, next_look) => {}
                 () = shutdown.requested() => break,
             }
         }
+        // The next hub writes the file anew, and runs its hook then.
         if let Some(identity) = ours
-            && let Err(e) = Folder::remove(&entry.target, identity)
+            && let Err(e) =
+                Folder::remove(&entry.target, identity).and_then(|()| Folder::hook_done(&entry.target))
         {
             tracing::warn!(path = %entry.target, "the file cannot be removed: {e}");
+        }
+    }
+
+    /// Runs the hook when it is due, and again after it failed, until `until` (for ever if there is none).
+    async fn run_hooks(&self, index: usize, entry: &Entry, hook: &mut DueHook, until: Option<Instant>) {
+        loop {
+            let wake = [hook.due, until].into_iter().flatten().min();
+            match wake {
+                Some(wake) => tokio::time::sleep_until(wake).await,
+                None => std::future::pending().await,
+            }
+            if hook.due.is_some_and(|due| due <= Instant::now()) {
+                let failed = hook.run(entry).await;
+                self.note_hook(index, failed);
+            } else {
+                return;
+            }
         }
     }
 
@@ -219,6 +262,7 @@ impl Files {
         index: usize,
         entry: &Entry,
         unsealer: &Unsealer,
+        hook: &DueHook,
     ) -> Result<(Identity, bool), Blame> {
         let ask = Ask::of_configuration(Door::File);
         let found = entry.secret.resolve(unsealer, &ask, Instant::now() + TRY_TIME_LIMIT).await;
@@ -231,7 +275,7 @@ impl Files {
                 } else {
                     ask.unchanged();
                 }
-                self.note(index, "written");
+                self.note(index, if hook.failed() { HOOK_FAILED } else { WRITTEN });
                 Ok((identity, changed))
             }
             Err(e) => {
@@ -248,6 +292,15 @@ impl Files {
         }
     }
 
+    /// The state after the hook ran: it changes nothing about a file that is not up to date.
+    fn note_hook(&self, index: usize, failed: bool) {
+        let (from, to) = if failed { (WRITTEN, HOOK_FAILED) } else { (HOOK_FAILED, WRITTEN) };
+        let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = states.get_mut(index).filter(|slot| *slot == from) {
+            to.clone_into(slot);
+        }
+    }
+
     fn note(&self, index: usize, state: &str) {
         let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = states.get_mut(index) {
@@ -256,12 +309,51 @@ impl Files {
     }
 }
 
-/// Runs the hook of a file.
-async fn after_change(entry: &Entry) {
-    if let Some(hook) = &entry.on_change
-        && let Err(why) = hook.run().await
-    {
-        tracing::warn!(path = %entry.target, code = "FILE_HOOK_FAILED", "{hook} after a change of the file: {why}");
+/// When the hook of a file has to run.
+#[derive(Debug)]
+struct DueHook {
+    /// None: it has not.
+    due: Option<Instant>,
+    /// Pause after the next failure; it doubles up to [`LONGEST_PAUSE`].
+    pause: Duration,
+}
+
+impl DueHook {
+    /// As an earlier hub left it.
+    fn of(entry: &Entry) -> Self {
+        let is_due = Folder::is_hook_due(&entry.target);
+        Self { due: is_due.then(Instant::now), pause: FIRST_PAUSE }
+    }
+
+    fn is_due_now(&mut self) {
+        *self = Self { due: Some(Instant::now()), pause: FIRST_PAUSE };
+    }
+
+    /// Whether it ran without success, and will again.
+    fn failed(&self) -> bool {
+        self.due.is_some() && self.pause > FIRST_PAUSE
+    }
+
+    /// Runs it; whether it failed.
+    async fn run(&mut self, entry: &Entry) -> bool {
+        let ran = match &entry.on_change {
+            Some(hook) => hook.run().await.map_err(|why| format!("{hook} after a change of the file: {why}")),
+            // The configuration had one when the mark was made.
+            None => Ok(()),
+        };
+        if let Err(why) = &ran {
+            let (path, again) = (&entry.target, self.pause.as_secs());
+            tracing::warn!(%path, code = HOOK_FAILED, "{why}; trying again in {again} s");
+            self.due = Some(Instant::now() + self.pause);
+            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+            return true;
+        }
+        self.due = None;
+        self.pause = FIRST_PAUSE;
+        if let Err(e) = Folder::hook_done(&entry.target) {
+            tracing::warn!(path = %entry.target, "the mark of a hook that ran cannot be removed: {e}");
+        }
+        false
     }
 }
 

@@ -1,20 +1,19 @@
 //! The folder that a file lies in: found without following links, in memory, and nobody else's to write.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use cc_crypto::Secret;
-use rustix::fs::{self, AtFlags, FileType, FsWord, Mode, OFlags, ResolveFlags};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
+use super::memory::{self, Facts};
 use crate::error::HubError;
 use crate::placement::{self, Ownership};
 
-/// `TMPFS_MAGIC` and `RAMFS_MAGIC` (statfs(2)).
-const IN_MEMORY: [FsWord; 2] = [0x0102_1994, 0x8584_58f6];
 /// Mode of folders that are made on the way.
 const FOLDER_MODE: u32 = 0o755;
 /// Who may write: everybody.
@@ -86,11 +85,20 @@ pub(super) struct Folder<'a> {
 impl<'a> Folder<'a> {
     /// Opens the folder and makes what is missing of it.
     pub(super) fn make(target: &'a Target) -> Result<Self, HubError> {
+        Self::make_on(target, &Facts::of_system().map_err(|e| target.failed(&e))?)
+    }
+
+    fn make_on(target: &'a Target, facts: &Facts) -> Result<Self, HubError> {
         let directory = match open(target.folder()) {
-            Err(Errno::NOENT) => make_missing(target)?,
+            Err(Errno::NOENT) => make_missing(target, facts)?,
             other => other.map_err(|e| target.refuse_way(e))?,
         };
-        check_memory(target, &directory)?;
+        Self::checked(target, directory, facts)
+    }
+
+    /// The folder, if secrets may lie in it.
+    fn checked(target: &'a Target, directory: OwnedFd, facts: &Facts) -> Result<Self, HubError> {
+        check_memory(target, &directory, facts)?;
         if fs::fstat(&directory).map_err(|e| target.failed(&e.into()))?.st_mode & WORLD_WRITABLE != 0 {
             return Err(target.refuse("everybody may write to the folder"));
         }
@@ -108,11 +116,7 @@ impl<'a> Folder<'a> {
         };
         let failed = |e: std::io::Error| self.target.failed(&e);
         let found = fs::fstat(&file).map_err(|e| failed(e.into()))?;
-        let owner = |wanted: Option<u32>, own: u32, found: u32| wanted.unwrap_or(own) == found;
-        let same = FileType::from_raw_mode(found.st_mode) == FileType::RegularFile
-            && found.st_mode & 0o7777 == ownership.mode
-            && owner(ownership.uid, rustix::process::geteuid().as_raw(), found.st_uid)
-            && owner(ownership.gid, rustix::process::getegid().as_raw(), found.st_gid)
+        let same = is_as_written(&found, ownership)
             && u64::try_from(found.st_size).ok() == u64::try_from(content.len()).ok();
         if !same {
             return Ok(None);
@@ -129,6 +133,45 @@ impl<'a> Folder<'a> {
         let name = self.target.name();
         placement::replace(&self.directory, name, content, ownership).map_err(|e| self.target.failed(&e))?;
         identity(&self.directory, name).map_err(|e| self.target.failed(&e.into()))
+    }
+
+    /// The file that a killed hub left: one that lies where this one would write it, with the owner and the mode that it would
+    /// give. Its content may be an old one.
+    pub(super) fn left_behind(target: &Target, ownership: Ownership) -> Option<Identity> {
+        let facts = Facts::of_system().ok()?;
+        let folder = Folder::checked(target, open(target.folder()).ok()?, &facts).ok()?;
+        let found = fs::statat(&folder.directory, target.name(), AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        (is_as_written(&found, ownership) && found.st_nlink == 1)
+            .then_some(Identity(found.st_dev, found.st_ino))
+    }
+
+    /// Marks that the hook of the file is due, until [`Folder::hook_done`]: a hub that is killed before it ran leaves the mark to
+    /// the next one.
+    pub(super) fn hook_due(&self) -> Result<(), HubError> {
+        let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        fs::openat(&self.directory, mark(self.target.name()), flags, Mode::from_raw_mode(0o600))
+            .map(drop)
+            .map_err(|e| self.target.failed(&e.into()))
+    }
+
+    /// Whether the hook of the target's file is due since an earlier hub.
+    pub(super) fn is_hook_due(target: &Target) -> bool {
+        let found = open(target.folder())
+            .and_then(|directory| fs::statat(&directory, mark(target.name()), AtFlags::SYMLINK_NOFOLLOW));
+        found.is_ok_and(|found| {
+            FileType::from_raw_mode(found.st_mode) == FileType::RegularFile
+                && found.st_uid == rustix::process::geteuid().as_raw()
+        })
+    }
+
+    /// Removes the mark that the hook is due.
+    pub(super) fn hook_done(target: &Target) -> std::io::Result<()> {
+        let done = open(target.folder())
+            .and_then(|directory| fs::unlinkat(&directory, mark(target.name()), AtFlags::empty()));
+        match done {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
     }
 
     /// Removes what a killed hub left beside the file. A folder that is not there has nothing.
@@ -162,24 +205,43 @@ fn open(folder: &Path) -> rustix::io::Result<OwnedFd> {
     fs::openat2(fs::CWD, folder, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)
 }
 
+/// Name of the mark that the hook of the file `name` is due.
+fn mark(name: &OsStr) -> OsString {
+    let mut mark = OsString::from(".");
+    mark.push(name);
+    mark.push(".hook-due");
+    mark
+}
+
+/// Whether a file is one that was written here with that ownership.
+fn is_as_written(found: &Stat, ownership: Ownership) -> bool {
+    let owner = |wanted: Option<u32>, own: u32, found: u32| wanted.unwrap_or(own) == found;
+    FileType::from_raw_mode(found.st_mode) == FileType::RegularFile
+        && found.st_mode & 0o7777 == ownership.mode
+        && owner(ownership.uid, rustix::process::geteuid().as_raw(), found.st_uid)
+        && owner(ownership.gid, rustix::process::getegid().as_raw(), found.st_gid)
+}
+
 /// Whether secrets may lie in this file system.
-fn check_memory(target: &Target, directory: &OwnedFd) -> Result<(), HubError> {
-    let system = fs::fstatfs(directory).map_err(|e| target.failed(&e.into()))?;
-    if target.allow_disk || IN_MEMORY.contains(&system.f_type) {
+fn check_memory(target: &Target, directory: &OwnedFd, facts: &Facts) -> Result<(), HubError> {
+    if target.allow_disk {
         return Ok(());
     }
-    Err(target.refuse("the folder is not in memory (tmpfs or ramfs)"))
+    let failed = |e: Errno| target.failed(&e.into());
+    let (kind, device) =
+        (fs::fstatfs(directory).map_err(failed)?.f_type, fs::fstat(directory).map_err(failed)?.st_dev);
+    memory::objection(kind, device, facts).map_or(Ok(()), |why| Err(target.refuse(why)))
 }
 
 /// Makes every folder on the way that is missing, whatever the umask, and opens the last. Nothing is made on a disk that must
 /// not be used.
-fn make_missing(target: &Target) -> Result<OwnedFd, HubError> {
+fn make_missing(target: &Target, facts: &Facts) -> Result<OwnedFd, HubError> {
     let failed = |e: Errno| target.failed(&e.into());
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
     let missing: Vec<&Path> = target.folder().ancestors().take_while(|path| !path.exists()).collect();
     let there = missing.last().and_then(|path| path.parent()).unwrap_or_else(|| target.folder());
     let mut directory = open(there).map_err(|e| target.refuse_way(e))?;
-    check_memory(target, &directory)?;
+    check_memory(target, &directory, facts)?;
     for name in missing.iter().rev().filter_map(|path| path.file_name()) {
         let made = match fs::mkdirat(&directory, name, Mode::from_raw_mode(FOLDER_MODE)) {
             Ok(()) => true,
@@ -220,6 +282,11 @@ mod tests {
         Target::new(folder.join(name).to_str().unwrap(), false).unwrap()
     }
 
+    /// On a machine without swap.
+    fn make(target: &Target) -> Result<Folder<'_>, HubError> {
+        Folder::make_on(target, &Facts { swaps: String::new(), mounts: String::new() })
+    }
+
     fn secret(text: &str) -> Secret {
         Secret::new(text.as_bytes().to_vec())
     }
@@ -228,7 +295,7 @@ mod tests {
     fn a_file_is_written_once_and_again_when_anything_of_it_differs() {
         let memory = memory();
         let target = target(memory.path(), "a/b/key");
-        let folder = Folder::make(&target).unwrap();
+        let folder = make(&target).unwrap();
         let file = memory.path().join("a/b/key");
         assert_eq!(folder.holds(&secret("one"), READABLE).unwrap(), None);
         let first = folder.write(&secret("one"), READABLE).unwrap();
@@ -269,7 +336,7 @@ mod tests {
     fn folders_where_secrets_must_not_lie_are_refused() {
         let disk = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         let on_disk = disk.path().canonicalize().unwrap().join("key");
-        let refused = |target: &Target| Folder::make(target).unwrap_err();
+        let refused = |target: &Target| make(target).unwrap_err();
         let strict = Target::new(on_disk.to_str().unwrap(), false).unwrap();
         assert_eq!(refused(&strict).code(), "FILE_FOLDER_REFUSED");
         let deeper = disk.path().canonicalize().unwrap().join("not/there/key");
@@ -278,7 +345,7 @@ mod tests {
             "FILE_FOLDER_REFUSED"
         );
         assert!(!disk.path().join("not").exists(), "nothing is made there");
-        Folder::make(&Target::new(on_disk.to_str().unwrap(), true).unwrap()).unwrap();
+        make(&Target::new(on_disk.to_str().unwrap(), true).unwrap()).unwrap();
         let memory = memory();
         symlink(memory.path(), memory.path().join("link")).unwrap();
         assert_eq!(refused(&target(memory.path(), "link/key")).code(), "FILE_FOLDER_REFUSED");
@@ -288,6 +355,60 @@ mod tests {
         std::fs::set_permissions(memory.path().join("open"), std::fs::Permissions::from_mode(0o1777))
             .unwrap();
         assert_eq!(refused(&target(memory.path(), "open/key")).code(), "FILE_FOLDER_REFUSED");
+    }
+
+    #[test]
+    fn a_tmpfs_that_may_be_swapped_is_refused() {
+        let memory = memory();
+        let target = target(memory.path(), "a/key");
+        let swaps = "Filename Type\n/dev/vda2 partition\n".to_owned();
+        let facts = Facts { swaps, mounts: String::new() };
+        let error = Folder::make_on(&target, &facts).unwrap_err();
+        assert_eq!(error.code(), "FILE_FOLDER_REFUSED");
+        assert!(error.to_string().contains("swapped out to /dev/vda2"), "{error}");
+        assert!(!memory.path().join("a").exists(), "nothing is made there");
+        let allowed = Target::new(memory.path().join("a/key").to_str().unwrap(), true).unwrap();
+        Folder::make_on(&allowed, &facts).unwrap();
+    }
+
+    #[test]
+    fn what_a_killed_hub_wrote_is_known_again_and_nothing_else_is() {
+        let memory = memory();
+        let path = memory.path().join("key");
+        // The facts of the machine are asked here: it may swap.
+        let target = Target::new(path.to_str().unwrap(), true).unwrap();
+        let left = |ownership| Folder::left_behind(&target, ownership);
+        assert_eq!(left(READABLE), None);
+        let written = make(&target).unwrap().write(&secret("old"), READABLE).unwrap();
+        assert_eq!(left(READABLE), Some(written));
+        assert_eq!(left(Ownership::PRIVATE), None, "another mode");
+        assert_eq!(left(Ownership { uid: Some(70), ..READABLE }), None, "another owner");
+        std::fs::hard_link(&path, memory.path().join("other")).unwrap();
+        assert_eq!(left(READABLE), None, "it has a second name");
+        std::fs::remove_file(&path).unwrap();
+        symlink("other", &path).unwrap();
+        assert_eq!(left(READABLE), None, "a link");
+        std::fs::set_permissions(memory.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+        std::fs::rename(memory.path().join("other"), &path).unwrap();
+        assert_eq!(left(READABLE), None, "anybody could have put it there");
+        assert_eq!(Folder::left_behind(&self::target(memory.path(), "not/there"), READABLE), None);
+    }
+
+    #[test]
+    fn a_hook_is_due_until_it_is_done() {
+        let memory = memory();
+        let target = target(memory.path(), "key");
+        assert!(!Folder::is_hook_due(&target));
+        let folder = make(&target).unwrap();
+        folder.hook_due().unwrap();
+        folder.hook_due().unwrap();
+        assert!(Folder::is_hook_due(&target));
+        Folder::hook_done(&target).unwrap();
+        assert!(!Folder::is_hook_due(&target));
+        Folder::hook_done(&target).unwrap();
+        symlink("/etc/passwd", memory.path().join(".key.hook-due")).unwrap();
+        assert!(!Folder::is_hook_due(&target), "a link is no mark");
+        assert!(folder.hook_due().is_err());
     }
 
     #[test]

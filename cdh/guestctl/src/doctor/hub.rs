@@ -78,6 +78,20 @@ fn credential(credential: &CredentialState) -> Finding {
         state if state.starts_with("waiting: ") => {
             Finding::warn(what, detail, "it is tried again until the key broker answers; check the way to it")
         }
+        "FILE_HOOK_FAILED" => Finding::warn(
+            what,
+            detail,
+            "the file is up to date, but its on_change fails; it is tried again, and the hub's log says why",
+        ),
+        "FILE_FOLDER_REFUSED" => Finding::fail(
+            what,
+            detail,
+            "the folder is on a disk, on a tmpfs that may be swapped (swapon --show; mount it with noswap, or a ramfs), or \
+             everybody's to write; the hub's log says which",
+        ),
+        state if state.starts_with("FILE_") => {
+            Finding::fail(what, detail, "the hub's log says what is wrong with the file's place")
+        }
         _ => Finding::fail(what, detail, format!("guestctl get {resource_uri} says why")),
     }
 }
