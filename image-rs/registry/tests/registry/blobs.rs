@@ -1,0 +1,243 @@
+//! Blobs over connections that break, and in pieces.
+
+use std::{
+    collections::BTreeSet,
+    io::Read,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use image_registry::{Options, Ranges};
+use image_rs::{Image, Platform, Source};
+
+use crate::{
+    assert_code, attempts, noise, options, pull,
+    stand_in::{Content, Request, StandIn, Stream, reply, sha256},
+};
+
+/// The part of `blob` that is asked for, of which only so much is sent as `cut` says.
+fn send_cut(request: &Request, stream: &mut dyn Stream, blob: &[u8], cut: impl Fn(usize) -> usize) -> bool {
+    let (status, first, last) = match request.range() {
+        None => ("200 OK", 0, blob.len() - 1),
+        Some((first, last)) => ("206 Partial Content", first, last.unwrap_or(blob.len() - 1)),
+    };
+    let part = &blob[first..=last];
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Length: {}\r\nContent-Range: bytes {first}-{last}/{}\r\n\r\n",
+        part.len(),
+        blob.len()
+    );
+    let sent = cut(part.len()).min(part.len());
+    stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&part[..sent])).is_ok()
+        && sent == part.len()
+}
+
+fn server(
+    layer: Vec<u8>,
+    answer: impl Fn(&Request, &mut dyn Stream, &[u8]) -> bool + Send + Sync + 'static,
+) -> StandIn {
+    let content = Content::image(&[&layer]);
+    let name = sha256(&layer).to_string();
+    StandIn::plain(move |request, stream| {
+        if request.target.ends_with(&name) {
+            answer(request, stream, &layer)
+        } else {
+            content.answer(request, stream)
+        }
+    })
+}
+
+fn name(server: &StandIn) -> String {
+    format!("{}/a/b:1", server.host())
+}
+
+#[test]
+fn every_transfer_is_cut_at_70_percent() {
+    for length in [1, 2, 1000, 3_000_000] {
+        let layer = noise(length);
+        let server = server(layer.clone(), |request, stream, blob| {
+            send_cut(request, stream, blob, |n| (n * 7).div_ceil(10))
+        });
+        assert!(pull(&options(Some(&server)), &name(&server)).unwrap() == [layer]);
+    }
+}
+
+#[test]
+fn a_registry_without_ranges_is_read_again_from_the_beginning() {
+    let layer = noise(300_000);
+    let cuts = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&cuts);
+    let once = server(layer.clone(), move |_, stream, blob| {
+        let sent = if counted.fetch_add(1, Ordering::Relaxed) < 2 { 100_000 } else { blob.len() };
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", blob.len());
+        stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&blob[..sent])).is_ok()
+            && sent == blob.len()
+    });
+    assert!(pull(&options(Some(&once)), &name(&once)).unwrap() == [layer.clone()]);
+    let always = server(layer, |_, stream, blob| {
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", blob.len());
+        let _ =
+            stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&blob[..blob.len() * 7 / 10]));
+        false
+    });
+    assert_code(pull(&options(Some(&always)), &name(&always)), "REGISTRY_UNREACHABLE");
+    assert!(always.requests().len() <= 2 + 2 * 3, "{}", always.requests().len());
+}
+
+#[test]
+fn a_byte_at_a_time_is_no_progress() {
+    let server = server(noise(100_000), |request, stream, blob| send_cut(request, stream, blob, |_| 1));
+    assert_code(pull(&options(Some(&server)), &name(&server)), "REGISTRY_UNREACHABLE");
+    assert!(server.requests().len() < 10);
+}
+
+#[test]
+fn the_end_of_a_connection_is_not_the_end_of_a_blob() {
+    let layer = noise(10_000);
+    // Neither length nor chunks: HTTP/1.0 manners.
+    let unframed = server(layer.clone(), |request, stream, blob| {
+        let first = request.range().map_or(0, |(first, _)| first);
+        let status = if first == 0 {
+            "200 OK".to_owned()
+        } else {
+            format!("206 Partial Content\r\nContent-Range: bytes {first}-{}/{}", blob.len() - 1, blob.len())
+        };
+        let end = blob.len().min(first + 6000);
+        let _ = stream.write_all(format!("HTTP/1.1 {status}\r\n\r\n").as_bytes());
+        let _ = stream.write_all(&blob[first..end]);
+        false
+    });
+    assert!(pull(&options(Some(&unframed)), &name(&unframed)).unwrap() == [layer.clone()]);
+    // In chunks the end is told: it is too early, and whoever compares lengths will say so.
+    let early = server(layer.clone(), |_, stream, blob| {
+        let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n";
+        stream
+            .write_all(head)
+            .and_then(|()| stream.write_all(&blob[..5]))
+            .and_then(|()| stream.write_all(b"\r\n0\r\n\r\n"))
+            .is_ok()
+    });
+    assert!(pull(&options(Some(&early)), &name(&early)).unwrap() == [layer[..5].to_vec()]);
+    assert_eq!(early.requests().len(), 3);
+}
+
+#[test]
+fn lengths_and_ranges_that_lie_are_refused() {
+    let layer = noise(10_000);
+    let part = |status: &'static str, range: &'static str, length: usize| {
+        let first_cut = move |request: &Request, stream: &mut dyn Stream, blob: &[u8]| {
+            if request.range().is_none() {
+                return send_cut(request, stream, blob, |_| 5000);
+            }
+            reply(stream, status, &[("Content-Range", range)], &blob[..length])
+        };
+        let server = server(noise(10_000), first_cut);
+        pull(&options(Some(&server)), &name(&server))
+    };
+    for (status, range, length, code) in [
+        ("206 Partial Content", "bytes 5000-9999/20000", 5000, "IMAGE_LENGTH"),
+        ("206 Partial Content", "bytes 0-9999/10000", 10_000, "REGISTRY_BAD_ANSWER"),
+        ("206 Partial Content", "bytes 5000-9998/10000", 4999, "REGISTRY_BAD_ANSWER"),
+        ("206 Partial Content", "bytes 5000-", 5000, "REGISTRY_BAD_ANSWER"),
+        ("206 Partial Content", "", 5000, "REGISTRY_BAD_ANSWER"),
+        ("416 Range Not Satisfiable", "bytes */10000", 0, "REGISTRY_BAD_ANSWER"),
+        ("200 OK", "", 5000, "IMAGE_LENGTH"),
+    ] {
+        assert_code(part(status, range, length), code);
+    }
+    for length in [9_999, 10_001] {
+        let server = server(layer.clone(), move |_, stream, _| reply(stream, "200 OK", &[], &noise(length)));
+        assert_code(pull(&options(Some(&server)), &name(&server)), "IMAGE_LENGTH");
+    }
+    let encoded =
+        server(layer, |_, stream, blob| reply(stream, "200 OK", &[("Content-Encoding", "gzip")], blob));
+    assert_code(pull(&options(Some(&encoded)), &name(&encoded)), "REGISTRY_BAD_ANSWER");
+}
+
+fn in_pieces(server: &StandIn) -> Options {
+    Options {
+        ranges: Ranges { from: 0, piece: 64 << 10, buffers: 4, connections: 3 },
+        ..options(Some(server))
+    }
+}
+
+#[test]
+fn pieces_come_together_in_order() {
+    for length in [3 << 16, (3 << 16) + 1, 1_000_003] {
+        let layer = noise(length);
+        let delayed = server(layer.clone(), |request, stream, blob| {
+            // The first piece of three is the last to come.
+            if request.range().is_some_and(|(first, _)| first % (3 << 16) == 0) {
+                std::thread::sleep(Duration::from_millis(30));
+            }
+            send_cut(request, stream, blob, |n| n)
+        });
+        assert!(pull(&in_pieces(&delayed), &name(&delayed)).unwrap() == [layer]);
+        let ranges: BTreeSet<_> = delayed.requests().iter().filter_map(Request::range).collect();
+        assert_eq!(ranges.len(), length.div_ceil(1 << 16), "each piece once");
+    }
+}
+
+#[test]
+fn pieces_survive_cuts_and_tell_what_does_not_pass() {
+    let layer = noise(1_000_000);
+    let cut = server(layer.clone(), |request, stream, blob| {
+        send_cut(request, stream, blob, |n| (n * 7).div_ceil(10))
+    });
+    assert!(pull(&in_pieces(&cut), &name(&cut)).unwrap() == [layer.clone()]);
+    let gone = server(layer.clone(), |request, stream, blob| match request.range() {
+        Some((first, _)) if first >= 500_000 => reply(stream, "404 Not Found", &[], b""),
+        _ => send_cut(request, stream, blob, |n| n),
+    });
+    assert_code(pull(&in_pieces(&gone), &name(&gone)), "IMAGE_NOT_FOUND");
+    let whole_at_once = server(layer.clone(), |request, stream, blob| match request.range() {
+        Some((first, _)) if first > 0 => reply(stream, "200 OK", &[], blob),
+        _ => send_cut(request, stream, blob, |n| n),
+    });
+    assert_code(pull(&in_pieces(&whole_at_once), &name(&whole_at_once)), "REGISTRY_BAD_ANSWER");
+    let none = server(layer.clone(), |_, stream, blob| reply(stream, "200 OK", &[], blob));
+    assert!(pull(&in_pieces(&none), &name(&none)).unwrap() == [layer]);
+    assert_eq!(none.requests().len(), 3, "the answer to the first piece is the whole");
+}
+
+#[test]
+fn pieces_end_when_nobody_reads_them() {
+    let layer = noise(4 << 20);
+    let server = server(layer, |request, stream, blob| send_cut(request, stream, blob, |n| n));
+    let platform = Platform { os: "linux".into(), architecture: "amd64".into(), variant: None };
+    let attempts = attempts(&in_pieces(&server), &name(&server), None);
+    let repository = attempts.iter().next().unwrap();
+    let image = Image::resolve(repository, &repository.reference().pointer(), &platform).unwrap();
+    let start = Instant::now();
+    let mut blob = repository.blob(&image.layers()[0].descriptor).unwrap();
+    blob.read_exact(&mut [0; 10]).unwrap();
+    drop(blob);
+    assert!(start.elapsed() < Duration::from_secs(10));
+    let asked = server.requests().len();
+    assert!(asked < 2 + 10, "{asked} pieces were fetched for ten bytes");
+}
+
+#[test]
+fn pieces_help_where_each_connection_is_slow() {
+    let layer = noise(3 << 20);
+    let most = Arc::new(Mutex::new((0, 0)));
+    let counted = Arc::clone(&most);
+    let server = server(layer.clone(), move |request, stream, blob| {
+        let now = |by: i32| {
+            let mut counts = counted.lock().unwrap();
+            counts.0 += by;
+            counts.1 = counts.1.max(counts.0);
+        };
+        now(1);
+        std::thread::sleep(Duration::from_millis(20));
+        let sent = send_cut(request, stream, blob, |n| n);
+        now(-1);
+        sent
+    });
+    assert!(pull(&in_pieces(&server), &name(&server)).unwrap() == [layer]);
+    let most = most.lock().unwrap().1;
+    assert!((2..=3).contains(&most), "{most} at a time");
+}
