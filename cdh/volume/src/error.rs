@@ -47,6 +47,12 @@ pub enum VolumeError {
         /// What has none.
         why: String,
     },
+    /// The kernel has mapped something else than the header says.
+    #[error("the opened volume is not what its header says: {why}")]
+    Mapping {
+        /// The difference.
+        why: String,
+    },
     /// The cryptographic library failed.
     #[error("{doing}: {source}")]
     Crypto {
@@ -66,7 +72,8 @@ impl VolumeError {
             | Self::Refused { .. }
             | Self::TagMissing
             | Self::TagMismatch
-            | Self::NotCanonical { .. } => Blame::Denied,
+            | Self::NotCanonical { .. }
+            | Self::Mapping { .. } => Blame::Denied,
             Self::TagMalformed | Self::WeakSecret { .. } => Blame::Misused,
             Self::Crypto { .. } => Blame::Platform,
         }
@@ -83,6 +90,7 @@ impl VolumeError {
             Self::TagMismatch => "LUKS_TAG_MISMATCH",
             Self::WeakSecret { .. } => "LUKS_SECRET_WEAK",
             Self::NotCanonical { .. } => "LUKS_HEADER_NOT_CANONICAL",
+            Self::Mapping { .. } => "LUKS_MAPPING_DIFFERS",
             Self::Crypto { .. } => "LUKS_CRYPTO",
         }
     }
@@ -104,6 +112,9 @@ impl VolumeError {
                 "do not open the volume: compare the header with a backup; after a change of your own sign it again"
             }
             Self::WeakSecret { .. } => "use a random secret; `head -c 64 /dev/urandom` makes one",
+            Self::Mapping { .. } => {
+                "do not use what is in it: close the volume, and look for a program that opened it in another way"
+            }
             Self::NotCanonical { .. } => "remove foreign tokens from the header",
             Self::Crypto { .. } => "check that the machine's cryptographic library works",
         }

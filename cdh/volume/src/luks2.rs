@@ -1,8 +1,10 @@
 //! The header of a LUKS2 volume (LUKS2 On-Disk Format Specification 1.1): read once, judged, authenticated.
 //!
 //! [`format`](mod@format) has the constants and types, `read` the two binary headers, `metadata` their JSON, `policy`
-//! the rules for what a header may say, `tag` its authentication. Nothing here writes a header.
+//! the rules for what a header may say, `tag` its authentication. `detached` makes of a header that was read the file that a
+//! volume is opened with. Nothing here makes a new header.
 
+mod detached;
 pub mod format;
 mod metadata;
 mod object;
@@ -11,6 +13,7 @@ mod read;
 mod rule;
 mod tag;
 
+pub use detached::DetachedHeader;
 pub use policy::{KdfLimits, Policy, Verdict, Violation};
 pub use read::{Header, Secondary};
 pub use rule::Rule;

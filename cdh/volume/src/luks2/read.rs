@@ -15,9 +15,10 @@ use super::{
 use crate::{Error, error::quoted};
 
 const FIRST_MAGIC: &[u8; 6] = b"LUKS\xba\xbe";
-const SECOND_MAGIC: &[u8; 6] = b"SKUL\xba\xbe";
+pub(super) const SECOND_MAGIC: &[u8; 6] = b"SKUL\xba\xbe";
 const VERSION: u16 = 2;
-const CHECKSUM_FIELD: std::ops::Range<usize> = 448..512;
+/// Where the checksum is, with the zeros behind it.
+pub(super) const CHECKSUM_FIELD: std::ops::Range<usize> = 448..512;
 const CHECKSUM_LEN: usize = 32;
 
 /// A header, as its first copy tells it.
@@ -63,6 +64,15 @@ impl Header {
     /// # Errors
     /// [`Error::Malformed`] with the rule that the first copy breaks, or if there is no room for the second.
     pub fn read(bytes: &[u8]) -> Result<Self, Error> {
+        Self::read_copies(bytes, bytes.len())
+    }
+
+    /// As [`Header::read`], where `bytes` are no more than both copies, and whoever read them has read `given` bytes of the
+    /// header area.
+    ///
+    /// # Errors
+    /// As [`Header::read`].
+    pub fn read_copies(bytes: &[u8], given: usize) -> Result<Self, Error> {
         let first = Copy::read(bytes, Which::First)?;
         let (metadata, json) = metadata::read(first.json)?;
         let size = usize::try_from(first.binary.size).unwrap_or(usize::MAX);
@@ -76,7 +86,7 @@ impl Header {
             Err(Error::Malformed { rule, why, .. }) => Secondary::Damaged { rule, why },
             Err(other) => return Err(other),
         };
-        Ok(Self { binary: first.binary, metadata, json, secondary, given: bytes.len() })
+        Ok(Self { binary: first.binary, metadata, json, secondary, given })
     }
 
     /// The fields of the first binary header.
@@ -231,7 +241,7 @@ fn text_of(area: &[u8], which: Which) -> Result<&[u8], Error> {
 }
 
 /// SHA-256 over a whole copy, its checksum field taken as zeros.
-fn checksum_of(copy: &[u8]) -> [u8; CHECKSUM_LEN] {
+pub(super) fn checksum_of(copy: &[u8]) -> [u8; CHECKSUM_LEN] {
     let mut hash = Sha256::new();
     hash.update(copy.get(..CHECKSUM_FIELD.start).unwrap_or_default());
     hash.update([0; CHECKSUM_FIELD.end - CHECKSUM_FIELD.start]);

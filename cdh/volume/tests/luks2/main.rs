@@ -1,7 +1,8 @@
 //! Headers made by cryptsetup, and what a host could make of them.
 //!
 //! `good.rs`: what cryptsetup writes is read as it reads it, and admitted. `mutants.rs`: each bad header is refused by the
-//! rule that is meant for it, and what cryptsetup says to it. `tags.rs`: authentication. `random.rs`: any bytes.
+//! rule that is meant for it, and what cryptsetup says to it. `tags.rs`: authentication. `detached.rs`: the copy that a volume
+//! is opened with. `random.rs`: any bytes.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -13,6 +14,7 @@
 )]
 
 mod craft;
+mod detached;
 mod good;
 mod mutants;
 mod random;
