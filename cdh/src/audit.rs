@@ -43,6 +43,10 @@ pub enum Door {
     File,
     /// A credential of a systemd unit.
     UnitCredential,
+    /// The key of a volume, to check its header with: it stays in the hub.
+    VolumeCheck,
+    /// The key of a volume, for the program that opens it.
+    Volume,
 }
 
 impl Door {
@@ -63,6 +67,8 @@ impl fmt::Display for Door {
             Self::Credentials => "credentials",
             Self::File => "file",
             Self::UnitCredential => "unit-credential",
+            Self::VolumeCheck => "volume-check",
+            Self::Volume => "volume",
         })
     }
 }

@@ -24,6 +24,7 @@ use crate::file;
 use crate::pattern::Pattern;
 use crate::signing_key::SigningKeys;
 use crate::unit_credential;
+use crate::volume;
 
 /// Where kata-agent and the REST server look for the hub.
 pub const DEFAULT_SOCKET: &str = "unix:///run/confidential-containers/cdh.sock";
@@ -134,6 +135,10 @@ pub struct Config {
     pub unit_credentials: Vec<unit_credential::Entry>,
     /// Where units get them.
     pub credential_address: Address,
+    /// Encrypted volumes.
+    pub volumes: Vec<volume::Entry>,
+    /// Where systemd-cryptsetup gets their keys.
+    pub cryptsetup_address: Address,
     /// Who may have which secret.
     pub access: AccessTable,
     /// Who may sign sealed secrets.
@@ -169,6 +174,9 @@ struct FileConfig {
     #[serde(default)]
     unit_credentials: Vec<unit_credential::Entry>,
     credential_socket: Option<String>,
+    #[serde(default)]
+    volumes: Vec<volume::Entry>,
+    cryptsetup_socket: Option<String>,
     /// Acted on by the image function; accepted so that an existing file loads unchanged.
     /// A value rather than nothing: a table that is passed over counts as an unknown key.
     image: Option<serde_json::Value>,
@@ -324,6 +332,12 @@ impl Config {
                 file.credential_socket.as_deref().unwrap_or(unit_credential::DEFAULT_SOCKET),
                 "credential_socket",
             )?,
+            volumes: volume::distinct(file.volumes)
+                .map_err(|(problem, hint)| StartFault::config(problem, hint))?,
+            cryptsetup_address: unix_address(
+                file.cryptsetup_socket.as_deref().unwrap_or(volume::DEFAULT_SOCKET),
+                "cryptsetup_socket",
+            )?,
             access: file.access,
             signing_keys,
             kms: file.kms,
@@ -379,6 +393,8 @@ fn defaults(kernel_command_line: &str) -> Result<FileConfig, StartFault> {
         files: Vec::new(),
         unit_credentials: Vec::new(),
         credential_socket: None,
+        volumes: Vec::new(),
+        cryptsetup_socket: None,
         image: None,
         skip_sealed_secret_verification: false,
         access: AccessTable::default(),
@@ -409,7 +425,7 @@ fn unix_address(text: &str, key: &str) -> Result<Address, StartFault> {
     match address(text, key)? {
         unix @ Address::Unix(_) => Ok(unix),
         Address::Tcp(_) => Err(StartFault::config(
-            format!("{key} is {text:?}: units are known by the address of a Unix socket"),
+            format!("{key} is {text:?}: whoever asks there is known by the address of a Unix socket"),
             format!("write {key} = \"unix:///PATH\""),
         )),
     }

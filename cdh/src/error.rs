@@ -79,6 +79,61 @@ pub enum HubError {
         /// Its length.
         length: usize,
     },
+    /// A peer that does not say which volume's key it wants.
+    #[error("whoever connected for the key of a volume has not bound its name, as systemd-cryptsetup does")]
+    VolumeNameAbsent,
+    /// A peer that says it opens a volume, and the kernel does not confirm it.
+    #[error("a caller asked for the key of the volume {name}, which he does not open: {why}")]
+    VolumeUnproven {
+        /// The volume that he named.
+        name: String,
+        /// What the kernel says instead.
+        why: String,
+    },
+    /// No volume of that name is configured.
+    #[error("no entry of [[volumes]] is called {name:?}")]
+    VolumeUnknown {
+        /// The name.
+        name: String,
+    },
+    /// The key is asked for before the header was checked.
+    #[error("the header of the volume {name} was not checked since its key was given last")]
+    VolumeUnprepared {
+        /// The volume.
+        name: String,
+    },
+    /// The header is that of another volume.
+    #[error("the volume {name} has the UUID {expected}; the header that was read has {found:?}")]
+    VolumeUuid {
+        /// The volume.
+        name: String,
+        /// The configured one.
+        expected: String,
+        /// The one in the header.
+        found: String,
+    },
+    /// The header of a volume is not good.
+    #[error("the volume {name} stays closed: {error}")]
+    VolumeHeader {
+        /// The volume.
+        name: String,
+        /// The volume library's account of it.
+        error: cc_volume::Error,
+    },
+    /// A secret that cannot be the key of a volume.
+    #[error("the key of the volume {name} has {length} bytes; a key has 1 to {}", crate::volume::MAX_KEY_LEN)]
+    VolumeKeyLength {
+        /// The volume.
+        name: String,
+        /// The secret's length.
+        length: usize,
+    },
+    /// Only the superuser may do that.
+    #[error("volumes are the superuser's business, and the caller is another one ({caller})")]
+    VolumeCaller {
+        /// The caller, as the kernel describes it.
+        caller: String,
+    },
     /// A folder that a file of the configuration must not lie in.
     #[error("the file {path} is not written: {why}")]
     FileFolder {
@@ -133,12 +188,20 @@ impl HubError {
             Self::AccessDenied { .. }
             | Self::SigningKeyRefused { .. }
             | Self::UnitUnproven { .. }
-            | Self::UnitCredentialUnknown { .. } => Blame::Denied,
+            | Self::UnitCredentialUnknown { .. }
+            | Self::VolumeUnproven { .. }
+            | Self::VolumeUnprepared { .. }
+            | Self::VolumeUuid { .. }
+            | Self::VolumeCaller { .. } => Blame::Denied,
+            Self::VolumeHeader { error, .. } => error.blame(),
+            Self::VolumeUnknown { .. } => Blame::Absent,
             Self::Stopping => Blame::Unavailable,
             Self::Kms(e) => e.blame(),
             Self::SigningKey { .. }
             | Self::UnitNameAbsent
             | Self::CredentialLength { .. }
+            | Self::VolumeNameAbsent
+            | Self::VolumeKeyLength { .. }
             | Self::FileFolder { .. }
             | Self::FileOwner { .. }
             | Self::UnknownKbc(_)
@@ -161,6 +224,14 @@ impl HubError {
             Self::UnitUnproven { .. } => "UNIT_UNPROVEN",
             Self::UnitCredentialUnknown { .. } => "UNIT_CREDENTIAL_UNKNOWN",
             Self::CredentialLength { .. } => "UNIT_CREDENTIAL_LENGTH",
+            Self::VolumeNameAbsent => "VOLUME_NAME_ABSENT",
+            Self::VolumeUnproven { .. } => "VOLUME_UNPROVEN",
+            Self::VolumeUnknown { .. } => "VOLUME_UNKNOWN",
+            Self::VolumeUnprepared { .. } => "VOLUME_UNPREPARED",
+            Self::VolumeUuid { .. } => "VOLUME_UUID_DIFFERS",
+            Self::VolumeHeader { error, .. } => error.code(),
+            Self::VolumeKeyLength { .. } => "VOLUME_KEY_LENGTH",
+            Self::VolumeCaller { .. } => "VOLUME_CALLER_REFUSED",
             Self::FileFolder { .. } => "FILE_FOLDER_REFUSED",
             Self::FileOwner { .. } => "FILE_OWNER_UNKNOWN",
             Self::FileWrite { .. } => "FILE_WRITE_FAILED",
@@ -195,6 +266,20 @@ impl HubError {
                 "if the unit may have it, add an entry to [[unit_credentials]] in the data hub's configuration".to_owned()
             }
             Self::CredentialLength { .. } => "store another secret, or take it by [[files]]".to_owned(),
+            Self::VolumeNameAbsent => "let systemd-cryptsetup ask; `guestctl disk enable NAME` writes its line of /etc/crypttab".to_owned(),
+            Self::VolumeUnproven { .. } => {
+                "only systemd-cryptsetup@NAME.service gets the key of NAME; the data hub has to see the machine's control groups".to_owned()
+            }
+            Self::VolumeUnknown { .. } => {
+                "correct the name, or add an entry to [[volumes]] in the data hub's configuration".to_owned()
+            }
+            Self::VolumeUnprepared { .. } => {
+                "let `guestctl disk prepare NAME` run first; `guestctl disk enable NAME` writes a drop-in that does it".to_owned()
+            }
+            Self::VolumeUuid { .. } => "do not open it; if the volume was made anew, write its UUID into [[volumes]]".to_owned(),
+            Self::VolumeHeader { error, .. } => error.hint().to_owned(),
+            Self::VolumeKeyLength { .. } => "store a random key of 32 to 64 bytes at the key broker".to_owned(),
+            Self::VolumeCaller { .. } => "run it as root".to_owned(),
             Self::FileFolder { .. } => {
                 "name a folder in memory that only root or the owner may write to; where there is swap, one of a tmpfs with noswap or of a ramfs; allow_disk = true lifts the rules about disk and swap".to_owned()
             }

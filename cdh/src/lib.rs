@@ -14,6 +14,7 @@ pub mod agent;
 pub mod audit;
 pub mod config;
 pub mod credential;
+mod door;
 pub mod error;
 pub mod file;
 pub mod flight;
@@ -30,6 +31,7 @@ pub mod service;
 pub mod signing_key;
 pub mod unit_credential;
 pub mod unseal;
+pub mod volume;
 
 /// Version text of this build, as `--version` and the status service print it.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

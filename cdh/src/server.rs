@@ -14,6 +14,7 @@ use cc_kms::{Broker, Providers, Surroundings};
 use cc_protos::api::get_resource_service_server::GetResourceServiceServer;
 use cc_protos::api::sealed_secret_service_server::SealedSecretServiceServer;
 use cc_protos::guest_services::hub_info_service_server::HubInfoServiceServer;
+use cc_protos::guest_services::volume_service_server::VolumeServiceServer;
 use cc_protos::keyprovider::key_provider_service_server::KeyProviderServiceServer;
 use tokio::task::JoinSet;
 use tonic::service::Routes;
@@ -32,6 +33,7 @@ use crate::service::ResourceService;
 use crate::signing_key::SigningKeys;
 use crate::unit_credential::UnitDoor;
 use crate::unseal::Unsealer;
+use crate::volume::{KeyDoor, VolumeRpc, Volumes};
 
 fn prepare(config: &Config) -> Result<(Arc<Hub>, Arc<Credentials>, Providers), HubError> {
     let hub = Arc::new(Hub::new(config)?);
@@ -76,6 +78,11 @@ pub async fn serve(config: Config, inherited: Vec<Listener>, shutdown: Shutdown)
         // The service manager alone connects.
         unit_listeners.push(Listener::bind(&config.credential_address, &SocketOptions::default())?);
     }
+    let mut key_listener = None;
+    if !config.volumes.is_empty() {
+        // systemd-cryptsetup alone connects.
+        key_listener = Some(Listener::bind(&config.cryptsetup_address, &SocketOptions::default())?);
+    }
     let files = Arc::new(Files::new(config.files));
     let info = HubInfo {
         hub: Arc::clone(&hub),
@@ -90,16 +97,21 @@ pub async fn serve(config: Config, inherited: Vec<Listener>, shutdown: Shutdown)
         );
     }
     let unsealer = Arc::new(Unsealer::new(Arc::clone(&hub), config.signing_keys, providers));
+    let volumes = Arc::new(Volumes::new(config.volumes, Arc::clone(&unsealer)));
+    let volume_rpc =
+        VolumeRpc { volumes: Arc::clone(&volumes), key_socket: config.cryptsetup_address.clone() };
     let sealed = SealedService { unsealer: Arc::clone(&unsealer) };
     let routes = Routes::new(GetResourceServiceServer::new(ResourceService { hub: Arc::clone(&hub) }))
         .add_service(SealedSecretServiceServer::new(sealed.clone()))
         .add_service(KeyProviderServiceServer::new(sealed))
-        .add_service(HubInfoServiceServer::new(info));
+        .add_service(HubInfoServiceServer::new(info))
+        .add_service(VolumeServiceServer::new(volume_rpc));
     let services = [
         "api.GetResourceService",
         "api.SealedSecretService",
         "keyprovider.KeyProviderService",
         "guest_services.v1.HubInfoService",
+        "guest_services.v1.VolumeService",
     ];
     let routes = introspection::add(routes, &services)
         .await
@@ -108,7 +120,7 @@ pub async fn serve(config: Config, inherited: Vec<Listener>, shutdown: Shutdown)
         // Before the socket appears: whoever waits for it may start an image tool next.
         ocicrypt_config::offer(&config.address);
     }
-    for listener in listeners.iter_mut().chain(&mut unit_listeners) {
+    for listener in listeners.iter_mut().chain(&mut unit_listeners).chain(&mut key_listener) {
         listener.publish()?;
     }
     let mut doors = JoinSet::new();
@@ -116,6 +128,10 @@ pub async fn serve(config: Config, inherited: Vec<Listener>, shutdown: Shutdown)
         tracing::info!(address = %listener, "serving credentials of units");
         let door = UnitDoor::new(config.unit_credentials.clone(), Arc::clone(&unsealer));
         doors.spawn(door.serve(listener, shutdown.clone()));
+    }
+    if let Some(listener) = key_listener {
+        tracing::info!(address = %listener, "serving keys of volumes");
+        doors.spawn(KeyDoor::new(volumes).serve(listener, shutdown.clone()));
     }
     notify::ready();
     tracing::info!(address = %config.address, "serving");

@@ -163,6 +163,8 @@ fn our_additions_stay_in_our_package() {
             "AgentInfoService/DevicesAccepted(DevicesAcceptedRequest) -> DevicesAcceptedResponse",
             "HubInfoService/GetStatus(HubStatusRequest) -> HubStatus",
             "HubInfoService/ProbeKbs(ProbeKbsRequest) -> ProbeKbsResponse",
+            "VolumeService/ListVolumes(ListVolumesRequest) -> ListVolumesResponse",
+            "VolumeService/PrepareVolume(PrepareVolumeRequest) -> PrepareVolumeResponse",
         ]
     );
 }

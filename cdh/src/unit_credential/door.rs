@@ -9,16 +9,14 @@ use std::time::Duration;
 use cc_crypto::Secret;
 use cc_daemon::listen::{ListenError, Listener};
 use cc_daemon::peer::{BoundName, Caller};
-use cc_daemon::server::connections_within_limit;
 use cc_daemon::shutdown::Shutdown;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use super::{Entry, MAX_CREDENTIAL_LEN};
 use crate::audit::{Ask, Door};
+use crate::door;
 use crate::error::HubError;
 use crate::flight::Flights;
 use crate::hub::FETCH_TIME_LIMIT;
@@ -27,14 +25,8 @@ use crate::unseal::Unsealer;
 
 /// Bytes of a refusal: more than systemd takes, also of an encrypted credential.
 pub const REFUSAL_LEN: usize = 4 * MAX_CREDENTIAL_LEN;
-/// Most connections at once; further ones wait in the kernel's queue.
-const MAX_CONNECTIONS: usize = 1024;
 /// How long a peer may take to read its answer.
 const WRITE_TIME_LIMIT: Duration = Duration::from_secs(60);
-/// How long answers under way are waited for after the order to stop.
-const DRAIN: Duration = Duration::from_secs(5);
-/// The rest after `accept` failed: the cause (mostly a lack of descriptors) needs time to go.
-const REST: Duration = Duration::from_millis(100);
 
 /// Zeros for refusals.
 static NOTHING: [u8; 64 << 10] = [0; 64 << 10];
@@ -73,46 +65,12 @@ impl UnitDoor {
     /// # Errors
     /// The listener is no Unix socket, or cannot be handed to the runtime.
     pub async fn serve(self, listener: Listener, shutdown: Shutdown) -> Result<(), ListenError> {
-        let socket = listener.unix_listener()?;
         let door = Arc::new(self);
-        let slots = Arc::new(Semaphore::new(connections_within_limit(MAX_CONNECTIONS)));
-        let mut answers = JoinSet::new();
-        loop {
-            let accepted = tokio::select! {
-                biased;
-                () = shutdown.requested() => break,
-                Some(ended) = answers.join_next() => {
-                    if let Err(error) = ended {
-                        tracing::error!(%error, "a credential was not answered by a defect of the program");
-                    }
-                    continue;
-                }
-                accepted = async {
-                    let slot = Arc::clone(&slots).acquire_owned().await;
-                    (socket.accept().await, slot)
-                } => accepted,
-            };
-            match accepted {
-                (Ok((stream, _)), slot) => {
-                    let (door, shutdown) = (Arc::clone(&door), shutdown.clone());
-                    answers.spawn(async move {
-                        door.answer(stream, &shutdown).await;
-                        drop(slot);
-                    });
-                }
-                (Err(error), _) => {
-                    tracing::error!(%error, "cannot accept connections for credentials for now");
-                    tokio::time::sleep(REST).await;
-                }
-            }
-        }
-        // The path goes first, so that nobody comes any more.
-        drop((socket, listener));
-        let drained = timeout(DRAIN, async { while answers.join_next().await.is_some() {} }).await;
-        if drained.is_err() {
-            tracing::warn!(open = answers.len(), "credentials that nobody reads are given up");
-        }
-        Ok(())
+        let answer = |stream| {
+            let (door, shutdown) = (Arc::clone(&door), shutdown.clone());
+            async move { door.answer(stream, &shutdown).await }
+        };
+        door::serve(listener, &shutdown, "credential", answer).await
     }
 
     /// Answers one connection.

@@ -89,8 +89,13 @@ impl Caller {
     /// The name that the other end of `connection` has bound, if it is one that systemd binds for a unit's credential.
     #[must_use]
     pub fn bound_name(connection: &tokio::net::UnixStream) -> Option<BoundName> {
-        let address = rustix::net::getpeername(connection).ok()??;
-        BoundName::parse(SocketAddrUnix::try_from(address).ok()?.abstract_name()?)
+        BoundName::parse(peer_address(connection)?.abstract_name()?)
+    }
+
+    /// The volume in the name that the other end of `connection` has bound, if it is one that systemd binds for a volume's key.
+    #[must_use]
+    pub fn bound_volume(connection: &tokio::net::UnixStream) -> Option<String> {
+        bound_name::volume(peer_address(connection)?.abstract_name()?).map(str::to_owned)
     }
 
     /// The system unit of the caller, if it is known.
@@ -110,6 +115,11 @@ impl Caller {
         let forwarded = headers.get_all(FORWARDED_BY).iter().any(|value| value == FORWARDED_BY_REST);
         Self { local_http: forwarded, ..self.clone() }
     }
+}
+
+fn peer_address(connection: &tokio::net::UnixStream) -> Option<SocketAddrUnix> {
+    let address = rustix::net::getpeername(connection).ok()??;
+    SocketAddrUnix::try_from(address).ok()
 }
 
 impl fmt::Display for Caller {

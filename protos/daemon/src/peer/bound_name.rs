@@ -1,12 +1,14 @@
-//! The name that systemd binds before it asks for a credential: NUL, random hexadecimal digits, `/unit/`, the unit, `/`, the
-//! credential (systemd.exec(5), "LoadCredential=").
+//! The name that systemd binds before it asks for a secret: NUL, random hexadecimal digits, then `/unit/`, the unit, `/`, the
+//! credential (systemd.exec(5), "LoadCredential="), or `/cryptsetup/` and the volume (crypttab(5), "AF_UNIX key files").
 //!
 //! Pure. It says what is wanted and proves nothing: any process may bind any name. Who it is, [`super::Place`] says.
 
 /// Most bytes of the name: what `sun_path` holds (unix(7)).
 const MAX_LEN: usize = 108;
 /// What stands between the digits and the unit.
-const KIND: &str = "/unit/";
+const UNIT: &str = "/unit/";
+/// What stands between the digits and the volume.
+const VOLUME: &str = "/cryptsetup/";
 
 /// Which unit wants which credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,15 +23,7 @@ impl BoundName {
     /// Reads an abstract socket name, without its leading NUL. `None` if it is not one that systemd binds for a unit.
     #[must_use]
     pub fn parse(name: &[u8]) -> Option<Self> {
-        if name.len() >= MAX_LEN || !name.iter().all(u8::is_ascii_graphic) {
-            return None;
-        }
-        let (random, rest) = std::str::from_utf8(name).ok()?.split_once(KIND)?;
-        // Upper-case digits and longer numbers would be somebody else's format.
-        let digits = random.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        if !digits || !(1..=16).contains(&random.len()) {
-            return None;
-        }
+        let rest = behind_digits(name, UNIT)?;
         let (unit, credential) = rest.split_once('/')?;
         let (stem, kind) = unit.rsplit_once('.')?;
         // The kinds of unit that execute something (systemd.exec(5)).
@@ -38,6 +32,23 @@ impl BoundName {
         (executes && !stem.is_empty() && named)
             .then(|| Self { unit: unit.to_owned(), credential: credential.to_owned() })
     }
+}
+
+/// The volume of an abstract socket name that systemd binds for the key of one, without its leading NUL.
+pub(super) fn volume(name: &[u8]) -> Option<&str> {
+    let volume = behind_digits(name, VOLUME)?;
+    (!volume.contains('/') && !matches!(volume, "" | "." | "..")).then_some(volume)
+}
+
+/// What stands behind the digits and `kind`.
+fn behind_digits<'a>(name: &'a [u8], kind: &str) -> Option<&'a str> {
+    if name.len() >= MAX_LEN || !name.iter().all(u8::is_ascii_graphic) {
+        return None;
+    }
+    let (random, rest) = std::str::from_utf8(name).ok()?.split_once(kind)?;
+    // Upper-case digits and longer numbers would be somebody else's format.
+    let digits = random.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    (digits && (1..=16).contains(&random.len())).then_some(rest)
 }
 
 #[cfg(test)]
@@ -85,9 +96,29 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_name_for_a_volume_is_no_name_for_a_unit() {
+        for (name, expected) in [
+            ("8c8a6514140822/cryptsetup/data", Some("data")),
+            ("1/cryptsetup/my\\x2ddata", Some("my\\x2ddata")),
+            ("1/cryptsetup/", None),
+            ("1/cryptsetup/..", None),
+            ("1/cryptsetup/a/b", None),
+            ("1/cryptsetup-tpm2/data", None),
+            ("X/cryptsetup/data", None),
+            ("/cryptsetup/data", None),
+            ("1/unit/a.service/cryptsetup/data", None),
+        ] {
+            assert_eq!(volume(name.as_bytes()), expected, "{name}");
+            assert!(!name.contains("cryptsetup") || BoundName::parse(name.as_bytes()).is_none(), "{name}");
+        }
+    }
+
     proptest! {
         #[test]
         fn never_panics(bytes in any::<Vec<u8>>()) {
+            let _ = volume(&bytes);
+            let _ = volume(&[b"1/cryptsetup/", bytes.as_slice()].concat());
             let _ = BoundName::parse(&bytes);
             let _ = BoundName::parse(&[b"1/unit/", bytes.as_slice()].concat());
         }
