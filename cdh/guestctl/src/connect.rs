@@ -16,6 +16,7 @@ use cc_protos::{
     attestation_agent::attestation_agent_service_client::AttestationAgentServiceClient,
     guest_services::{
         agent_info_service_client::AgentInfoServiceClient, hub_info_service_client::HubInfoServiceClient,
+        volume_service_client::VolumeServiceClient,
     },
     keyprovider::key_provider_service_client::KeyProviderServiceClient,
 };
@@ -85,6 +86,11 @@ impl<'a> Hub<'a> {
     /// The keys of encrypted images.
     pub(crate) fn key_provider(&self) -> KeyProviderServiceClient<Channel> {
         KeyProviderServiceClient::new(connect::channel(self.address, CALL))
+    }
+
+    /// Encrypted volumes.
+    pub(crate) fn volumes(&self) -> VolumeServiceClient<Channel> {
+        VolumeServiceClient::new(connect::channel(self.address, CALL))
     }
 
     /// State of the hub.

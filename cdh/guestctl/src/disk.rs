@@ -1,12 +1,19 @@
-//! `guestctl disk`: explains the header of a LUKS2 volume, checks it before anything opens it, and signs it.
+//! `guestctl disk`: explains the header of a LUKS2 volume, checks it before anything opens it, and signs it; prepares configured
+//! volumes for systemd to open, and says afterwards whether what is open is what was checked.
 //!
-//! Nothing is opened and nothing is written. The header area is read once, at most 16 MiB, and all that is said is about
-//! those bytes: a host may answer the next reader differently, so whatever opens a volume after a check has to use the
-//! bytes that were checked. The rules are those of [`cc_volume`].
+//! Nothing is opened here. The header area is read once, at most 16 MiB, and all that is said is about those bytes: a host may
+//! answer the next reader differently, so whatever opens a volume after a check has to use the bytes that were checked, which
+//! `prepare` lays down for it. The rules are those of [`cc_volume`].
 
 mod check;
+mod configured;
+mod copy;
+mod enable;
 mod inspect;
+mod mapping;
+mod prepare;
 mod sign;
+mod verify;
 
 use std::{
     fs::{File, OpenOptions},
@@ -34,13 +41,15 @@ const MAX_SECRET_LEN: usize = 8 << 20;
 /// What the operator gives.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Exit status: 0 done, the header is good; 1 the header is refused, or a file cannot be used; 2 wrong usage.
+Exit status: 0 done, the header is good; 1 the header is refused, or a file cannot be used; 2 wrong usage. What asks the data hub:
+as for `guestctl get`.
 
 Example:
   guestctl disk inspect /dev/vdb
   guestctl disk check /dev/vdb --require-integrity
   guestctl disk sign /dev/vdb --key secret | cryptsetup token import --json-file - /dev/vdb
-  guestctl disk check /dev/vdb --key secret")]
+  guestctl disk check /dev/vdb --key secret
+  guestctl disk enable data")]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
@@ -54,6 +63,12 @@ enum Command {
     Check(CheckArgs),
     /// Print the tag that ties a header to the secret of its volume, as a token for cryptsetup
     Sign(SignArgs),
+    /// Let systemd open a configured volume at boot: write its line of crypttab and a drop-in
+    Enable(enable::Args),
+    /// Check the header of a configured volume with its key, and lay down the copy to open it with
+    Prepare(prepare::Args),
+    /// Compare an open volume with the header that it was opened with; close it if they differ
+    Verify(verify::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -147,11 +162,14 @@ impl PolicyArgs {
 }
 
 /// Does what the sub-command says.
-pub(crate) fn run(args: &Args, json: bool, console: &mut Console<'_>) -> Result<(), Failure> {
+pub(crate) async fn run(args: &Args, json: bool, console: &mut Console<'_>) -> Result<(), Failure> {
     match &args.command {
         Command::Inspect(args) => inspect::run(args, json, console),
         Command::Check(args) => check::run(args, json, console),
         Command::Sign(args) => sign::run(args, json, console),
+        Command::Enable(args) => enable::run(args, json, console).await,
+        Command::Prepare(args) => prepare::run(args, json, console).await,
+        Command::Verify(args) => verify::run(args, json, console),
     }
 }
 

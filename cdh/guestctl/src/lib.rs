@@ -78,7 +78,7 @@ enum Command {
     PodmanSecret(podman_secret::Args),
     /// Verify a Sigstore bundle over a file or a digest
     VerifyBundle(verify_bundle::Args),
-    /// Explain the header of a LUKS2 volume, check it before the volume is opened, and sign it
+    /// Explain, check and sign the headers of LUKS2 volumes; prepare volumes for systemd to open
     Disk(disk::Args),
     /// Check the guest components of this machine
     Doctor(doctor::Args),
@@ -148,7 +148,7 @@ async fn dispatch(cli: &Cli, console: &mut Console<'_>) -> Result<(), Failure> {
         Command::Unseal(args) => unseal::run(args, cli.json, console).await,
         Command::PodmanSecret(args) => podman_secret::run(args, cli.json, console).await,
         Command::VerifyBundle(args) => verify_bundle::run(args, cli.json, console),
-        Command::Disk(args) => disk::run(args, cli.json, console),
+        Command::Disk(args) => disk::run(args, cli.json, console).await,
         Command::Doctor(args) => doctor::run(args, cli.json, console).await,
     }
 }
@@ -260,6 +260,9 @@ mod tests {
             &["guestctl", "disk", "check", "x", "--detached", "--data-offset", "4096"],
             &["guestctl", "disk", "check", "x", "--max-keyslots", "0"],
             &["guestctl", "disk", "sign", "x"],
+            &["guestctl", "disk", "prepare"],
+            &["guestctl", "disk", "enable", "../x", "--uuid", "6a2d7e1c-93f4-4a55-8f70-1d3b2c5e9a10"],
+            &["guestctl", "disk", "enable", "data", "--uuid", "1"],
         ] {
             let (exit, out, err) = run_captured(arguments).await;
             assert_eq!((exit, out.as_str()), (Exit::Usage, ""), "{arguments:?}");

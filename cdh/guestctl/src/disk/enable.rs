@@ -1,0 +1,298 @@
+//! `guestctl disk enable`: lets systemd open a configured volume at boot.
+//!
+//! Two texts: a line of crypttab(5), whose key is the hub's socket and whose header is the checked copy, and a drop-in for the
+//! volume's `systemd-cryptsetup@.service`, which has the copy made before and the mapping verified after. systemd-cryptsetup reads a
+//! header before it asks for the key, so a line without the drop-in opens nothing: there is no copy. Nothing is done a second
+//! time, and a line that says something else is left alone unless the operator says so.
+
+use std::{
+    fs,
+    io::{self, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use cc_daemon::address::Address;
+use serde_json::json;
+
+use super::{configured::Configured, copy::FOLDER};
+use crate::{
+    connect::{HUB, Hub},
+    failure::Failure,
+    output::Console,
+};
+
+/// Where the key is given unless the hub says otherwise.
+const KEY_SOCKET: &str = "/run/confidential-containers/cryptsetup.sock";
+/// The name of the drop-in.
+const DROP_IN: &str = "50-confidential.conf";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+After it: `systemctl daemon-reload`, then `systemctl start systemd-cryptsetup@NAME.service`, or the next boot. A file system on
+/dev/mapper/NAME needs _netdev (and nofail, if the machine is to start without it) in /etc/fstab.
+
+Exit status: 0 done, or nothing to do; 1 a file cannot be written, or another line of that name is there; 4 there is no such volume;
+others as for `guestctl get`.
+
+Example:
+  guestctl disk enable data --dry-run
+  guestctl disk enable data
+  guestctl disk enable data --uuid 6a2d7e1c-93f4-4a55-8f70-1d3b2c5e9a10 --root /mnt/image")]
+pub(super) struct Args {
+    /// Name of the volume in [[volumes]] of the data hub's configuration
+    #[arg(value_parser = name)]
+    name: String,
+    /// UUID of the volume; then the data hub is not asked
+    #[arg(long, value_name = "UUID", value_parser = uuid)]
+    uuid: Option<String>,
+    /// Further options of the line, separated by commas, as crypttab(5) has them: nofail
+    #[arg(long, value_name = "OPTIONS", value_delimiter = ',', value_parser = option)]
+    options: Vec<String>,
+    /// Show what would be written
+    #[arg(long)]
+    dry_run: bool,
+    /// Replace a line of that name that says something else
+    #[arg(long)]
+    replace: bool,
+    /// Root of the file system to write to, such as that of an image
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    root: PathBuf,
+    /// Path of this program on that system
+    #[arg(long, value_name = "PATH", default_value = "/usr/local/bin/guestctl")]
+    program: String,
+    /// Address of the confidential data hub
+    #[arg(long, value_name = "ADDR", default_value = HUB)]
+    cdh: Address,
+}
+
+pub(super) async fn run(args: &Args, as_json: bool, console: &mut Console<'_>) -> Result<(), Failure> {
+    let (uuid, key_socket, discards) = match &args.uuid {
+        Some(uuid) => (uuid.clone(), KEY_SOCKET.to_owned(), false),
+        None => {
+            let Configured { volume, key_socket } = Configured::find(&Hub::at(&args.cdh), &args.name).await?;
+            let discards = volume.policy.is_some_and(|policy| policy.allow_discards);
+            (volume.uuid, key_socket, discards)
+        }
+    };
+    let line = line(args, &uuid, &key_socket);
+    let drop_in = drop_in(args, discards);
+
+    let crypttab = Target::read(&args.root, "etc/crypttab".into())?;
+    let folder = format!("etc/systemd/system/systemd-cryptsetup@{}.service.d", escaped(&args.name));
+    let unit = Target::read(&args.root, Path::new(&folder).join(DROP_IN))?;
+    let lines = with_line(&crypttab, &args.name, &line, args.replace)?;
+    let mut changed = Vec::new();
+    for (target, content) in [(&crypttab, &lines), (&unit, &drop_in)] {
+        if target.content != *content {
+            changed.push(target.path.display().to_string());
+            if !args.dry_run {
+                target.write(content)?;
+            }
+        }
+    }
+
+    if as_json {
+        return console.json(&json!({
+            "volume": args.name,
+            "uuid": uuid,
+            "crypttab": line,
+            "drop_in": {"path": unit.path.display().to_string(), "content": drop_in},
+            "changed": changed,
+            "written": !args.dry_run,
+        }));
+    }
+    let mut text = String::new();
+    if args.dry_run {
+        text = format!("{}:\n{line}\n\n{}:\n{drop_in}\n", crypttab.path.display(), unit.path.display());
+    }
+    text.push_str(&match (changed.is_empty(), args.dry_run) {
+        (true, _) => format!("the volume {} is enabled already\n", args.name),
+        (false, true) => format!("nothing was written; these files would change: {}\n", changed.join(", ")),
+        (false, false) => format!("written: {}\nnow run: systemctl daemon-reload\n", changed.join(", ")),
+    });
+    console.text(&text)
+}
+
+/// `data UUID=… SOCKET luks,headless=true,_netdev,header=…`: without a terminal, after the network, and all metadata from the
+/// checked copy.
+fn line(args: &Args, uuid: &str, key_socket: &str) -> String {
+    let header = format!("header={FOLDER}/{}.header", args.name);
+    let mut options = vec!["luks".to_owned(), "headless=true".to_owned(), "_netdev".to_owned(), header];
+    options.extend(args.options.iter().cloned());
+    format!("{} UUID={uuid} {key_socket} {}", args.name, options.join(","))
+}
+
+fn drop_in(args: &Args, discards: bool) -> String {
+    let Args { name, program, .. } = args;
+    let discards = if discards { " --allow-discards" } else { "" };
+    format!(
+        "# Written by `guestctl disk enable {name}`.\n\
+         [Unit]\n\
+         Wants=network-online.target confidential-data-hub.service\n\
+         After=network-online.target confidential-data-hub.service\n\
+         \n\
+         [Service]\n\
+         ExecStartPre={program} disk prepare {name}\n\
+         ExecStartPost={program} disk verify {name}{discards}\n"
+    )
+}
+
+/// The text of crypttab with `line` in it, for the volume `name`.
+fn with_line(crypttab: &Target, name: &str, line: &str, replace: bool) -> Result<String, Failure> {
+    let mut lines: Vec<&str> = crypttab.content.lines().collect();
+    let own = |text: &&str| text.split_ascii_whitespace().next() == Some(name);
+    let same = |text: &str| text.split_ascii_whitespace().eq(line.split_ascii_whitespace());
+    match lines.iter_mut().find(|text| own(text)) {
+        Some(there) if same(there) => return Ok(crypttab.content.clone()),
+        Some(there) if replace => *there = line,
+        Some(there) => {
+            return Err(Failure::Argument {
+                argument: name.to_owned(),
+                why: format!("{} has another line of that name: {there}", crypttab.path.display()),
+                hint: "look at it; --replace puts the new one in its place".into(),
+            });
+        }
+        None => lines.push(line),
+    }
+    Ok(lines.join("\n") + "\n")
+}
+
+/// A file that may have to be written.
+#[derive(Debug)]
+struct Target {
+    path: PathBuf,
+    /// What is in it; nothing if it is not there.
+    content: String,
+}
+
+impl Target {
+    fn read(root: &Path, file: PathBuf) -> Result<Self, Failure> {
+        let path = root.join(file);
+        match fs::read_to_string(&path) {
+            Ok(content) => Ok(Self { path, content }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Ok(Self { path, content: String::new() })
+            }
+            Err(source) => Err(Failure::Unreadable { path, source }),
+        }
+    }
+
+    /// Replaces it as a whole; its mode stays, or is 0644.
+    fn write(&self, content: &str) -> Result<(), Failure> {
+        let failed = |source| Failure::OutputFile { path: self.path.clone(), source };
+        let folder = self.path.parent().unwrap_or(Path::new("/"));
+        fs::create_dir_all(folder).map_err(failed)?;
+        let mode = fs::metadata(&self.path).map_or(0o644, |status| status.mode() & 0o777);
+        let temporary = folder.join(format!(".{DROP_IN}.{}", std::process::id()));
+        let written = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&temporary)
+            .and_then(|mut file| {
+                file.write_all(content.as_bytes())?;
+                file.set_permissions(fs::Permissions::from_mode(mode))?;
+                file.sync_all()
+            })
+            .and_then(|()| fs::rename(&temporary, &self.path));
+        if written.is_err() {
+            // The first error is the one to report.
+            let _ = fs::remove_file(&temporary);
+        }
+        written.map_err(failed)
+    }
+}
+
+/// The instance of a unit (systemd.unit(5), "String escaping") for a name that [`name`] admits.
+fn escaped(name: &str) -> String {
+    name.replace('-', "\\x2d")
+}
+
+/// A name as the hub admits it.
+fn name(text: &str) -> Result<String, String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    let starts = text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+    if starts && text.len() <= 48 && text.bytes().all(plain) {
+        return Ok(text.to_owned());
+    }
+    Err("a name has at most 48 letters, digits, '.', '_' and '-'".to_owned())
+}
+
+fn uuid(text: &str) -> Result<String, String> {
+    let groups = text.split('-').map(str::len).eq([8, 4, 4, 4, 12]);
+    if groups && text.bytes().all(|byte| matches!(byte, b'-' | b'0'..=b'9' | b'a'..=b'f')) {
+        return Ok(text.to_owned());
+    }
+    Err("a UUID is five groups of lower-case hexadecimal digits".to_owned())
+}
+
+fn option(text: &str) -> Result<String, String> {
+    let theirs =
+        ["header=", "keyfile-", "key-slot=", "headless=", "plain", "tcrypt", "bitlk", "tpm2-", "swap", "tmp"];
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',') {
+        return Err("an option has no spaces".to_owned());
+    }
+    if theirs.iter().any(|own| text.starts_with(own)) {
+        return Err("this option would open the volume in another way".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UUID: &str = "6a2d7e1c-93f4-4a55-8f70-1d3b2c5e9a10";
+
+    async fn enable(root: &Path, more: &[&str]) -> (crate::Exit, String, String) {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let base = ["guestctl", "disk", "enable", "db-1", "--uuid", UUID, "--root", root.to_str().unwrap()];
+        let exit = crate::run([&base[..], more].concat(), &mut Console::new(&mut out, &mut err)).await;
+        (exit, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_volume_is_enabled_once_and_other_lines_stay() {
+        let root = tempfile::tempdir().unwrap();
+        let crypttab = root.path().join("etc/crypttab");
+        fs::create_dir(root.path().join("etc")).unwrap();
+        fs::write(&crypttab, "# volumes\nother /dev/sda none").unwrap();
+        fs::set_permissions(&crypttab, fs::Permissions::from_mode(0o600)).unwrap();
+        let (exit, out, _) = enable(root.path(), &["--dry-run"]).await;
+        assert_eq!(exit, crate::Exit::Success);
+        assert!(out.contains("nothing was written") && out.contains("header="), "{out}");
+        assert_eq!(fs::read_to_string(&crypttab).unwrap(), "# volumes\nother /dev/sda none");
+
+        assert_eq!(enable(root.path(), &["--options", "nofail"]).await.0, crate::Exit::Success);
+        let line = format!(
+            "db-1 UUID={UUID} {KEY_SOCKET} luks,headless=true,_netdev,header={FOLDER}/db-1.header,nofail\n"
+        );
+        let expected = format!("# volumes\nother /dev/sda none\n{line}");
+        assert_eq!(fs::read_to_string(&crypttab).unwrap(), expected);
+        assert_eq!(fs::metadata(&crypttab).unwrap().mode() & 0o777, 0o600);
+        let unit = root.path().join("etc/systemd/system/systemd-cryptsetup@db\\x2d1.service.d").join(DROP_IN);
+        let text = fs::read_to_string(unit).unwrap();
+        assert!(text.contains("ExecStartPre=/usr/local/bin/guestctl disk prepare db-1\n"), "{text}");
+
+        let (_, out, _) = enable(root.path(), &["--options", "nofail"]).await;
+        assert!(out.contains("is enabled already"), "{out}");
+        let (exit, _, err) = enable(root.path(), &[]).await;
+        assert!(exit != crate::Exit::Success && err.contains("another line of that name"), "{err}");
+        let (exit, out, _) = enable(root.path(), &["--replace", "--json"]).await;
+        assert_eq!(exit, crate::Exit::Success);
+        let told: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(told["changed"].as_array().unwrap().len(), 1);
+        assert!(!fs::read_to_string(&crypttab).unwrap().contains("nofail"));
+    }
+
+    #[tokio::test]
+    async fn options_that_open_in_another_way_are_refused() {
+        let root = tempfile::tempdir().unwrap();
+        for bad in ["header=/dev/vdb", "plain", "a b", "tpm2-device=auto", "keyfile-offset=1"] {
+            let (exit, _, err) = enable(root.path(), &["--options", bad]).await;
+            assert_eq!(exit, crate::Exit::Usage, "{bad}: {err}");
+        }
+        assert!(!root.path().join("etc").exists());
+    }
+}
