@@ -19,3 +19,4 @@ pub mod soft_tpm;
 pub mod stack;
 pub mod ttrpc_peer;
 pub mod unit_credential;
+pub mod vm;

@@ -156,6 +156,14 @@ impl Process {
         Ok(())
     }
 
+    /// Whether the program has not ended yet.
+    ///
+    /// # Errors
+    /// The system does not say.
+    pub fn is_running(&mut self) -> anyhow::Result<bool> {
+        Ok(self.child.try_wait()?.is_none())
+    }
+
     /// The program's process id.
     pub fn pid(&self) -> u32 {
         self.child.id()

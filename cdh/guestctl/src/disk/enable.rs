@@ -3,7 +3,8 @@
 //! Two texts: a line of crypttab(5), whose key is the hub's socket and whose header is the checked copy, and a drop-in for the
 //! volume's `systemd-cryptsetup@.service`, which has the copy made before and the mapping verified after. systemd-cryptsetup reads a
 //! header before it asks for the key, so a line without the drop-in opens nothing: there is no copy. Nothing is done a second
-//! time, and a line that says something else is left alone unless the operator says so.
+//! time, and a line that says something else is left alone unless the operator says so. Not every distribution starts
+//! `remote-cryptsetup.target`, which opens the volumes that wait for the network: it is enabled as well.
 
 use std::{
     fs,
@@ -26,6 +27,9 @@ use crate::{
 const KEY_SOCKET: &str = "/run/confidential-containers/cryptsetup.sock";
 /// The name of the drop-in.
 const DROP_IN: &str = "50-confidential.conf";
+/// What `systemctl enable remote-cryptsetup.target` makes, and where it leads.
+const TARGET_LINK: &str = "etc/systemd/system/multi-user.target.wants/remote-cryptsetup.target";
+const TARGET: &str = "/usr/lib/systemd/system/remote-cryptsetup.target";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -92,6 +96,14 @@ pub(super) async fn run(args: &Args, as_json: bool, console: &mut Console<'_>) -
         }
     }
 
+    let link = args.root.join(TARGET_LINK);
+    if link.symlink_metadata().is_err() {
+        changed.push(link.display().to_string());
+        if !args.dry_run {
+            make_link(&link)?;
+        }
+    }
+
     if as_json {
         return console.json(&json!({
             "volume": args.name,
@@ -133,6 +145,8 @@ fn drop_in(args: &Args, discards: bool) -> String {
          After=network-online.target confidential-data-hub.service\n\
          \n\
          [Service]\n\
+         # Who stands before the machine is told why a volume stays closed.\n\
+         StandardError=journal+console\n\
          ExecStartPre={program} disk prepare {name}\n\
          ExecStartPost={program} disk verify {name}{discards}\n"
     )
@@ -158,6 +172,13 @@ fn with_line(crypttab: &Target, name: &str, line: &str, replace: bool) -> Result
     Ok(lines.join("\n") + "\n")
 }
 
+fn make_link(link: &Path) -> Result<(), Failure> {
+    let folder = link.parent().unwrap_or_else(|| Path::new("/"));
+    fs::create_dir_all(folder)
+        .and_then(|()| std::os::unix::fs::symlink(TARGET, link))
+        .map_err(|source| Failure::OutputFile { path: link.to_owned(), source })
+}
+
 /// A file that may have to be written.
 #[derive(Debug)]
 struct Target {
@@ -181,7 +202,7 @@ impl Target {
     /// Replaces it as a whole; its mode stays, or is 0644.
     fn write(&self, content: &str) -> Result<(), Failure> {
         let failed = |source| Failure::OutputFile { path: self.path.clone(), source };
-        let folder = self.path.parent().unwrap_or(Path::new("/"));
+        let folder = self.path.parent().unwrap_or_else(|| Path::new("/"));
         fs::create_dir_all(folder).map_err(failed)?;
         let mode = fs::metadata(&self.path).map_or(0o644, |status| status.mode() & 0o777);
         let temporary = folder.join(format!(".{DROP_IN}.{}", std::process::id()));
@@ -274,6 +295,7 @@ mod tests {
         let unit = root.path().join("etc/systemd/system/systemd-cryptsetup@db\\x2d1.service.d").join(DROP_IN);
         let text = fs::read_to_string(unit).unwrap();
         assert!(text.contains("ExecStartPre=/usr/local/bin/guestctl disk prepare db-1\n"), "{text}");
+        assert_eq!(fs::read_link(root.path().join(TARGET_LINK)).unwrap(), Path::new(TARGET));
 
         let (_, out, _) = enable(root.path(), &["--options", "nofail"]).await;
         assert!(out.contains("is enabled already"), "{out}");
