@@ -14,6 +14,7 @@
 )]
 
 mod access;
+mod aliyun;
 mod attester;
 mod audit;
 mod azure;

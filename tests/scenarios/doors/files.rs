@@ -22,6 +22,12 @@ refresh_seconds = 1
 on_change = { unit = "trap.service", signal = "SIGUSR1" }
 
 [[files]]
+path = "/run/secrets/hooked"
+secret = "kbs:///default/key/hooked"
+refresh_seconds = 1
+on_change = { command = ["/usr/local/lib/hook"] }
+
+[[files]]
 path = "/var/lib/secrets/key"
 secret = "kbs:///default/key/1"
 "#;
@@ -42,6 +48,12 @@ const KILLED: &str = "[Service]\nRestart=no\nNotifyAccess=all\nExecStart=\n\
     --inject=renameat,renameat2:signal=SIGKILL \
     /usr/local/bin/confidential-data-hub -c /etc/confidential-containers/confidential-data-hub.toml\n";
 
+/// A hook that counts its runs, and waits or fails when it is told to.
+const HOOK: &str =
+    "#!/bin/sh\necho run >>/run/hook.runs\n[ ! -e /run/hook.wait ] || sleep 600\n[ ! -e /run/hook.fail ]\n";
+const HOOKED: &str = "/run/secrets/hooked";
+const MARK: &str = "/run/secrets/.hooked.hook-due";
+
 const FILE: &str = "/run/secrets/app/key";
 
 #[test]
@@ -53,6 +65,7 @@ fn files_follow_the_key_broker() {
             .file("etc/systemd/system/trap.service", TRAP, 0o644)?
             .file("etc/systemd/system/run-small.mount", SMALL, 0o644)?
             .file("usr/local/lib/killed.conf", KILLED, 0o644)?
+            .file("usr/local/lib/hook", HOOK, 0o755)?
             .link("etc/systemd/system/multi-user.target.wants/app.service", "../app.service")?
             .link("etc/systemd/system/multi-user.target.wants/trap.service", "../trap.service")?
             .link("etc/systemd/system/local-fs.target.wants/run-small.mount", "../run-small.mount")
@@ -61,7 +74,9 @@ fn files_follow_the_key_broker() {
     written(&doors);
     changed(&doors);
     no_room(&doors);
+    hooks(&doors);
     killed(&mut doors);
+    revoked(&doors);
     stopped(&doors);
     let log = doors.hub_log();
     for secret in [std::str::from_utf8(SECRET).unwrap(), "second-content-5d1e", "third-content-b0a7"] {
@@ -124,6 +139,53 @@ fn no_room(doors: &Doors) {
     machine.wait_for("the program that the hook names", changed).unwrap();
 }
 
+/// A hook that fails runs again until it succeeds; one whose hub was killed runs again in the next.
+fn hooks(doors: &Doors) {
+    let Doors { machine, stack } = doors;
+    let there = |path: &str| Ok(machine.run(&["ls", path])?.status.success());
+    let runs = || content(machine, "/run/hook.runs").len() / "run\n".len();
+    stack.put_resource("default/key/hooked", b"first").unwrap();
+    wait_for_content(doors, HOOKED, b"first");
+    machine.wait_for("the hook", || Ok(runs() == 1 && !there(MARK)?)).unwrap();
+
+    machine.must(&["touch", "/run/hook.fail"]).unwrap();
+    stack.put_resource("default/key/hooked", b"second").unwrap();
+    wait_for_content(doors, HOOKED, b"second");
+    machine.wait_for("two failures", || Ok(runs() >= 3)).unwrap();
+    assert!(there(MARK).unwrap());
+    let state = || {
+        let told = machine.run(&["guestctl", "--json", "doctor"])?.stdout;
+        Ok(String::from_utf8_lossy(&told).contains("FILE_HOOK_FAILED"))
+    };
+    machine.wait_for("the state of the file", state).unwrap();
+    assert!(doors.hub_log().contains("FILE_HOOK_FAILED"));
+    machine.must(&["rm", "/run/hook.fail"]).unwrap();
+    machine.wait_for("the hook to succeed", || Ok(!there(MARK)?)).unwrap();
+
+    let before = runs();
+    machine.must(&["touch", "/run/hook.wait"]).unwrap();
+    stack.put_resource("default/key/hooked", b"third").unwrap();
+    machine.wait_for("the hook to wait", || Ok(runs() > before)).unwrap();
+    let hub = "confidential-data-hub.service";
+    machine.must(&["systemctl", "kill", "--signal=SIGKILL", hub]).unwrap();
+    machine.must(&["rm", "/run/hook.wait"]).unwrap();
+    machine.must(&["systemctl", "restart", hub]).unwrap();
+    machine.wait_for("the hook of the next hub", || Ok(runs() > before + 1 && !there(MARK)?)).unwrap();
+    assert_eq!(content(machine, HOOKED), b"third");
+}
+
+/// A killed hub's files, whose secrets the next hub does not get: they stay until it stops, and go then.
+fn revoked(doors: &Doors) {
+    let Doors { machine, stack } = doors;
+    let hub = "confidential-data-hub.service";
+    machine.must(&["systemctl", "kill", "--signal=SIGKILL", hub]).unwrap();
+    stack.set_policy("[[allow]]\nresource = \"default/key/nothing\"\n").unwrap();
+    machine.must(&["systemctl", "restart", hub]).unwrap();
+    let refused = || Ok(!doors.audit(&["door=file", "key/hooked", "decision=refused"]).is_empty());
+    machine.wait_for("the refusal", refused).unwrap();
+    assert_eq!(content(machine, HOOKED), b"third");
+}
+
 /// The hub is killed between writing and renaming: readers see the old content, and the next start tidies up first.
 fn killed(doors: &mut Doors) {
     let old = content(&doors.machine, FILE);
@@ -166,7 +228,7 @@ fn killed(doors: &mut Doors) {
 fn stopped(doors: &Doors) {
     let Doors { machine, .. } = doors;
     machine.must(&["systemctl", "stop", "confidential-data-hub.service"]).unwrap();
-    for path in [FILE, "/run/secrets/signal", "/run/small/key"] {
+    for path in [FILE, HOOKED, MARK, "/run/secrets/signal", "/run/small/key"] {
         assert!(!machine.run(&["ls", path]).unwrap().status.success(), "{path} is left");
     }
 }
