@@ -17,8 +17,8 @@
 //! decides whose account answers.
 
 mod access_key;
-mod answer;
-mod instance;
+pub(crate) mod answer;
+pub(crate) mod instance;
 mod message;
 mod openapi;
 mod place;

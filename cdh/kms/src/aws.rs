@@ -7,7 +7,7 @@
 //! A document chooses the region, which is checked ([`region`]) before it becomes part of a host name of AWS, so that no
 //! document sends the session token of the access key anywhere else.
 
-mod answer;
+pub(crate) mod answer;
 mod region;
 mod sign;
 

@@ -18,6 +18,8 @@
 #![forbid(unsafe_code)]
 
 mod aliyun;
+#[doc(hidden)]
+pub mod answers;
 mod aws;
 mod config;
 mod credential;

@@ -6,7 +6,7 @@
 //! Address, namespace and mounts are the operator's. A document chooses a key or a path below these mounts: with a mount of
 //! its own choice it could read the token itself, at `auth/token/lookup-self`.
 
-mod answer;
+pub(crate) mod answer;
 
 use std::sync::Arc;
 

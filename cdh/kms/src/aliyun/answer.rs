@@ -118,7 +118,7 @@ struct Problem {
 }
 
 /// What it means that a region's service answered with `status` and `body`.
-pub(super) fn refusal(doing: &str, status: StatusCode, body: &Secret) -> KmsError {
+pub(crate) fn refusal(doing: &str, status: StatusCode, body: &Secret) -> KmsError {
     let Problem { code, message } = serde_json::from_slice(body.expose()).unwrap_or_default();
     refused(doing, status, &code, &message)
 }

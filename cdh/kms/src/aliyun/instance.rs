@@ -30,7 +30,7 @@ use super::{Aliyun, MAX_ANSWER_LEN};
 use crate::Wrapped;
 use crate::credential::Credential;
 use crate::error::KmsError;
-use crate::http_server::secret_body;
+use crate::http_server::{read_json, secret_body};
 use crate::member::Document;
 use crate::secret_text::SecretText;
 
@@ -181,9 +181,38 @@ pub(super) fn read<T: Message + Default>(doing: &str, answer: &Secret) -> Result
 }
 
 /// What it means that an instance answered with `status` and `body`.
-pub(super) fn refusal(doing: &str, status: http::StatusCode, body: &Secret) -> KmsError {
+pub(crate) fn refusal(doing: &str, status: http::StatusCode, body: &Secret) -> KmsError {
     let error = Error::decode(body.expose()).unwrap_or_default();
     answer::refused(doing, status, &error.error_code, &error.error_message)
+}
+
+/// What the readers of both protocols make of `body`.
+pub(crate) fn read_all(doing: &str, asked: &str, body: &Secret) -> Vec<Result<Secret, KmsError>> {
+    let secret = Asked { name: asked, version_id: None, version_stage: Some("ACSCurrent") };
+    let bad = || KmsError::BadAnswer { doing: doing.to_owned(), why: "not base64".to_owned() };
+    vec![
+        read_json::<answer::Decrypted>(doing, body).and_then(|read| {
+            answer::check_key(doing, asked, &read.key_id)?;
+            read.plaintext.decode().ok_or_else(bad)
+        }),
+        read_json::<answer::Encrypted>(doing, body).and_then(|read| {
+            answer::check_key(doing, asked, &read.key_id)?;
+            Ok(Secret::new(read.ciphertext_blob.into_bytes()))
+        }),
+        read_json::<answer::SecretValue>(doing, body).and_then(|read| read.into_secret(doing, &secret)),
+        read::<DecryptResponse>(doing, body).and_then(|mut read| {
+            answer::check_key(doing, asked, &read.key_id)?;
+            Ok(Secret::new(std::mem::take(&mut read.plaintext)))
+        }),
+        read::<EncryptResponse>(doing, body).and_then(|read| {
+            answer::check_key(doing, asked, &read.key_id)?;
+            Ok(Secret::new(read.ciphertext_blob))
+        }),
+        read::<GetSecretValueResponse>(doing, body).and_then(|mut read| {
+            secret.check(doing, &read.secret_name, &read.version_id, Some(&read.version_stages))?;
+            Ok(Secret::new(std::mem::take(&mut read.secret_data).into_bytes()))
+        }),
+    ]
 }
 
 async fn signing_key(

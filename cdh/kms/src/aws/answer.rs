@@ -7,6 +7,7 @@ use http::StatusCode;
 use serde::Deserialize;
 
 use crate::error::{KmsError, quoted, told};
+use crate::http_server::read_json;
 use crate::secret_text::SecretText;
 
 /// Letters and digits that AWS Secrets Manager appends to a secret's name in its ARN, behind a dash.
@@ -119,6 +120,25 @@ fn other(doing: &str, answered: &str) -> KmsError {
     KmsError::OtherSubject { doing: doing.to_owned(), answered: quoted(answered) }
 }
 
+/// What the readers of both services make of `body`.
+pub(crate) fn read_all(doing: &str, asked: &str, body: &Secret) -> Vec<Result<Secret, KmsError>> {
+    let bad = || KmsError::BadAnswer { doing: doing.to_owned(), why: "not base64".to_owned() };
+    vec![
+        read_json::<Decrypted>(doing, body).and_then(|read| {
+            check_key(doing, asked, &read.key_id)?;
+            read.plaintext.decode().ok_or_else(bad)
+        }),
+        read_json::<Encrypted>(doing, body).and_then(|read| {
+            check_key(doing, asked, &read.key_id)?;
+            read.ciphertext(doing).map(Secret::new)
+        }),
+        read_json::<SecretValue>(doing, body).and_then(|read| {
+            read.check(doing, asked, Some("v1"))?;
+            read.into_secret(doing)
+        }),
+    ]
+}
+
 /// An error body: `__type` with or without a name space before `#`, and a message under one of two names.
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -131,7 +151,7 @@ struct Problem {
 }
 
 /// What it means that AWS answered with `status` and `body`.
-pub(super) fn refusal(doing: &str, status: StatusCode, body: &Secret) -> KmsError {
+pub(crate) fn refusal(doing: &str, status: StatusCode, body: &Secret) -> KmsError {
     let problem: Problem = serde_json::from_slice(body.expose()).unwrap_or_default();
     let kind = problem.kind.rsplit('#').next().unwrap_or_default().split(':').next().unwrap_or_default();
     let message = problem.message.or(problem.message_capital).unwrap_or_default();

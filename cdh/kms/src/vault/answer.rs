@@ -165,6 +165,23 @@ pub(super) fn field(
     }
 }
 
+/// What the readers of both engines make of `body`.
+pub(crate) fn read_all(doing: &str, asked: &str, body: &Secret) -> Vec<Result<Secret, KmsError>> {
+    let bad = || KmsError::BadAnswer { doing: doing.to_owned(), why: "not what it should be".to_owned() };
+    vec![
+        read_json::<Decrypted>(doing, body).and_then(|read| read.data.plaintext.decode().ok_or_else(bad)),
+        read_json::<Encrypted>(doing, body).and_then(|read| {
+            let text = read.data.ciphertext.into_bytes();
+            ciphertext(&text).ok_or_else(bad)?;
+            Ok(Secret::new(text))
+        }),
+        field(doing, body, 1, None, Some(asked)),
+        field(doing, body, 1, None, None),
+        field(doing, body, 2, Some("2"), Some(asked)),
+        field(doing, body, 2, None, None),
+    ]
+}
+
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Problem {
@@ -172,7 +189,7 @@ struct Problem {
 }
 
 /// What it means that the service answered with `status` and `body`.
-pub(super) fn refusal(doing: &str, status: StatusCode, body: &Secret) -> KmsError {
+pub(crate) fn refusal(doing: &str, status: StatusCode, body: &Secret) -> KmsError {
     let problem: Problem = serde_json::from_slice(body.expose()).unwrap_or_default();
     let told = told(&format!("status {} {}", status.as_u16(), problem.errors.join("; ")));
     let doing = doing.to_owned();
