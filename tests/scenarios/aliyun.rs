@@ -147,7 +147,7 @@ impl Opened {
 
 #[test]
 fn secrets_of_alibaba_cloud_unseal() {
-    let Some(world) = World::start() else { return };
+    let Some(mut world) = World::start() else { return };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         of_a_region(&world).await;

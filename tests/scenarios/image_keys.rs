@@ -223,7 +223,7 @@ fn what_would_not_be_decryptable_or_was_not_asked_for_is_refused() {
         (":keyid=kbs:///default/image-kek/new", "KEY_ID_MAYBE_TAKEN"),
         (":keypath=app::keyid=kbs:///default/image-kek/new::overwrite=true", "SEALED_MALFORMED"),
         (":sample=true", "SAMPLE_KEY_REFUSED"),
-        (":keyid=kbs+pkcs11:///default/image-kek/c", "RESOURCE_URI_INVALID"),
+        (":keyid=kbs+pkcs11:///default/image-kek/c::overwrite=true", "RESOURCE_URI_INVALID"),
         // The administrator may write everywhere, and callers have no identity.
         (":keyid=kbs:///default/key/1", "KEY_ID_INVALID"),
     ] {

@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use cc_crypto::{Secret, mac};
 use http::header::{ACCEPT, CONTENT_TYPE};
-use http::{HeaderValue, Method, Request, Uri};
+use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
@@ -76,18 +76,15 @@ async fn of_role(server: &Server, name: &str, deadline: Instant) -> Result<Acces
     *request.uri_mut() =
         Uri::try_from(format!("/latest/meta-data/ram/security-credentials/{name}")).map_err(refused)?;
     let answer = server.ask(&doing, request, MAX_METADATA_LEN, deadline).await?;
-    match answer.status() {
-        status if status.is_success() => {
-            AccessKey::of_metadata(answer.body()).map_err(|why| KmsError::BadAnswer { doing, why })
-        }
-        status => Err(answer::refused(&doing, status, "", "")).map_err(|e| match e {
-            // Its error bodies are pages for people.
-            KmsError::BadAnswer { doing, .. } if status == http::StatusCode::NOT_FOUND => {
-                KmsError::Absent { doing, told: "the machine has no such role".to_owned() }
-            }
-            other => other,
-        }),
+    let status = answer.status();
+    if status.is_success() {
+        return AccessKey::of_metadata(answer.body()).map_err(|why| KmsError::BadAnswer { doing, why });
     }
+    if status == StatusCode::NOT_FOUND {
+        return Err(KmsError::Absent { doing, told: "the machine has no such role".to_owned() });
+    }
+    // Its error bodies are pages for people.
+    Err(answer::refused(&doing, status, "", ""))
 }
 
 pub(super) async fn decrypt(
