@@ -2,6 +2,7 @@
 //!
 //! A source is not trusted. Whoever uses it compares lengths and digests; the source only finds and transports.
 
+mod archive;
 mod layout;
 
 use std::{

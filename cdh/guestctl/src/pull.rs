@@ -38,8 +38,8 @@ Example:
   guestctl pull oci:/srv/images/app --rootfs /srv/app --refuse-devices --json
   guestctl pull oci:/srv/images/app:1.0 --policy policy.json --name quay.io/team/app:1.0 --explain")]
 pub(crate) struct Args {
-    /// `[registry[:port]/]name[:tag][@digest]` in a registry, or `oci:FOLDER[:NAME]`, an image layout on this machine and the
-    /// name of the image in it if it holds several
+    /// `[registry[:port]/]name[:tag][@digest]` in a registry, or an image layout on this machine, `oci:FOLDER[:NAME]` or
+    /// `oci-archive:FILE[:NAME]`, with the name of the image in it if it holds several
     #[arg(value_name = "IMAGE")]
     from: From,
     /// Unpack into this new folder

@@ -1,7 +1,8 @@
-//! A folder with an image layout (OCI image specification, image-layout.md), as `skopeo copy … oci:FOLDER:TAG` writes it.
+//! An image layout (OCI image specification, image-layout.md) in a folder, as `skopeo copy … oci:FOLDER:TAG` writes it, or
+//! in a tar archive (`oci-archive:FILE:TAG`).
 //!
-//! The folder is opened once; files are found from there by names made of a digest, never by a name out of a document,
-//! and no symbolic link is followed inside it.
+//! Folder or archive is opened once; files are found from there by names made of a digest, never by a name out of a
+//! document, and no symbolic link is followed inside.
 
 use std::{
     fs::File,
@@ -12,7 +13,7 @@ use std::{
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 
-use super::{Document, MAX_DOCUMENT, Pointer, Source};
+use super::{Document, MAX_DOCUMENT, Pointer, Source, archive::Archive};
 use crate::{
     Descriptor, Digest, Error, Index,
     json::{self, Object},
@@ -24,13 +25,20 @@ const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// An open image layout.
 #[derive(Debug)]
 pub struct Layout {
-    folder: OwnedFd,
+    files: Files,
     path: PathBuf,
     index: Index,
 }
 
+/// What the layout is in.
+#[derive(Debug)]
+enum Files {
+    Folder(OwnedFd),
+    Archive(Archive),
+}
+
 impl Layout {
-    /// Opens the layout in `path` and reads its index.
+    /// Opens the layout in the folder `path` and reads its index.
     ///
     /// # Errors
     /// `IMAGE_NOT_FOUND` if the folder is no image layout, `IMAGE_DOCUMENT_INVALID` if its index is malformed.
@@ -44,7 +52,20 @@ impl Layout {
             rustix::io::Errno::NOENT => Error::NotFound { what: format!("folder {}", path.display()) },
             other => read(other),
         })?;
-        let mut layout = Self { folder, path: path.to_owned(), index: Index { manifests: Vec::new() } };
+        Self::read(Files::Folder(folder), path)
+    }
+
+    /// Opens the layout in the tar archive `path`, which is not compressed, and reads its index. The archive must not change
+    /// while it is open.
+    ///
+    /// # Errors
+    /// As [`Layout::open`]; `IMAGE_DOCUMENT_INVALID` also if it is no archive that all readers read alike.
+    pub fn open_archive(path: &Path) -> Result<Self, Error> {
+        Self::read(Files::Archive(Archive::open(path)?), path)
+    }
+
+    fn read(files: Files, path: &Path) -> Result<Self, Error> {
+        let mut layout = Self { files, path: path.to_owned(), index: Index { manifests: Vec::new() } };
         let marker = layout.small("oci-layout")?;
         let marker = json::parse("oci-layout file", &marker)?;
         let marker = Object::new("oci-layout file", &marker, &["imageLayoutVersion"])?;
@@ -93,11 +114,18 @@ impl Layout {
     }
 
     /// Opens a regular file by its path inside the layout.
-    fn file(&self, path: &str) -> Result<File, Error> {
+    fn file(&self, path: &str) -> Result<Box<dyn Read + Send>, Error> {
         let what = || self.path.join(path).display().to_string();
+        let folder = match &self.files {
+            Files::Folder(folder) => folder,
+            Files::Archive(archive) => {
+                let content = archive.content(path);
+                return content.ok_or_else(|| Error::NotFound { what: format!("file {}", what()) });
+            }
+        };
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        let file = match rustix::fs::openat2(self.folder.as_fd(), path, flags, Mode::empty(), within) {
+        let file = match rustix::fs::openat2(folder.as_fd(), path, flags, Mode::empty(), within) {
             Ok(file) => file,
             Err(rustix::io::Errno::NOENT) => {
                 return Err(Error::NotFound { what: format!("file {}", what()) });
@@ -109,7 +137,7 @@ impl Layout {
         if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
             return Err(Error::Document { what: what(), why: "not a regular file".to_owned() });
         }
-        Ok(File::from(file))
+        Ok(Box::new(File::from(file)))
     }
 
     fn small(&self, path: &str) -> Result<Vec<u8>, Error> {
@@ -148,6 +176,6 @@ impl Source for Layout {
     }
 
     fn blob(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send>, Error> {
-        Ok(Box::new(self.file(&blob_path(&descriptor.digest))?))
+        self.file(&blob_path(&descriptor.digest))
     }
 }

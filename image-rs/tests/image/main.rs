@@ -14,6 +14,7 @@ mod archive;
 mod documents;
 mod encrypted;
 mod layout;
+mod layout_archive;
 mod oracles;
 mod pipe;
 mod rootfs;

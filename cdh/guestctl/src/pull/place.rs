@@ -1,4 +1,4 @@
-//! Where `guestctl pull` finds an image: in a folder of this machine, or in a registry.
+//! Where `guestctl pull` finds an image: in a folder or archive of this machine, or in a registry.
 
 use std::{
     ffi::OsString,
@@ -45,40 +45,67 @@ pub(super) struct Args {
 /// Where the image is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum From {
-    /// In a folder.
-    Layout { folder: PathBuf, name: Option<String> },
+    /// In an image layout.
+    Layout { form: Form, path: PathBuf, name: Option<String> },
     /// In a registry.
     Registry(Reference),
+}
+
+/// What an image layout is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    Folder,
+    Archive,
+}
+
+impl Form {
+    const ALL: [Self; 2] = [Self::Folder, Self::Archive];
+
+    /// How names of such images begin, as skopeo has them.
+    const fn prefix(self) -> &'static str {
+        match self {
+            Self::Folder => "oci:",
+            Self::Archive => "oci-archive:",
+        }
+    }
+
+    fn open(self, path: &Path) -> Result<Layout, Error> {
+        match self {
+            Self::Folder => Layout::open(path),
+            Self::Archive => Layout::open_archive(path),
+        }
+    }
 }
 
 impl FromStr for From {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let Some(rest) = text.strip_prefix("oci:") else {
+        let found = Form::ALL.into_iter().find_map(|form| Some((form, text.strip_prefix(form.prefix())?)));
+        let Some((form, rest)) = found else {
             let name = text.strip_prefix("docker://").unwrap_or(text);
-            let reference = name
-                .parse()
-                .map_err(|error: Error| format!("{error}; a folder is written oci:FOLDER[:NAME]"))?;
-            return Ok(Self::Registry(reference));
+            let reference = name.parse();
+            return reference.map(Self::Registry).map_err(|error: Error| {
+                format!("{error}; a folder is written oci:FOLDER[:NAME], an archive oci-archive:FILE[:NAME]")
+            });
         };
-        // A colon before a slash belongs to the folder.
-        let (folder, name) = match rest.rsplit_once(':') {
-            Some((folder, name)) if !name.contains('/') => (folder, Some(name)),
+        // A colon before a slash belongs to the path.
+        let (path, name) = match rest.rsplit_once(':') {
+            Some((path, name)) if !name.contains('/') => (path, Some(name)),
             _ => (rest, None),
         };
-        if folder.is_empty() || name.is_some_and(str::is_empty) {
-            return Err("a folder is written oci:FOLDER[:NAME]".to_owned());
+        if path.is_empty() || name.is_some_and(str::is_empty) {
+            return Err(format!("it is written {}PATH[:NAME]", form.prefix()));
         }
-        Ok(Self::Layout { folder: folder.into(), name: name.map(str::to_owned) })
+        Ok(Self::Layout { form, path: path.into(), name: name.map(str::to_owned) })
     }
 }
 
 impl fmt::Display for From {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Layout { folder, name } => {
-                write!(f, "oci:{}", folder.display())?;
+            Self::Layout { form, path, name } => {
+                write!(f, "{}{}", form.prefix(), path.display())?;
                 name.iter().try_for_each(|name| write!(f, ":{name}"))
             }
             Self::Registry(reference) => reference.fmt(f),
@@ -98,7 +125,7 @@ pub(super) struct Found<'a> {
 /// The ways to an image, not yet gone.
 #[derive(Debug)]
 pub(super) enum Place {
-    Layout { folder: PathBuf, name: Option<String> },
+    Layout { form: Form, path: PathBuf, name: Option<String> },
     Registry(Attempts),
 }
 
@@ -106,8 +133,8 @@ impl Place {
     /// Reads the settings. `stop` ends waiting for a registry.
     pub(super) fn new(from: &From, args: &Args, stop: &Stop) -> Result<Self, Failure> {
         let reference = match from {
-            From::Layout { folder, name } => {
-                return Ok(Self::Layout { folder: folder.clone(), name: name.clone() });
+            From::Layout { form, path, name } => {
+                return Ok(Self::Layout { form: *form, path: path.clone(), name: name.clone() });
             }
             From::Registry(reference) => reference,
         };
@@ -117,8 +144,8 @@ impl Place {
     /// Lets `work` try each place of the image until it succeeds.
     pub(super) fn first<T>(&self, mut work: impl FnMut(&Found<'_>) -> Result<T, Error>) -> Result<T, Error> {
         match self {
-            Self::Layout { folder, name } => {
-                let layout = Layout::open(folder)?;
+            Self::Layout { form, path, name } => {
+                let layout = form.open(path)?;
                 let pointer = match name {
                     Some(name) => Pointer::Tag(name.clone()),
                     None => layout.only()?,
@@ -197,21 +224,25 @@ mod tests {
 
     #[test]
     fn layouts_are_named_by_folder_and_name() {
-        let layout = |folder: &str, name: Option<&str>| From::Layout {
-            folder: folder.into(),
+        let of = |form, path: &str, name: Option<&str>| From::Layout {
+            form,
+            path: path.into(),
             name: name.map(Into::into),
         };
+        let layout = |path: &str, name: Option<&str>| of(Form::Folder, path, name);
         for (text, from) in [
             ("oci:/a/b", layout("/a/b", None)),
             ("oci:/a/b:1.0", layout("/a/b", Some("1.0"))),
             ("oci:b:1.0", layout("b", Some("1.0"))),
             ("oci:/a:b/c", layout("/a:b/c", None)),
             ("oci:/a:b/c:d", layout("/a:b/c", Some("d"))),
+            ("oci-archive:a.tar:1.0", of(Form::Archive, "a.tar", Some("1.0"))),
+            ("oci-archive:/a/b.tar", of(Form::Archive, "/a/b.tar", None)),
         ] {
             assert_eq!(text.parse::<From>().unwrap(), from, "{text}");
             assert_eq!(from.to_string(), text);
         }
-        for bad in ["", "oci:", "oci::x", "oci:/a:", "/a", "docker://", "http://a/b", "A"] {
+        for bad in ["", "oci:", "oci::x", "oci:/a:", "oci-archive:", "/a", "docker://", "http://a/b", "A"] {
             assert!(bad.parse::<From>().is_err(), "{bad}");
         }
     }
