@@ -1,4 +1,5 @@
 //! Measuring tools of the benchmarks.
 
 pub mod evidence;
+pub mod images;
 pub mod load;

@@ -15,6 +15,7 @@ pub mod long_run;
 pub mod machine;
 pub mod port;
 pub mod process;
+pub mod registry;
 pub mod soft_tpm;
 pub mod stack;
 pub mod ttrpc_peer;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use cc_crypto::{Jwe, TeeKeyPair};
 use cc_tests::bench::evidence;
+use cc_tests::bench::images::{self, Packing, Pull, Workshop};
 use cc_tests::bench::load::{self, Summary, Target};
 use cc_tests::machine::{Gpu, Kind, Machine};
 use cc_tests::process::{binary_folder, own_binary};
@@ -29,6 +30,9 @@ struct Cli {
     /// Only what evidence takes on each platform, and what a dead key broker costs
     #[arg(long)]
     platforms: bool,
+    /// Only what images take from a registry to a tree
+    #[arg(long, conflicts_with = "platforms")]
+    images: bool,
     /// Seconds that each throughput measurement may take
     #[arg(long, default_value_t = 6)]
     seconds: u64,
@@ -109,11 +113,16 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> anyhow::Result<()> {
     let mut report = Report::default();
-    if !cli.platforms {
+    if !(cli.platforms || cli.images) {
         daemons(cli, &mut report)?;
     }
-    platforms(&mut report)?;
-    failover(&mut report)?;
+    if !cli.images {
+        platforms(&mut report)?;
+        failover(&mut report)?;
+    }
+    if !cli.platforms {
+        pulls(&mut report)?;
+    }
     let folder = binary_folder()?.join("../bench");
     std::fs::create_dir_all(&folder)?;
     let file = folder.join("summary.json");
@@ -423,6 +432,75 @@ fn wait_until(mut done: impl FnMut() -> bool) -> anyhow::Result<()> {
         std::thread::sleep(Duration::from_micros(200));
     }
     Ok(())
+}
+
+/// What an image takes from a registry to a tree in memory, beside what people use.
+fn pulls(report: &mut Report) -> anyhow::Result<()> {
+    say("\nimages");
+    let hash = hash_rate()?;
+    report.context("SHA-256 on one core", hash / 1e6, "MB/s");
+    for layers in [6, 60] {
+        let workshop = Workshop::open(layers)?;
+        let about = |what: &str| format!("{layers} layers, {what}");
+        report.context(about("files"), to_f64(workshop.entries), "");
+        let seconds = |pull: &dyn Fn() -> anyhow::Result<Pull>| -> anyhow::Result<(Vec<f64>, u64)> {
+            let pull = pull()?;
+            Ok((vec![pull.time.as_secs_f64()], pull.peak.unwrap_or(0)))
+        };
+        let contenders: [(&str, &dyn Fn() -> anyhow::Result<Pull>); 9] = [
+            ("gzip, guestctl", &|| workshop.ours(Packing::Gzip)),
+            ("gzip, podman", &|| workshop.podman(Packing::Gzip)),
+            ("gzip, skopeo and umoci", &|| workshop.skopeo_umoci()),
+            ("gzip, GNU tar of the blobs", &|| workshop.tar(Packing::Gzip)),
+            ("zstd, guestctl", &|| workshop.ours(Packing::Zstd)),
+            ("zstd, podman", &|| workshop.podman(Packing::Zstd)),
+            ("zstd, GNU tar of the blobs", &|| workshop.tar(Packing::Zstd)),
+            ("gzip encrypted, guestctl", &|| workshop.ours(Packing::GzipEncrypted)),
+            ("gzip again, guestctl", &|| workshop.ours(Packing::Gzip)),
+        ];
+        let mut results: Vec<(Vec<f64>, u64)> = vec![Default::default(); contenders.len()];
+        for _ in 0..3 {
+            for ((_, pull), (times, peak)) in contenders.iter().zip(&mut results) {
+                let (time, memory) = seconds(pull)?;
+                times.extend(time);
+                *peak = (*peak).max(memory);
+            }
+        }
+        let mut medians = Vec::new();
+        for ((name, _), (times, peak)) in contenders.iter().zip(&mut results) {
+            let time = median(times);
+            report.context(about(name), time, "s");
+            if *peak > 0 {
+                report.at_most(about(&format!("{name}, memory")), to_f64(*peak) / 1e6, "MB", 64.0);
+            }
+            medians.push(time);
+        }
+        let [gzip, podman, umoci, _, zstd, podman_zstd, _, encrypted, again] = medians.as_slice() else {
+            return Err(anyhow::anyhow!("a contender is missing"));
+        };
+        report.at_least(about("gzip, podman / guestctl"), podman / gzip, "", 2.7);
+        report.at_least(about("gzip, skopeo and umoci / guestctl"), umoci / gzip, "", 4.0);
+        report.at_least(about("zstd, podman / guestctl"), podman_zstd / zstd, "", 3.5);
+        report.at_most(about("encrypted / plain"), encrypted / gzip.min(*again), "", 1.15);
+        let hashed = to_f64(workshop.packed_bytes(Packing::Zstd)? + 480_000_000);
+        report.context(about("zstd, one core's time for the hashes / guestctl"), hashed / hash / zstd, "");
+    }
+    let large = images::large()?;
+    report.context("5 GB in 10 layers, guestctl", large.time.as_secs_f64(), "s");
+    report.at_most("5 GB in 10 layers, memory", to_f64(large.peak.unwrap_or(0)) / 1e6, "MB", 64.0);
+    Ok(())
+}
+
+/// Bytes of SHA-256 in a second on one core.
+fn hash_rate() -> anyhow::Result<f64> {
+    let block = vec![0x5a; 64 << 20];
+    let mut rates = Vec::new();
+    for _ in 0..5 {
+        let start = Instant::now();
+        std::hint::black_box(image_rs::Digest::of(image_rs::Algorithm::Sha256, &block));
+        rates.push(to_f64(block.len() as u64) / start.elapsed().as_secs_f64());
+    }
+    Ok(median(&mut rates))
 }
 
 fn best(runs: &[Summary]) -> anyhow::Result<&Summary> {
