@@ -10,6 +10,7 @@ mod run;
 mod stream;
 pub mod tar;
 pub mod unpack;
+mod zstandard;
 
 use std::{
     fmt,
@@ -35,19 +36,28 @@ const BUFFERS: usize = 4;
 /// What all layers of an image are unpacked by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Bounds for each layer.
+    /// Bounds for all layers together.
     pub limits: Limits,
     /// What is not taken over as it is.
     pub policy: Policy,
-    /// Layers at a time. Each has three threads and a few megabytes, with Zstandard up to 128 MiB more if it asks for it.
+    /// Layers at a time. Each has up to four threads and four megabytes of buffers.
     pub parallel: usize,
+    /// Bytes of memory for the windows of all Zstandard decoders together. A frame that asks for more than is left waits for
+    /// others to end; one that asks for more than all, up to 128 MiB, runs alone.
+    pub windows: u64,
+}
+
+impl Options {
+    /// Bytes for windows by default: with the buffers of eight layers that makes 64 MiB.
+    pub const WINDOWS: u64 = 32 << 20;
 }
 
 impl Default for Options {
-    /// The default limits, everything taken over, as many layers at a time as there are processors, at most eight.
+    /// The default limits, everything taken over, as many layers at a time as there are processors, at most eight, and
+    /// [`Options::WINDOWS`].
     fn default() -> Self {
         let parallel = thread::available_parallelism().map_or(1, usize::from).min(8);
-        Self { limits: Limits::default(), policy: Policy::default(), parallel }
+        Self { limits: Limits::default(), policy: Policy::default(), parallel, windows: Self::WINDOWS }
     }
 }
 
@@ -89,6 +99,7 @@ pub fn unpack_layer(
     if layer.encryption.is_some() != key.is_some() {
         return Err(LayerFault::Key(Box::new(KeyFault::NotAsked)));
     }
+    run.begin(layer);
     let size = layer.descriptor.size;
     observer.event(Event::LayerStarted { layer: number, digest: layer.descriptor.digest, size });
     let (stored_in, stored_out) = stream::pipe(BUFFERS, BUFFER);
@@ -183,12 +194,12 @@ fn fetch(
 fn inflate(layer: &Layer, from: Receiver, mut to: Sender, run: &Run) -> Result<u64, LayerFault> {
     let expected = layer.diff_id;
     let mut hasher = expected.algorithm().hasher();
-    let mut plain = inflate::decoder(layer.compression, from).map_err(LayerFault::Compression)?;
+    let mut plain = inflate::decoder(layer.compression, from, run).map_err(compression)?;
     let bound = bytes_allowed(layer, &run.options().limits);
     let mut written = 0;
     let mut buffer = vec![0; BUFFER];
     loop {
-        let filled = fill(&mut plain, &mut buffer).map_err(LayerFault::Compression)?;
+        let filled = fill(&mut plain, &mut buffer).map_err(compression)?;
         if filled == 0 {
             break;
         }
@@ -196,7 +207,7 @@ fn inflate(layer: &Layer, from: Receiver, mut to: Sender, run: &Run) -> Result<u
         if written > bound {
             return Err(LayerFault::Limit { what: "bytes when uncompressed", limit: bound });
         }
-        run.take_bytes(filled as u64)?;
+        run.take_bytes(layer, filled as u64)?;
         hasher.update(buffer.get(..filled).unwrap_or_default());
         match to.send(buffer, filled) {
             Ok(empty) => buffer = empty,
@@ -207,6 +218,13 @@ fn inflate(layer: &Layer, from: Receiver, mut to: Sender, run: &Run) -> Result<u
     compare("uncompressed archive", expected, hasher)?;
     to.finish();
     Ok(written)
+}
+
+fn compression(error: std::io::Error) -> LayerFault {
+    match error.get_ref().is_some_and(|cause| cause.is::<zstandard::WindowTooLarge>()) {
+        true => LayerFault::Limit { what: "bytes of a decoder's window", limit: zstandard::LARGEST_WINDOW },
+        false => LayerFault::Compression(error),
+    }
 }
 
 /// How long the archive may become, by its own bound and by the ratio to what is downloaded.
@@ -222,7 +240,7 @@ fn bytes_allowed(layer: &Layer, limits: &Limits) -> u64 {
 
 fn untar(mut from: Receiver, target: OwnedFd, form: Form, run: &Run) -> Result<Applied, LayerFault> {
     let mut reader = tar::Reader::new(run.options().limits.clone());
-    let mut unpacker = Unpacker::new(target, form, run.options());
+    let mut unpacker = Unpacker::new(target, form, run);
     loop {
         let chunk = from.fill_buf().map_err(LayerFault::Read)?;
         if chunk.is_empty() {
@@ -233,7 +251,7 @@ fn untar(mut from: Receiver, target: OwnedFd, form: Form, run: &Run) -> Result<A
         while let Some(event) = reader.next(&mut rest)? {
             match event {
                 TarEvent::Entry(entry) => {
-                    run.take_entry()?;
+                    run.take_entry(entry.kind.size())?;
                     unpacker.entry(entry)?;
                 }
                 TarEvent::Data { offset, bytes } => unpacker.data(offset, bytes)?,

@@ -1,21 +1,21 @@
-//! Bounds on what one layer may ask for.
+//! Bounds on what one image may ask for, all its layers together.
 //!
 //! The store is often guest memory, and a registry is not trusted: without bounds a few kilobytes end the machine.
 
-/// Bounds for each layer. The defaults are far above what images in use need.
+/// Bounds for all layers of an image together. The defaults are far above what images in use need.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of the uncompressed archive, and bytes that its files claim to have (holes included).
+    /// Bytes of the uncompressed archives, and bytes that their files claim to have, holes included, in blocks of 4 KiB.
     pub bytes: u64,
-    /// Entries of the archive.
+    /// Entries of the archives.
     pub entries: u64,
-    /// Uncompressed bytes for each compressed byte, counted from [`Limits::RATIO_FROM`] on.
+    /// Uncompressed bytes for each compressed byte, counted from [`Limits::RATIO_FROM`] on; for each layer, and for the image.
     pub ratio: u64,
     /// Bytes of an entry's name and of a link's target.
     pub name: usize,
     /// Directories above an entry.
     pub depth: usize,
-    /// Bytes of memory for what can only be done at the end of a layer: times of directories, deletions.
+    /// Bytes of memory for what can only be done at the end of a layer (times of directories) or of the image (deletions).
     pub ledger: usize,
 }
 

@@ -1,7 +1,7 @@
 //! Removing directory trees by descriptor, through no symbolic link.
 
 use std::{
-    ffi::CString,
+    ffi::{CStr, CString},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
@@ -27,14 +27,34 @@ pub fn remove(at: BorrowedFd<'_>, name: impl Arg + Copy) -> Result<(), Errno> {
 
 /// Removes everything in `directory`.
 pub(crate) fn empty(directory: BorrowedFd<'_>) -> Result<(), Errno> {
-    names(directory)?.iter().try_for_each(|name| remove(directory, name.as_c_str()))
+    take_each(directory, |name| remove(directory, name))
+}
+
+/// Calls `take` with each name in `directory`, of which nothing must be left there afterwards. Only some names are held in
+/// memory at a time: a directory of an image may have millions.
+pub(crate) fn take_each(
+    directory: BorrowedFd<'_>,
+    mut take: impl FnMut(&CStr) -> Result<(), Errno>,
+) -> Result<(), Errno> {
+    const SOME: usize = 1024;
+    loop {
+        let names: Vec<CString> = all_names(directory)?.take(SOME).collect::<Result<_, _>>()?;
+        if names.is_empty() {
+            return Ok(());
+        }
+        names.iter().try_for_each(|name| take(name))?;
+    }
 }
 
 /// The names in `directory`, without `.` and `..`.
 pub(crate) fn names(directory: BorrowedFd<'_>) -> Result<Vec<CString>, Errno> {
+    all_names(directory)?.collect()
+}
+
+fn all_names(directory: BorrowedFd<'_>) -> Result<impl Iterator<Item = Result<CString, Errno>>, Errno> {
     let is_own = |name: &CString| matches!(name.as_bytes(), b"." | b"..");
     let names = Dir::read_from(directory)?.map(|entry| entry.map(|entry| entry.file_name().to_owned()));
-    names.filter(|name| !name.as_ref().is_ok_and(is_own)).collect()
+    Ok(names.filter(move |name| !name.as_ref().is_ok_and(is_own)))
 }
 
 /// Opens the directory `name` in `at`, also one that its owner may not enter.
@@ -58,6 +78,20 @@ mod tests {
     };
 
     use super::*;
+
+    #[test]
+    fn more_names_than_are_held_at_a_time_go_too() {
+        let folder = tempfile::tempdir().unwrap();
+        (0..2500).for_each(|i| fs::write(folder.path().join(i.to_string()), "").unwrap());
+        let mut taken = 0;
+        let at = File::open(folder.path()).unwrap();
+        take_each(at.as_fd(), |name| {
+            taken += 1;
+            remove(at.as_fd(), name)
+        })
+        .unwrap();
+        assert_eq!((taken, fs::read_dir(folder.path()).unwrap().count()), (2500, 0));
+    }
 
     #[test]
     fn a_tree_goes_and_what_its_links_point_at_stays() {

@@ -57,9 +57,9 @@ pub(crate) struct Args {
     /// Leave set-user-id and set-group-id bits and file capabilities out
     #[arg(long)]
     drop_privileges: bool,
-    /// Refuse layers with more bytes than this when uncompressed
-    #[arg(long, value_name = "BYTES")]
-    max_layer_bytes: Option<u64>,
+    /// Refuse an image with more bytes than this when uncompressed
+    #[arg(long, alias = "max-layer-bytes", value_name = "BYTES")]
+    max_bytes: Option<u64>,
 }
 
 /// Pulls and shows how far it is.
@@ -132,7 +132,7 @@ fn options(args: &Args) -> layer::Options {
     let mut options = layer::Options::default();
     options.policy.refuse_devices = args.refuse_devices;
     options.policy.drop_privileges = args.drop_privileges;
-    if let Some(bytes) = args.max_layer_bytes {
+    if let Some(bytes) = args.max_bytes {
         options.limits.bytes = bytes;
     }
     options

@@ -163,7 +163,7 @@ fn what_is_refused(folder: &Path) {
         ("oci:it:3", &[], 4, "IMAGE_NOT_FOUND"),
         ("oci:it", &[], 2, "IMAGE_AMBIGUOUS"),
         ("oci:it:2", &["--refuse-devices"], 6, "LAYER_ENTRY_REFUSED"),
-        ("oci:it:2", &["--max-layer-bytes", "1000000"], 6, "LAYER_LIMIT"),
+        ("oci:it:2", &["--max-bytes", "1000000"], 6, "LAYER_LIMIT"),
     ] {
         let arguments = [&[image, "--rootfs", "refused"][..], more].concat();
         let (is, out, error) = texts(&guestctl(folder, &arguments).output().unwrap());

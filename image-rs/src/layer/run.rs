@@ -2,24 +2,49 @@
 //!
 //! The bounds are the image's, not each layer's: a hundred layers that each stay just below one fill a machine as well.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Condvar, Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
 
 use super::Options;
-use crate::LayerFault;
+use crate::{Compression, Layer, LayerFault, Limits};
+
+/// Bytes of a block of most file systems.
+const BLOCK: u64 = 4096;
 
 /// One run over the layers of an image; they may be unpacked at once.
 #[derive(Debug)]
 pub struct Run {
     options: Options,
     bytes: AtomicU64,
+    claimed: AtomicU64,
     entries: AtomicU64,
+    names: AtomicU64,
+    /// Compressed bytes of the compressed layers begun so far, and what came out of them.
+    compressed: AtomicU64,
+    inflated: AtomicU64,
+    /// Bytes of decoders' windows that are not in use.
+    windows: Mutex<u64>,
+    freed: Condvar,
 }
 
 impl Run {
     /// A run of which nothing is used up.
     #[must_use]
-    pub const fn new(options: Options) -> Self {
-        Self { options, bytes: AtomicU64::new(0), entries: AtomicU64::new(0) }
+    pub fn new(options: Options) -> Self {
+        let none = || AtomicU64::new(0);
+        Self {
+            windows: Mutex::new(options.windows),
+            options,
+            bytes: none(),
+            claimed: none(),
+            entries: none(),
+            names: none(),
+            compressed: none(),
+            inflated: none(),
+            freed: Condvar::new(),
+        }
     }
 
     /// What the layers are unpacked by.
@@ -28,14 +53,78 @@ impl Run {
         &self.options
     }
 
-    /// Counts uncompressed bytes of an archive.
-    pub(super) fn take_bytes(&self, count: u64) -> Result<(), LayerFault> {
-        take(&self.bytes, count, "bytes when uncompressed", self.options.limits.bytes)
+    /// Counts a layer that is begun.
+    pub(super) fn begin(&self, layer: &Layer) {
+        if layer.compression != Compression::None {
+            self.compressed.fetch_add(layer.descriptor.size, Ordering::Relaxed);
+        }
     }
 
-    /// Counts an entry of an archive.
-    pub(super) fn take_entry(&self) -> Result<(), LayerFault> {
-        take(&self.entries, 1, "entries", self.options.limits.entries)
+    /// Counts uncompressed bytes of the archive of `layer`.
+    pub(super) fn take_bytes(&self, layer: &Layer, count: u64) -> Result<(), LayerFault> {
+        const WHAT: &str = "bytes when uncompressed";
+        take(&self.bytes, count, WHAT, self.options.limits.bytes)?;
+        if layer.compression == Compression::None {
+            return Ok(());
+        }
+        let compressed = self.compressed.load(Ordering::Relaxed);
+        let most = compressed.saturating_mul(self.options.limits.ratio).max(Limits::RATIO_FROM);
+        take(&self.inflated, count, WHAT, most)
+    }
+
+    /// Counts an entry of an archive; `size` is the length that its file claims to have. File systems set whole blocks aside,
+    /// also for a piece between two holes: what a file takes up is bounded by its length with all of them.
+    pub(super) fn take_entry(&self, size: u64) -> Result<(), LayerFault> {
+        take(&self.entries, 1, "entries", self.options.limits.entries)?;
+        let blocks = size.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX);
+        take(&self.claimed, blocks, "bytes of files", self.options.limits.bytes)
+    }
+
+    /// Counts bytes of names that are remembered.
+    pub(super) fn take_names(&self, count: usize) -> Result<(), LayerFault> {
+        take(
+            &self.names,
+            count as u64,
+            "bytes of names of directories and deletions",
+            self.options.limits.ledger as u64,
+        )
+    }
+
+    /// Counts bytes of names that are forgotten.
+    pub(super) fn return_names(&self, count: usize) {
+        self.names.fetch_sub(count as u64, Ordering::Relaxed);
+    }
+
+    /// Waits for `amount` bytes of memory for a decoder's window. One that is larger than all there is waits for all.
+    pub(super) fn take_memory(&self, amount: u64) -> Memory<'_> {
+        let taken = amount.min(self.options.windows);
+        let free = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free =
+            self.freed.wait_while(free, |free| *free < taken).unwrap_or_else(PoisonError::into_inner);
+        *free -= taken;
+        Memory { run: self, amount, taken }
+    }
+}
+
+/// Memory for a window, given back when the value goes.
+#[derive(Debug)]
+pub(super) struct Memory<'a> {
+    run: &'a Run,
+    amount: u64,
+    taken: u64,
+}
+
+impl Memory<'_> {
+    /// Bytes that were asked for.
+    pub(super) const fn amount(&self) -> u64 {
+        self.amount
+    }
+}
+
+impl Drop for Memory<'_> {
+    fn drop(&mut self) {
+        *self.run.windows.lock().unwrap_or_else(PoisonError::into_inner) += self.taken;
+        self.run.freed.notify_all();
     }
 }
 

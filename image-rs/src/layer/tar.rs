@@ -84,6 +84,17 @@ pub enum Kind {
     Fifo,
 }
 
+impl Kind {
+    /// Length of a file; of anything else 0.
+    #[must_use]
+    pub const fn size(&self) -> u64 {
+        match self {
+            Self::File { size } => *size,
+            _ => 0,
+        }
+    }
+}
+
 /// A point in time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Time {
@@ -423,11 +434,7 @@ impl Reader {
         padded: u64,
         pieces: Vec<Piece>,
     ) -> Result<Event<'a>, Rule> {
-        let size = match entry.kind {
-            Kind::File { size } => size,
-            _ => 0,
-        };
-        self.start_pieces(size, stored, padded, pieces)?;
+        self.start_pieces(entry.kind.size(), stored, padded, pieces)?;
         Ok(Event::Entry(entry))
     }
 

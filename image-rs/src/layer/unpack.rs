@@ -22,10 +22,10 @@ use rustix::{
 };
 
 use super::{
-    Options,
+    Options, Run,
     tar::{Entry, Kind, Time},
 };
-use crate::{LayerFault, Limits};
+use crate::LayerFault;
 pub use deletion::{Deletions, Form};
 use ledger::Ledger;
 use name::Name;
@@ -55,14 +55,13 @@ pub struct Applied {
 
 /// A layer being unpacked.
 #[derive(Debug)]
-pub(super) struct Unpacker {
-    places: Places,
+pub(super) struct Unpacker<'a> {
+    places: Places<'a>,
     form: Form,
-    policy: Policy,
-    limits: Limits,
+    run: &'a Run,
     file: Option<OpenFile>,
     /// Paths and times of directories.
-    times: Ledger,
+    times: Ledger<'a>,
     applied: Applied,
     has_user_attributes: bool,
 }
@@ -76,27 +75,30 @@ struct OpenFile {
     end: u64,
 }
 
-impl Unpacker {
+impl<'a> Unpacker<'a> {
     /// Unpacks into `target`.
-    pub(super) fn new(target: OwnedFd, form: Form, options: &Options) -> Self {
+    pub(super) fn new(target: OwnedFd, form: Form, run: &'a Run) -> Self {
         Self {
-            places: Places::new(target, form, options.limits.ledger),
+            places: Places::new(target, form, run),
             form,
-            policy: options.policy,
-            limits: options.limits.clone(),
+            run,
             file: None,
-            times: Ledger::new(options.limits.ledger),
+            times: Ledger::new(run),
             applied: Applied::default(),
             has_user_attributes: true,
         }
+    }
+
+    const fn options(&self) -> &'a Options {
+        self.run.options()
     }
 
     /// Makes what `entry` says; of a file only the beginning.
     pub(super) fn entry(&mut self, mut entry: Entry) -> Result<(), LayerFault> {
         self.applied.entries += 1;
         let refused = |why| LayerFault::Entry { name: shown(&entry.name), why };
-        let name = Name::parse(&entry.name, self.limits.depth).map_err(refused)?;
-        if self.policy.drop_privileges {
+        let name = Name::parse(&entry.name, self.options().limits.depth).map_err(refused)?;
+        if self.options().policy.drop_privileges {
             entry.mode &= 0o1777;
             entry.xattrs.retain(|(name, _)| name != xattr::CAPABILITY);
         }
@@ -219,7 +221,7 @@ impl Unpacker {
         kind: FileType,
         device: u64,
     ) -> Result<(), LayerFault> {
-        if self.policy.refuse_devices && kind != FileType::Fifo {
+        if self.options().policy.refuse_devices && kind != FileType::Fifo {
             return Err(LayerFault::Entry { name: shown(&entry.name), why: "device nodes are not wanted" });
         }
         let mode = Mode::from_raw_mode(0o600);
@@ -230,7 +232,7 @@ impl Unpacker {
 
     fn link(&mut self, parent: &[u8], name: &[u8], target: &[u8], entry: &Entry) -> Result<(), LayerFault> {
         let refused = |why| LayerFault::Entry { name: shown(&entry.name), why };
-        let (to, to_name) = match Name::parse_target(target, self.limits.depth).map_err(refused)? {
+        let (to, to_name) = match Name::parse_target(target, self.options().limits.depth).map_err(refused)? {
             Name::Plain { parent, name } => (parent, name),
             _ => return Err(refused("the hard link's target cannot be linked to")),
         };
@@ -337,7 +339,7 @@ impl Unpacker {
         path: &[u8],
         list: impl FnOnce(&mut Deletions) -> &mut Vec<Vec<u8>>,
     ) -> Result<(), LayerFault> {
-        self.times.charge(path)?;
+        self.run.take_names(path.len() + 2 * size_of::<Vec<u8>>())?;
         list(&mut self.applied.deletions).push(path.to_vec());
         Ok(())
     }

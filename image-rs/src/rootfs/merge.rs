@@ -75,15 +75,16 @@ fn merge(
     implied: &BTreeSet<Vec<u8>>,
 ) -> Result<(), Errno> {
     let (below, own) = (rustix::fs::fstat(into)?, rustix::fs::fstat(from)?);
-    for name in tree::names(from)? {
+    tree::take_each(from, |name| {
         let length = path.len();
         if length > 0 {
             path.push(b'/');
         }
-        path.extend_from_slice(name.as_bytes());
-        merge_entry(into, from, &name, path, implied)?;
+        path.extend_from_slice(name.to_bytes());
+        merge_entry(into, from, name, path, implied)?;
         path.truncate(length);
-    }
+        Ok(())
+    })?;
     if implied.contains(path) {
         return rustix::fs::futimens(into, &times(&below));
     }
@@ -93,6 +94,7 @@ fn merge(
     rustix::fs::futimens(into, &times(&own))
 }
 
+/// Moves `name` out of `from`.
 fn merge_entry(
     into: BorrowedFd<'_>,
     from: BorrowedFd<'_>,
@@ -107,8 +109,9 @@ fn merge_entry(
     };
     match (is_directory(into)?, is_directory(from)?) {
         (Some(true), Some(true)) => {
-            let (into, from) = (open_beneath(into, name.to_bytes())?, open_beneath(from, name.to_bytes())?);
-            return merge(into.as_fd(), from.as_fd(), path, implied);
+            let (below, own) = (open_beneath(into, name.to_bytes())?, open_beneath(from, name.to_bytes())?);
+            merge(below.as_fd(), own.as_fd(), path, implied)?;
+            return rustix::fs::unlinkat(from, name, AtFlags::REMOVEDIR);
         }
         // A file is replaced by the renaming itself, a directory and what a directory replaces is not.
         (Some(below), Some(above)) if below || above => tree::remove(into, name)?,

@@ -102,7 +102,7 @@ fn damage_on_the_way_is_told_from_damage_at_the_source() {
         layer.descriptor.size = damaged.len() as u64;
         assert_eq!(unpack(&layer, damaged).unwrap_err().code(), "LAYER_COMPRESSION", "{compression:?}");
     }
-    let (layer, blob) = layout::layer(Compression::Gzip, &archive[..archive.len() - 1300]);
+    let (layer, blob) = layout::layer(Compression::Gzip, &archive[..archive.len() - 1534]);
     assert_eq!(unpack(&layer, &blob).unwrap_err().code(), "LAYER_ARCHIVE_REFUSED");
 }
 
@@ -209,5 +209,37 @@ fn archives_with_nothing_in_them_are_layers_too() {
             let (layer, blob) = layout::layer(compression, &archive);
             assert!(unpack(&layer, &blob).unwrap().is_empty());
         }
+    }
+}
+
+/// Bounds are those of the image: what layers use up together counts.
+#[test]
+fn layers_of_one_run_share_its_bounds() {
+    let archive = |name: &str| Archive::default().file(name, &[7; 12_288]).end();
+    let small = (0..100).fold(Archive::default(), |all, i| all.file(&i.to_string(), b"x")).end();
+    let limits = Limits { bytes: 350_000, entries: 5, ..Limits::default() };
+    let few = Options { limits, ..Options::default() };
+    let many = Options { limits: Limits { entries: 1000, ..few.limits.clone() }, ..Options::default() };
+    let zeros = Archive::default().file("zeros", &vec![0; 300_000_000]).end();
+    let wide = Options { limits: Limits { ratio: 1, ..Limits::default() }, ..Options::default() };
+    for (layers, options, what) in [
+        (vec![archive("a"); 6], &few, "entries"),
+        (vec![archive("a"); 30], &many, "bytes when uncompressed"),
+        (vec![small], &many, "bytes of files"),
+        (vec![zeros], &wide, "bytes when uncompressed"),
+    ] {
+        let run = Run::new(options.clone());
+        let faults: Vec<LayerFault> = layers
+            .iter()
+            .filter_map(|archive| {
+                let (layer, blob) = layout::layer(Compression::Gzip, archive);
+                let folder = tempfile::tempdir().unwrap();
+                let target = OwnedFd::from(File::open(folder.path()).unwrap());
+                let input = Input { number: 0, layer: &layer, blob: Box::new(Cursor::new(blob)), key: None };
+                layer::unpack_layer(input, target, Form::Listed, &run, &Silent).err()
+            })
+            .collect();
+        assert!(layers.len() == 1 || faults.len() < layers.len(), "the first ones pass");
+        assert!(faults[0].to_string().ends_with(what), "{}", faults[0]);
     }
 }

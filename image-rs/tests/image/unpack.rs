@@ -286,12 +286,15 @@ fn every_bound_is_named_when_it_is_reached() {
     assert!(unpack_with(&deeper, Form::Listed, &options).refusal().contains("too many directories"));
     let many = |what: &dyn Fn(u32) -> Archive, count| (0..count).flat_map(|i| what(i).0).collect::<Vec<u8>>();
     for (archive, what) in [
-        (many(&|i| start().directory(&format!("directory{i}/")), 50), "bytes of directory names"),
+        (
+            many(&|i| start().directory(&format!("directory{i}/")), 50),
+            "bytes of names of directories and deletions",
+        ),
         (
             many(&|i| start().file(&format!(".wh.a-name-that-is-gone-{i}"), b""), 50),
-            "bytes of directory names",
+            "bytes of names of directories and deletions",
         ),
-        (start().file(&format!("{long}/x"), b"").end(), "bytes of names of missing directories"),
+        (start().file(&format!("{long}/x"), b"").end(), "bytes of names of directories and deletions"),
         (many(&|_| start().file("a", b""), 61), "entries"),
         (start().file("a", &[0; 50_000]).0, "bytes when uncompressed"),
     ] {

@@ -1,35 +1,30 @@
 //! Times of directories, to be set when all else is done, in bounded memory.
 
-use crate::{LayerFault, layer::tar::Time};
+use crate::{
+    LayerFault,
+    layer::{run::Run, tar::Time},
+};
+
+/// Bytes that an entry takes beside its path.
+const ENTRY: usize = size_of::<(u32, Time)>();
 
 /// Paths with times, in the order they came. A path may come twice; the last one counts.
 #[derive(Debug)]
-pub(super) struct Ledger {
+pub(super) struct Ledger<'a> {
     entries: Vec<(u32, Time)>,
     /// All paths, one after the other.
     paths: Vec<u8>,
-    used: usize,
-    most: usize,
+    run: &'a Run,
 }
 
-impl Ledger {
-    /// A ledger of at most `most` bytes.
-    pub(super) const fn new(most: usize) -> Self {
-        Self { entries: Vec::new(), paths: Vec::new(), used: 0, most }
-    }
-
-    /// Counts another path that is remembered elsewhere.
-    pub(super) fn charge(&mut self, path: &[u8]) -> Result<(), LayerFault> {
-        self.used += path.len() + size_of::<(u32, Time)>();
-        if self.used <= self.most && u32::try_from(path.len()).is_ok() {
-            Ok(())
-        } else {
-            Err(LayerFault::Limit { what: "bytes of directory names", limit: self.most as u64 })
-        }
+impl<'a> Ledger<'a> {
+    /// An empty ledger, which takes its memory from that of `run`.
+    pub(super) const fn new(run: &'a Run) -> Self {
+        Self { entries: Vec::new(), paths: Vec::new(), run }
     }
 
     pub(super) fn push(&mut self, path: &[u8], time: Time) -> Result<(), LayerFault> {
-        self.charge(path)?;
+        self.run.take_names(path.len() + ENTRY)?;
         self.paths.extend_from_slice(path);
         self.entries.push((u32::try_from(path.len()).unwrap_or(u32::MAX), time));
         Ok(())
@@ -45,19 +40,31 @@ impl Ledger {
     }
 }
 
+impl Drop for Ledger<'_> {
+    fn drop(&mut self) {
+        self.run.return_names(self.paths.len() + self.entries.len() * ENTRY);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Limits, layer::Options};
 
     #[test]
     fn paths_come_back_in_order_and_memory_is_bounded() {
         let time = |seconds| Time { seconds, nanoseconds: 0 };
-        let mut ledger = Ledger::new(200);
+        let limits = Limits { ledger: 200, ..Limits::default() };
+        let run = Run::new(Options { limits, ..Options::default() });
+        let mut ledger = Ledger::new(&run);
         ledger.push(b"", time(1)).unwrap();
         ledger.push(b"a/b", time(2)).unwrap();
         ledger.push(b"c", time(3)).unwrap();
         let all: Vec<_> = ledger.iter().collect();
         assert_eq!(all, [(&b""[..], time(1)), (b"a/b", time(2)), (b"c", time(3))]);
         assert!(matches!(ledger.push(&[b'x'; 150], time(4)), Err(LayerFault::Limit { limit: 200, .. })));
+        drop(ledger);
+        run.return_names(150 + ENTRY); // what was refused
+        run.take_names(200).unwrap();
     }
 }

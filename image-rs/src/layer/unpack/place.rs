@@ -11,7 +11,7 @@ use rustix::{
 };
 
 use super::{deletion, deletion::Form, name::join, shown};
-use crate::LayerFault;
+use crate::{LayerFault, layer::run::Run};
 
 /// Why a place cannot be used.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(super) enum Fault {
     /// The file system said no.
     Storage(&'static str, Errno),
     /// Too many directories have to be remembered.
-    Limit(usize),
+    Limit(LayerFault),
 }
 
 impl Fault {
@@ -32,28 +32,25 @@ impl Fault {
             Self::Storage(doing, error) => {
                 LayerFault::Storage { doing, name: shown(name), source: error.into() }
             }
-            Self::Limit(limit) => {
-                LayerFault::Limit { what: "bytes of names of missing directories", limit: limit as u64 }
-            }
+            Self::Limit(fault) => fault,
         }
     }
 }
 
 /// The directory being filled, and the one in it that was used last: archives come directory by directory.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(super) struct Places<'a> {
     root: OwnedFd,
     form: Form,
     last: Option<(Vec<u8>, OwnedFd)>,
     implied: BTreeSet<Vec<u8>>,
-    /// Bytes of the paths that were ever implied, and how many there may be.
-    implied_bytes: (usize, usize),
+    run: &'a Run,
 }
 
-impl Places {
-    /// Fills `root`; remembers at most `most` bytes of directories that the archive did not name.
-    pub(super) fn new(root: OwnedFd, form: Form, most: usize) -> Self {
-        Self { root, form, last: None, implied: BTreeSet::from([Vec::new()]), implied_bytes: (0, most) }
+impl<'a> Places<'a> {
+    /// Fills `root`; directories that the archive did not name are remembered in the memory of `run`.
+    pub(super) fn new(root: OwnedFd, form: Form, run: &'a Run) -> Self {
+        Self { root, form, last: None, implied: BTreeSet::from([Vec::new()]), run }
     }
 
     pub(super) fn root(&self) -> BorrowedFd<'_> {
@@ -129,10 +126,7 @@ impl Places {
                 rustix::fs::fchown(&directory, Some(Uid::ROOT), Some(Gid::ROOT))
                     .and_then(|()| rustix::fs::fchmod(&directory, mode))
                     .map_err(|error| Fault::Storage("make the directory of", error))?;
-                self.implied_bytes.0 += done.len() + 4 * size_of::<Vec<u8>>();
-                if self.implied_bytes.0 > self.implied_bytes.1 {
-                    return Err(Fault::Limit(self.implied_bytes.1));
-                }
+                self.run.take_names(done.len() + 4 * size_of::<Vec<u8>>()).map_err(Fault::Limit)?;
                 self.implied.insert(done.clone());
             }
             current = Some(directory);
