@@ -32,7 +32,7 @@ pub fn write(implied: &BTreeSet<Vec<u8>>) -> Vec<u8> {
     implied.iter().flat_map(|path| path.iter().copied().chain([0])).collect()
 }
 
-/// Reads what [`write`] wrote.
+/// Reads what [`write()`] wrote.
 #[must_use]
 pub fn read(bytes: &[u8]) -> BTreeSet<Vec<u8>> {
     let mut paths: BTreeSet<_> = bytes.split(|b| *b == 0).map(<[u8]>::to_vec).collect();
