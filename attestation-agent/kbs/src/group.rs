@@ -142,6 +142,11 @@ impl Group {
         self.members.iter().map(|member| member.session.status()).collect()
     }
 
+    /// Drops the tokens of all members: see [`Session::forget`].
+    pub fn forget(&self) {
+        self.members.iter().for_each(|member| member.session.forget());
+    }
+
     /// Asks every member whether it is there and speaks our protocol version: its URL and the answer.
     pub async fn probe(&self, deadline: Instant) -> Vec<(String, Result<(), KbsError>)> {
         let ask = |member: &Arc<Member>| {

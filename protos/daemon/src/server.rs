@@ -15,7 +15,7 @@
 //! | a peer that stops within a preface or a frame header, or leaves answers unread | 10 s; see [`RpcServer::patience`] |
 //! | requests under way on a connection | 256 (gRPC), 64 (ttrpc) |
 //! | a message | 4 MiB |
-//! | a request | 60 s, or less if the caller says so; see [`RpcServer::deadline`] |
+//! | a request | 60 s, or less if the caller says so; see [`RpcServer::deadline`], [`RpcServer::deadline_of`] |
 //! | shutdown | 10 s for requests under way |
 
 mod accept;
@@ -64,6 +64,7 @@ pub fn connections_within_limit(wanted: usize) -> usize {
 pub struct RpcServer {
     routes: Routes,
     hidden: Vec<&'static str>,
+    deadlines: Vec<(&'static str, Duration)>,
     limits: Limits,
 }
 
@@ -95,7 +96,7 @@ impl RpcServer {
             patience: PATIENCE,
             drain: DRAIN,
         };
-        Self { routes, hidden: Vec::new(), limits }
+        Self { routes, hidden: Vec::new(), deadlines: Vec::new(), limits }
     }
 
     /// Keeps one method, `/package.Service/Method`, off ttrpc: callers are told that it is not supported.
@@ -109,6 +110,13 @@ impl RpcServer {
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.limits.deadline = deadline;
+        self
+    }
+
+    /// Sets how long one method, `/package.Service/Method`, may take.
+    #[must_use]
+    pub fn deadline_of(mut self, method: &'static str, deadline: Duration) -> Self {
+        self.deadlines.push((method, deadline));
         self
     }
 
@@ -142,7 +150,9 @@ impl RpcServer {
     /// A listener cannot be published or handed to the runtime. Once serving, nothing ends it but `shutdown`.
     pub async fn serve(self, listeners: Vec<Listener>, shutdown: Shutdown) -> Result<(), ListenError> {
         let shared = Arc::new(Shared {
-            dispatch: Arc::new(Dispatch::new(self.routes, self.hidden, self.limits.deadline)),
+            dispatch: Arc::new(
+                Dispatch::new(self.routes, self.hidden, self.limits.deadline).with_deadlines(self.deadlines),
+            ),
             slots: Slots::new(connections_within_limit(self.limits.connections)),
             limits: self.limits,
             shutdown,

@@ -24,11 +24,19 @@ pub(crate) struct Dispatch {
     routes: Routes,
     hidden_on_ttrpc: Vec<&'static str>,
     deadline: Duration,
+    /// Methods that may take another time.
+    deadlines: Vec<(&'static str, Duration)>,
 }
 
 impl Dispatch {
     pub(crate) fn new(routes: Routes, hidden_on_ttrpc: Vec<&'static str>, deadline: Duration) -> Self {
-        Self { routes: routes.prepare(), hidden_on_ttrpc, deadline }
+        Self { routes: routes.prepare(), hidden_on_ttrpc, deadline, deadlines: Vec::new() }
+    }
+
+    /// Gives methods another time than the rest.
+    pub(crate) fn with_deadlines(mut self, deadlines: Vec<(&'static str, Duration)>) -> Self {
+        self.deadlines = deadlines;
+        self
     }
 
     /// Answers one gRPC request; failures are in the answer's headers or trailers.
@@ -39,7 +47,9 @@ impl Dispatch {
     {
         let begun = Instant::now();
         let caller = caller.with_headers(request.headers());
-        let deadline = Deadline::from_now(self.deadline, grpc_timeout(request.headers()));
+        let own = self.deadlines.iter().find(|(method, _)| *method == request.uri().path());
+        let allowed = own.map_or(self.deadline, |(_, time)| *time);
+        let deadline = Deadline::from_now(allowed, grpc_timeout(request.headers()));
         request.extensions_mut().insert(caller.clone());
         request.extensions_mut().insert(deadline);
         let path = request.uri().path().to_owned();

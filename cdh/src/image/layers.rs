@@ -1,0 +1,264 @@
+//! The layers of an image into the store: several at a time, each asked for, and fetched only if it is not there.
+//!
+//! The bytes go from the source through a pipe to `cdh-storage`, which checks and unpacks them.
+
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    io::{self, Read, Write},
+    os::fd::AsFd,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+use cc_crypto::Secret;
+use cc_sealed::LayerKey;
+use cc_storage::{Answer, Cipher, Client, Layer, Name, Request, StorageError};
+use image_rs::{Error, Image, Keys, LayerFault, LayerKeys, Source};
+
+use super::storage::{Mode, Storage};
+use crate::error::HubError;
+
+/// Bytes between source and pipe.
+const BUFFER: usize = 256 << 10;
+
+/// What is to be brought into the store.
+pub(super) struct Order<'a> {
+    pub(super) source: &'a dyn Source,
+    pub(super) image: &'a Image,
+    pub(super) keys: Arc<dyn LayerKeys>,
+    /// Layers at a time.
+    pub(super) parallel: usize,
+    /// Whether nobody wants the image any more.
+    pub(super) stop: &'a AtomicBool,
+}
+
+/// The layers of an image in the store, which they stay in as long as this value lives.
+pub(super) struct Layers {
+    /// Names in the store, the lowest first, each once.
+    pub(super) names: Vec<Name>,
+    /// At least one channel on which something was claimed.
+    channels: Vec<Client>,
+}
+
+impl Layers {
+    /// Asks the program that has them for something else.
+    pub(super) fn ask(&mut self, request: Request) -> Result<(), HubError> {
+        let channel = self.channels.first_mut().ok_or(StorageError::Gone)?;
+        Ok(channel.ask(request, None, &[]).map(drop)?)
+    }
+}
+
+/// Brings all layers into the store.
+pub(super) fn fetch(order: &Order<'_>, storage: &Storage) -> Result<Layers, HubError> {
+    let mut waiting = distinct(order.image);
+    let numbers = waiting.clone();
+    // The largest are begun first.
+    waiting.sort_by_key(|number| order.image.layers().get(*number).map(|layer| layer.descriptor.size));
+    let workers = order.parallel.clamp(1, waiting.len().max(1));
+    let work = Work { order, waiting: Mutex::new(waiting), failed: AtomicBool::new(false), keys: OnceLock::new() };
+    let results: Vec<Result<Done, HubError>> = thread::scope(|scope| {
+        let run = || {
+            let result = storage.channel(Mode::Unpack).and_then(|channel| work.run(channel));
+            if result.is_err() {
+                work.failed.store(true, Ordering::Relaxed);
+            }
+            result
+        };
+        let others = (1..workers).map_while(|_| thread::Builder::new().spawn_scoped(scope, run).ok());
+        let others: Vec<_> = others.collect();
+        let own = run();
+        let others = others.into_iter().map(thread::ScopedJoinHandle::join);
+        let others = others.map(|result| result.unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        std::iter::once(own).chain(others).collect()
+    });
+    let (mut found, mut channels, mut failure) = (Vec::new(), Vec::new(), None);
+    for result in results {
+        match result {
+            Ok(done) => {
+                found.extend(done.found);
+                channels.push(done.channel);
+            }
+            // Those that were only stopped tell less than the one that failed.
+            Err(error) if error.code() == Error::Interrupted.code() => {
+                failure.get_or_insert(error);
+            }
+            Err(error) => failure = Some(error),
+        }
+    }
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
+    found.sort_by_key(|(number, _)| *number);
+    debug_assert_eq!(found.iter().map(|(number, _)| *number).collect::<Vec<_>>(), numbers);
+    Ok(Layers { names: found.into_iter().map(|(_, name)| name).collect(), channels })
+}
+
+/// The places of the layers, the lowest first, without those that come again further up: there they say all that they say, so
+/// below they would be hidden, and an overlay takes a directory only once.
+fn distinct(image: &Image) -> Vec<usize> {
+    let mut seen = BTreeSet::new();
+    let mut numbers: Vec<usize> = image
+        .layers()
+        .iter()
+        .enumerate()
+        .rev()
+        .filter(|(_, layer)| seen.insert((layer.descriptor.digest, layer.diff_id, &layer.descriptor.media_type)))
+        .map(|(number, _)| number)
+        .collect();
+    numbers.reverse();
+    numbers
+}
+
+struct Work<'a> {
+    order: &'a Order<'a>,
+    waiting: Mutex<Vec<usize>>,
+    failed: AtomicBool,
+    /// Asked for when the first layer needs one, then all at once.
+    keys: OnceLock<Keys>,
+}
+
+/// What one worker brought into the store.
+struct Done {
+    found: Vec<(usize, Name)>,
+    channel: Client,
+}
+
+impl Work<'_> {
+    fn run(&self, mut channel: Client) -> Result<Done, HubError> {
+        let mut found = Vec::new();
+        // Taken in a step of its own: the lock must be free again while the layer is fetched.
+        let next = || self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        while let Some(number) = next() {
+            found.push((number, self.layer(number, &mut channel)?));
+        }
+        Ok(Done { found, channel })
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.failed.load(Ordering::Relaxed) || self.order.stop.load(Ordering::Relaxed)
+    }
+
+    fn layer(&self, number: usize, channel: &mut Client) -> Result<Name, HubError> {
+        let interrupted = || HubError::from(Error::Interrupted);
+        if self.is_stopped() {
+            return Err(interrupted());
+        }
+        let layer = self.order.image.layers().get(number).ok_or_else(interrupted)?;
+        let digest = layer.descriptor.digest;
+        let claim = Layer {
+            media_type: layer.descriptor.media_type.clone(),
+            digest: digest.to_string(),
+            size: layer.descriptor.size,
+            diff_id: layer.diff_id.to_string(),
+            encryption: match layer.encryption {
+                Some(_) => layer.descriptor.annotations.clone(),
+                None => Default::default(),
+            },
+        };
+        match channel.ask(Request::Claim(claim), None, &[])?.body {
+            Answer::Present(name) => return Ok(name),
+            Answer::Wanted => {}
+            _ => return Err(unexpected()),
+        }
+        let keys = || Keys::ask(self.order.image.layers(), Arc::clone(&self.order.keys));
+        let key = match &layer.encryption {
+            None => None,
+            Some(_) => {
+                let key = self.keys.get_or_init(keys).of_layer(number, &|| self.is_stopped());
+                let key = key.map_err(|fault| Error::Layer {
+                    layer: digest,
+                    fault: Box::new(LayerFault::Key(Box::new(fault))),
+                })?;
+                Some(key.ok_or_else(interrupted)?)
+            }
+        };
+        let blob = self.order.source.blob(&layer.descriptor)?;
+        self.fill(channel, blob, key.as_deref())
+            .map_err(|fault| fault.unwrap_or_else(interrupted).in_layer(&digest.to_string()))
+    }
+
+    /// Lets the bytes of `blob` flow until the layer is there. No error of its own means that nobody wants it any more.
+    fn fill(
+        &self,
+        channel: &mut Client,
+        blob: Box<dyn Read + Send>,
+        key: Option<&LayerKey>,
+    ) -> Result<Name, Option<HubError>> {
+        let failed = |source| {
+            let doing = "make a pipe to cdh-storage".to_owned();
+            Some(HubError::from(Error::Storage { doing, source }))
+        };
+        let (read, write) = io::pipe().map_err(failed)?;
+        // As much as one buffer; without, it is only slower.
+        let _ = rustix::pipe::fcntl_setpipe_size(&write, BUFFER);
+        let cipher = key.map(|key| Cipher {
+            nonce: hex(&key.nonce),
+            mac: hex(&key.mac),
+            digest: key.digest.clone(),
+        });
+        let secret = key.map(|key| Secret::new(key.key.expose().to_vec()));
+        let (fed, answered) = thread::scope(|scope| {
+            let feeding = thread::Builder::new()
+                .spawn_scoped(scope, move || feed(blob, File::from(std::os::fd::OwnedFd::from(write)), &|| self.is_stopped()))
+                .map_err(failed)?;
+            let answered = channel.ask(Request::Fill(cipher), secret, &[read.as_fd()]);
+            // The other end has its own; if nobody reads any more, the feeder has to notice.
+            drop(read);
+            let fed = feeding.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            Ok::<_, Option<HubError>>((fed, answered))
+        })?;
+        match (fed, answered) {
+            // What the source said is why the layer was cut.
+            (Fed::Failed(error), _) => Err(Some(error.into())),
+            (Fed::Stopped, _) => Err(None),
+            (Fed::All, Ok(answered)) => match answered.body {
+                Answer::Present(name) => Ok(name),
+                _ => Err(Some(unexpected())),
+            },
+            (Fed::All, Err(error)) => Err(Some(error.into())),
+        }
+    }
+}
+
+enum Fed {
+    All,
+    Stopped,
+    Failed(Error),
+}
+
+/// Copies all of `blob` into the pipe, unless it is to stop or nobody reads any more.
+fn feed(mut blob: Box<dyn Read + Send>, mut pipe: File, stopped: &dyn Fn() -> bool) -> Fed {
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        if stopped() {
+            return Fed::Stopped;
+        }
+        let read = match blob.read(&mut buffer) {
+            Ok(0) => return Fed::All,
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => {
+                return Fed::Failed(match error.downcast::<Error>() {
+                    Ok(told) => told,
+                    Err(source) => Error::Read { what: "a layer".to_owned(), source },
+                });
+            }
+        };
+        // Why nobody reads any more is told by whoever did.
+        if pipe.write_all(buffer.get(..read).unwrap_or_default()).is_err() {
+            return Fed::All;
+        }
+    }
+}
+
+fn unexpected() -> HubError {
+    StorageError::Protocol { why: "the answer does not fit the request".to_owned() }.into()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,162 @@
+//! The way to `cdh-storage`: started when it is first needed, and again when it has ended, or found at the sockets of its
+//! units.
+//!
+//! Calls block.
+
+use std::{
+    os::{fd::OwnedFd, unix::process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{Mutex, PoisonError},
+};
+
+use cc_daemon::address::Address;
+use cc_evidence::blame::Blame;
+use cc_storage::{Channel, Client, Fault, StorageError};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use super::config::ImageConfig;
+use crate::error::HubError;
+
+const PROGRAM: &str = "cdh-storage";
+
+/// What the program is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// Mounts and bundles.
+    Mount,
+    /// Layers.
+    Unpack,
+}
+
+/// Both modes of the program.
+#[derive(Debug)]
+pub(super) struct Storage {
+    mount: Half,
+    unpack: Half,
+}
+
+#[derive(Debug)]
+struct Half {
+    way: Way,
+    running: Mutex<Option<Running>>,
+}
+
+#[derive(Debug)]
+enum Way {
+    Start { program: PathBuf, arguments: Vec<String> },
+    Socket(PathBuf),
+}
+
+/// A program at work. It ends when the client is dropped.
+#[derive(Debug)]
+struct Running {
+    client: Option<Client>,
+    child: Child,
+}
+
+impl Storage {
+    pub(super) fn new(config: &ImageConfig) -> Self {
+        let program = config.storage.program.clone().unwrap_or_else(beside_this_program);
+        let store = config.work_dir.display().to_string();
+        let half = |mode: &str, socket: &Option<String>, more: Vec<String>| {
+            let address = socket.as_ref().and_then(|socket| socket.parse().ok());
+            let way = match address {
+                Some(Address::Unix(path)) => Way::Socket(path),
+                _ => Way::Start {
+                    program: program.clone(),
+                    arguments: [vec![mode.to_owned(), "--store".to_owned(), store.clone()], more].concat(),
+                },
+            };
+            Half { way, running: Mutex::default() }
+        };
+        let limit = config.max_store_bytes.map(|limit| vec!["--max-bytes".to_owned(), limit.to_string()]);
+        Self {
+            mount: half("mount", &config.storage.mount_socket, Vec::new()),
+            unpack: half("unpack", &config.storage.unpack_socket, limit.unwrap_or_default()),
+        }
+    }
+
+    /// A channel of its own to the program in this mode.
+    pub(super) fn channel(&self, mode: Mode) -> Result<Client, HubError> {
+        let half = match mode {
+            Mode::Mount => &self.mount,
+            Mode::Unpack => &self.unpack,
+        };
+        match &half.way {
+            Way::Socket(path) => connect(path),
+            Way::Start { program, arguments } => half.channel(program, arguments),
+        }
+    }
+}
+
+impl Half {
+    fn channel(&self, program: &Path, arguments: &[String]) -> Result<Client, HubError> {
+        let mut slot = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = slot.as_mut().and_then(|running| running.client.as_mut()) {
+            match client.connect() {
+                Err(StorageError::Gone) => tracing::warn!("cdh-storage has ended and is started again"),
+                other => return Ok(other?),
+            }
+        }
+        let running = slot.insert(Running::start(program, arguments)?);
+        match running.client.as_mut() {
+            Some(client) => Ok(client.connect()?),
+            None => Err(StorageError::Gone.into()),
+        }
+    }
+}
+
+impl Running {
+    #[allow(clippy::disallowed_methods, reason = "the hub's privileged half is the one program that it starts")]
+    fn start(program: &Path, arguments: &[String]) -> Result<Self, HubError> {
+        let (ours, theirs) = Channel::pair()?;
+        let child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            // A signal from the terminal is the hub's to act on; the program ends when the hub is gone.
+            .process_group(0)
+            .spawn();
+        let child = child.map_err(|error| {
+            Fault::new(
+                Blame::Platform,
+                "STORAGE_START",
+                format!("starting {}: {error}", program.display()),
+                "install cdh-storage beside the data hub, or name it as image.storage.program",
+            )
+        })?;
+        Ok(Self { client: Some(Client::new(ours)), child })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Its end is the end of its socket; it undoes what is half done and goes.
+        self.client = None;
+        let _ = self.child.wait();
+    }
+}
+
+fn beside_this_program() -> PathBuf {
+    let own = std::env::current_exe().ok();
+    let folder = own.as_deref().and_then(Path::parent).map(Path::to_owned);
+    folder.unwrap_or_default().join(PROGRAM)
+}
+
+fn connect(path: &Path) -> Result<Client, HubError> {
+    let failed = |error: rustix::io::Errno| {
+        Fault::new(
+            Blame::Unavailable,
+            "STORAGE_CONNECT",
+            format!("connecting to cdh-storage at {}: {}", path.display(), std::io::Error::from(error)),
+            "start its socket unit",
+        )
+    };
+    let kind = SocketType::SEQPACKET;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None);
+    let socket = socket.map_err(failed)?;
+    let address = SocketAddrUnix::new(path).map_err(failed)?;
+    rustix::net::connect(&socket, &address).map_err(failed)?;
+    Ok(Client::new(Channel::new(socket)?))
+}
