@@ -15,7 +15,8 @@ use cc_evidence::initdata::InitData;
 use cc_kbs::{BorrowedToken, BoxFuture, EvidenceSource, Secret, SourceFault, TeeKeyPair};
 use cc_protos::attestation_agent::attestation_agent_service_client::AttestationAgentServiceClient;
 use cc_protos::attestation_agent::{
-    GetAdditionalEvidenceRequest, GetEvidenceRequest, GetEvidenceResponse, GetTeeTypeRequest, GetTokenRequest,
+    ExtendRuntimeMeasurementRequest, GetAdditionalEvidenceRequest, GetEvidenceRequest, GetEvidenceResponse,
+    GetTeeTypeRequest, GetTokenRequest, RuntimeMeasurementResult,
 };
 use cc_protos::guest_services::agent_info_service_client::AgentInfoServiceClient;
 use cc_protos::guest_services::{DevicesAcceptedRequest, GetInitDataRequest, GetInitDataResponse};
@@ -36,6 +37,24 @@ impl AgentEvidence {
     pub fn new(address: Address) -> Self {
         let channel = connect::channel(&address, CALL_TIME_LIMIT);
         Self { address, channel }
+    }
+
+    /// Whether there is not even a socket where the agent should be.
+    pub fn is_absent(&self) -> bool {
+        matches!(&self.address, Address::Unix(path) if !path.exists())
+    }
+
+    /// Has the agent measure an event.
+    ///
+    /// # Errors
+    /// The agent does not answer, or says why not.
+    pub async fn extend(
+        &self,
+        event: ExtendRuntimeMeasurementRequest,
+    ) -> Result<RuntimeMeasurementResult, cc_kbs::Error> {
+        let doing = "getting an event measured";
+        let answer = self.agent().extend_runtime_measurement(event).await;
+        Ok(answer.map_err(|s| self.explain(doing, &s))?.into_inner().result())
     }
 
     fn agent(&self) -> AttestationAgentServiceClient<Channel> {

@@ -37,6 +37,8 @@ pub enum Door {
     UnsealSecret,
     /// `UnWrapKey`.
     UnwrapKey,
+    /// `PullImage`, and the keys of encrypted layers on its way.
+    PullImage,
     /// A file of `[[credentials]]`.
     Credentials,
     /// A file of `[[files]]`.
@@ -64,6 +66,7 @@ impl fmt::Display for Door {
             Self::Rest => "rest",
             Self::UnsealSecret => "unseal-secret",
             Self::UnwrapKey => "unwrap-key",
+            Self::PullImage => "pull-image",
             Self::Credentials => "credentials",
             Self::File => "file",
             Self::UnitCredential => "unit-credential",

@@ -21,6 +21,7 @@ use serde::Deserialize;
 use crate::access::AccessTable;
 use crate::credential::Entry;
 use crate::file;
+use crate::image::config::ImageConfig;
 use crate::pattern::Pattern;
 use crate::signing_key::SigningKeys;
 use crate::unit_credential;
@@ -74,6 +75,8 @@ pub struct Surroundings {
     pub kms_directories: Directories,
     /// `OCICRYPT_KEYPROVIDER_CONFIG`: image tools have a configuration of their own.
     pub ocicrypt_config: Option<String>,
+    /// `CDH_DEFAULT_IMAGE_AUTHENTICATED_REGISTRY_CREDENTIALS`: beats `image.authenticated_registry_credentials_uri`.
+    pub registry_credentials: Option<String>,
     /// Text of `/proc/cmdline`.
     pub kernel_command_line: String,
 }
@@ -92,6 +95,7 @@ impl Surroundings {
             skip_sealed_secret_verification: start::environment("SKIP_SEALED_SECRET_VERIFICATION")?,
             kms_directories: kms_directories()?,
             ocicrypt_config: start::environment("OCICRYPT_KEYPROVIDER_CONFIG")?,
+            registry_credentials: start::environment("CDH_DEFAULT_IMAGE_AUTHENTICATED_REGISTRY_CREDENTIALS")?,
             kernel_command_line: start::kernel_command_line(),
         })
     }
@@ -149,6 +153,8 @@ pub struct Config {
     pub kms_directories: Directories,
     /// Files of the offline store, in the order in which a later one wins.
     pub offline_files: Vec<PathBuf>,
+    /// How images are pulled.
+    pub image: ImageConfig,
     /// Whether a configuration for image tools is written that leads to this hub.
     pub offers_ocicrypt_config: bool,
     /// What is done with a configuration that is unmeasured.
@@ -177,9 +183,7 @@ struct FileConfig {
     #[serde(default)]
     volumes: Vec<volume::Entry>,
     cryptsetup_socket: Option<String>,
-    /// Acted on by the image function; accepted so that an existing file loads unchanged.
-    /// A value rather than nothing: a table that is passed over counts as an unknown key.
-    image: Option<serde_json::Value>,
+    image: Option<ImageConfig>,
     #[serde(default)]
     skip_sealed_secret_verification: bool,
     #[serde(default)]
@@ -278,7 +282,7 @@ impl Config {
         }
         let aa_socket =
             surroundings.aa_socket.as_deref().or(file.aa.aa_socket.as_deref()).unwrap_or(DEFAULT_AA_SOCKET);
-        let unused = file.unused();
+        let image = image_config(file.image.take(), surroundings)?;
         let signing_keys = file.signing_keys(surroundings);
         let denial_pause = match file.kbc.denial_pause_seconds {
             None => cc_kbs::DEFAULT_DENIAL_PAUSE,
@@ -343,8 +347,9 @@ impl Config {
             kms: file.kms,
             kms_directories: surroundings.kms_directories.clone(),
             offline_files: cc_kbs::offline::files(surroundings.offline_files.as_deref()),
+            image,
             offers_ocicrypt_config: surroundings.ocicrypt_config.is_none(),
-            settings: Settings { log_level: file.log.level, source, unused, threads: 1 },
+            settings: Settings { log_level: file.log.level, source, unused: Vec::new(), threads: 1 },
             check_only: cli.check_config,
             health_only: cli.health,
         })
@@ -352,11 +357,6 @@ impl Config {
 }
 
 impl FileConfig {
-    /// Settings of functions that this version does not have.
-    fn unused(&self) -> Vec<&'static str> {
-        self.image.is_some().then_some("image").into_iter().collect()
-    }
-
     fn signing_keys(&self, surroundings: &Surroundings) -> SigningKeys {
         let skip = surroundings.skip_sealed_secret_verification.as_deref() == Some("true");
         match &self.sealed_secrets.signing_keys {
@@ -403,6 +403,17 @@ fn defaults(kernel_command_line: &str) -> Result<FileConfig, StartFault> {
         log: LogSection::default(),
         socket_options: SocketSection::default(),
     })
+}
+
+/// The table of the file, or else what the kernel command line says; then the environment.
+fn image_config(table: Option<ImageConfig>, surroundings: &Surroundings) -> Result<ImageConfig, StartFault> {
+    let from_host = || ImageConfig::of_kernel_command_line(&surroundings.kernel_command_line);
+    let mut image = table.unwrap_or_else(from_host);
+    if let Some(uri) = &surroundings.registry_credentials {
+        image.authenticated_registry_credentials_uri = Some(uri.clone());
+    }
+    image.check().map_err(|(wrong, hint)| StartFault::config(wrong, hint))?;
+    Ok(image)
 }
 
 /// Parses `<uri>::<path>,<uri>::<path>…`.
@@ -498,7 +509,7 @@ mod tests {
         path = "/run/confidential-containers/cdh/kbs/a.json"
         resource_uri = "kbs:///default/a/b"
         [image]
-        max_concurrent_layer_downloads_per_image = 3
+        max_concurrent_layer_downloads_per_image = 2
         [log]
         level = "warn"
     "#;
@@ -511,7 +522,7 @@ mod tests {
         assert_eq!(c.aa_address.to_string(), "unix:///run/aa.sock");
         assert_eq!(c.credentials.len(), 1);
         assert_eq!(c.settings.log_level, "warn");
-        assert_eq!(c.settings.unused, ["image"]);
+        assert_eq!(c.image.max_concurrent_layer_downloads_per_image, 2);
     }
 
     #[test]

@@ -3,8 +3,8 @@
 //! Not here: the errors of the key broker client ([`cc_kbs::Error`]), which are carried through with their own
 //! code and hint.
 
-use cc_daemon::fault::Fault;
 use cc_evidence::blame::Blame;
+use cc_storage::{Fault, StorageError};
 
 /// Every message of this service begins with these bytes, as callers of the existing stack expect.
 pub const MESSAGE_PREFIX: &str = "[CDH] [ERROR]: ";
@@ -158,6 +158,17 @@ pub enum HubError {
         /// What the system said.
         cause: String,
     },
+    /// An image, the way to it, or what is done with it.
+    #[error("{0}")]
+    Image(Fault),
+    /// A method that acts on this machine as root.
+    #[error("only root may {what}, not the caller ({caller})")]
+    RootOnly {
+        /// The caller, as the kernel describes it.
+        caller: String,
+        /// What he asked for.
+        what: &'static str,
+    },
     /// The hub stops and answers nobody any more.
     #[error("the data hub is stopping")]
     Stopping,
@@ -189,12 +200,14 @@ impl HubError {
             | Self::SigningKeyRefused { .. }
             | Self::UnitUnproven { .. }
             | Self::UnitCredentialUnknown { .. }
+            | Self::RootOnly { .. }
             | Self::VolumeUnproven { .. }
             | Self::VolumeUnprepared { .. }
             | Self::VolumeUuid { .. }
             | Self::VolumeCaller { .. } => Blame::Denied,
             Self::VolumeHeader { error, .. } => error.blame(),
             Self::VolumeUnknown { .. } => Blame::Absent,
+            Self::Image(fault) => fault.blame(),
             Self::Stopping => Blame::Unavailable,
             Self::Kms(e) => e.blame(),
             Self::SigningKey { .. }
@@ -215,6 +228,8 @@ impl HubError {
         match self {
             Self::Kbs(e) => e.code(),
             Self::AccessDenied { .. } => "ACCESS_DENIED",
+            Self::Image(fault) => &fault.code,
+            Self::RootOnly { .. } => "CALLER_NOT_ROOT",
             Self::Sealed(e) => e.code(),
             Self::SigningKeyRefused { .. } => "SIGNING_KEY_REFUSED",
             Self::SigningKey { .. } => "SIGNING_KEY_UNUSABLE",
@@ -248,6 +263,8 @@ impl HubError {
             Self::AccessDenied { .. } => {
                 "if this caller may have it, add a rule to [access] in the data hub's configuration".to_owned()
             }
+            Self::Image(fault) => fault.hint.clone(),
+            Self::RootOnly { .. } => "let kata-agent or root ask".to_owned(),
             Self::Sealed(e) => e.hint(),
             Self::SigningKeyRefused { .. } => {
                 "if that key may sign, add its name to sealed_secrets.signing_keys in the data hub's configuration".to_owned()
@@ -298,14 +315,49 @@ impl HubError {
     }
 }
 
-impl From<HubError> for Fault {
+impl HubError {
+    /// The same, said of the layer with this digest.
+    #[must_use]
+    pub fn in_layer(self, layer: &str) -> Self {
+        match self {
+            Self::Image(fault) if !fault.message.starts_with("layer ") => {
+                let message = format!("layer {layer}: {}", fault.message);
+                Fault::new(fault.blame(), fault.code, message, fault.hint).into()
+            }
+            other => other,
+        }
+    }
+}
+
+impl From<Fault> for HubError {
+    fn from(fault: Fault) -> Self {
+        Self::Image(fault)
+    }
+}
+
+impl From<StorageError> for HubError {
+    fn from(error: StorageError) -> Self {
+        match error {
+            StorageError::Fault(fault) => Self::Image(fault),
+            other => Fault::new(other.blame(), other.code(), &other, other.hint()).into(),
+        }
+    }
+}
+
+impl From<image_rs::Error> for HubError {
+    fn from(error: image_rs::Error) -> Self {
+        Fault::new(error.blame(), error.code(), &error, error.hint()).into()
+    }
+}
+
+impl From<HubError> for cc_daemon::fault::Fault {
     fn from(e: HubError) -> Self {
-        Fault::new(e.blame(), e.code(), e.to_string(), e.hint())
+        Self::new(e.blame(), e.code(), e.to_string(), e.hint())
     }
 }
 
 impl From<HubError> for tonic::Status {
     fn from(e: HubError) -> Self {
-        Fault::from(e).into_status(MESSAGE_PREFIX)
+        cc_daemon::fault::Fault::from(e).into_status(MESSAGE_PREFIX)
     }
 }

@@ -119,6 +119,13 @@ impl Hub {
         }
     }
 
+    /// Drops the tokens of all sessions: the machine's measurement changed, so the evidence behind them is old.
+    pub fn forget_sessions(&self) {
+        if let Backend::Broker(group) = &self.backend {
+            group.forget();
+        }
+    }
+
     /// State of the session with each key broker, in the order in which they are asked; none with the offline store.
     pub fn sessions(&self) -> Vec<SessionStatus> {
         match &self.backend {

@@ -19,6 +19,7 @@ pub mod error;
 pub mod file;
 pub mod flight;
 pub mod hub;
+pub mod image;
 pub mod info;
 pub mod ocicrypt_config;
 pub mod pattern;

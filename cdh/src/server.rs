@@ -2,6 +2,7 @@
 //! then the files that need the key broker.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cc_daemon::address::Address;
 use cc_daemon::config::UnmeasuredConfig;
@@ -12,6 +13,7 @@ use cc_daemon::start::{EXIT_CONFIG, EXIT_FAILED, StartFault};
 use cc_daemon::{introspection, notify};
 use cc_kms::{Broker, Providers, Surroundings};
 use cc_protos::api::get_resource_service_server::GetResourceServiceServer;
+use cc_protos::api::image_pull_service_server::ImagePullServiceServer;
 use cc_protos::api::sealed_secret_service_server::SealedSecretServiceServer;
 use cc_protos::guest_services::hub_info_service_server::HubInfoServiceServer;
 use cc_protos::guest_services::volume_service_server::VolumeServiceServer;
@@ -25,6 +27,7 @@ use crate::credential::Credentials;
 use crate::error::HubError;
 use crate::file::Files;
 use crate::hub::Hub;
+use crate::image::{ImageService, Puller};
 use crate::info::HubInfo;
 use crate::ocicrypt_config;
 use crate::provenance::Checker;
@@ -34,6 +37,9 @@ use crate::signing_key::SigningKeys;
 use crate::unit_credential::UnitDoor;
 use crate::unseal::Unsealer;
 use crate::volume::{KeyDoor, VolumeRpc, Volumes};
+
+/// How long a pull may take; kata-agent gives up earlier, and says when.
+const PULL_TIME_LIMIT: Duration = Duration::from_secs(4 * 3600);
 
 fn prepare(config: &Config) -> Result<(Arc<Hub>, Arc<Credentials>, Providers), HubError> {
     let hub = Arc::new(Hub::new(config)?);
@@ -100,16 +106,21 @@ pub async fn serve(config: Config, inherited: Vec<Listener>, shutdown: Shutdown)
     let volumes = Arc::new(Volumes::new(config.volumes, Arc::clone(&unsealer)));
     let volume_rpc =
         VolumeRpc { volumes: Arc::clone(&volumes), key_socket: config.cryptsetup_address.clone() };
+    let agent = AgentEvidence::new(config.aa_address.clone());
+    let puller = Puller::new(Arc::clone(&hub), Arc::clone(&unsealer), agent, config.image);
+    let images = ImageService { hub: Arc::clone(&hub), puller: Arc::new(puller) };
     let sealed = SealedService { unsealer: Arc::clone(&unsealer) };
     let routes = Routes::new(GetResourceServiceServer::new(ResourceService { hub: Arc::clone(&hub) }))
         .add_service(SealedSecretServiceServer::new(sealed.clone()))
         .add_service(KeyProviderServiceServer::new(sealed))
+        .add_service(ImagePullServiceServer::new(images))
         .add_service(HubInfoServiceServer::new(info))
         .add_service(VolumeServiceServer::new(volume_rpc));
     let services = [
         "api.GetResourceService",
         "api.SealedSecretService",
         "keyprovider.KeyProviderService",
+        "api.ImagePullService",
         "guest_services.v1.HubInfoService",
         "guest_services.v1.VolumeService",
     ];
@@ -137,7 +148,8 @@ pub async fn serve(config: Config, inherited: Vec<Listener>, shutdown: Shutdown)
     tracing::info!(address = %config.address, "serving");
     let filling = tokio::spawn(credentials.fill(hub, shutdown.clone()));
     let keeping = tokio::spawn(files.keep(unsealer, shutdown.clone()));
-    let served = RpcServer::new(routes).serve(listeners, shutdown.clone()).await;
+    let server = RpcServer::new(routes).deadline_of("/api.ImagePullService/PullImage", PULL_TIME_LIMIT);
+    let served = server.serve(listeners, shutdown.clone()).await;
     // If it is over for another reason, so it is for the other doors.
     shutdown.trigger();
     filling.abort();

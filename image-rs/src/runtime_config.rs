@@ -33,6 +33,7 @@ const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys",
 pub fn runtime_config(image: &ImageConfig) -> Value {
     let capabilities = json!(CAPABILITIES);
     let (uid, gid) = image.user.as_deref().and_then(numeric_user).unwrap_or((0, 0));
+    let namespaces = ["pid", "network", "ipc", "uts", "mount", "cgroup"].map(|kind| json!({"type": kind}));
     let args: Vec<&String> = image.entrypoint.iter().chain(&image.cmd).collect();
     json!({
         "ociVersion": "1.0.2",
@@ -55,7 +56,7 @@ pub fn runtime_config(image: &ImageConfig) -> Value {
         "annotations": annotations(image),
         "linux": {
             "resources": {"devices": [{"allow": false, "access": "rwm"}]},
-            "namespaces": ["pid", "network", "ipc", "uts", "mount", "cgroup"].map(|kind| json!({"type": kind})),
+            "namespaces": namespaces,
             "maskedPaths": MASKED,
             "readonlyPaths": READ_ONLY,
         },
@@ -72,9 +73,7 @@ fn numeric_user(text: &str) -> Option<(u32, u32)> {
 }
 
 fn mounts(volumes: &[String]) -> Vec<Value> {
-    let volume = |path: &String| {
-        json!({"destination": path, "type": "tmpfs", "options": ["nosuid", "noexec", "nodev", "relatime", "rw"]})
-    };
+    let volume = |path: &String| json!({"destination": path, "type": "tmpfs", "options": ["nosuid", "noexec", "nodev", "relatime", "rw"]});
     let default = [
         json!({"destination": "/proc", "type": "proc", "source": "proc"}),
         json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
@@ -107,7 +106,9 @@ fn annotations(image: &ImageConfig) -> Map<String, Value> {
         ("exposedPorts", list(&image.exposed_ports)),
     ];
     let of_members = of_members.into_iter().filter_map(|(name, value)| {
-        value.filter(|value| !value.is_empty()).map(|value| (format!("{ANNOTATION}{name}"), Value::from(value)))
+        value
+            .filter(|value| !value.is_empty())
+            .map(|value| (format!("{ANNOTATION}{name}"), Value::from(value)))
     });
     let labels = image.labels.iter().map(|(name, value)| (name.clone(), Value::from(value.clone())));
     of_members.chain(labels).collect()

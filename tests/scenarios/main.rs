@@ -30,6 +30,7 @@ mod envelopes;
 mod failover;
 mod hostile;
 mod image_keys;
+mod image_pull;
 mod independent;
 mod init_data;
 mod kms;

@@ -365,13 +365,28 @@ impl Stack {
         )
     }
 
+    /// Starts the data hub with this configuration in place of [`Stack::hub_config`], and waits until it serves.
+    ///
+    /// # Errors
+    /// It does not start; its log is in the error.
+    pub fn start_hub_with(&mut self, config: &str) -> anyhow::Result<()> {
+        let mut hub = self.spawn_hub_with(config)?;
+        hub.wait_for_path(&self.hub_socket())?;
+        self.hub = Some(hub);
+        Ok(())
+    }
+
     /// Starts the data hub without waiting for its socket.
     ///
     /// # Errors
     /// It cannot be started.
     pub fn spawn_hub(&self) -> anyhow::Result<Process> {
+        self.spawn_hub_with(&self.hub_config())
+    }
+
+    fn spawn_hub_with(&self, text: &str) -> anyhow::Result<Process> {
         let config = self.folder.join("cdh.toml");
-        std::fs::write(&config, self.hub_config())?;
+        std::fs::write(&config, text)?;
         let mut command = own_binary("confidential-data-hub")?;
         command.arg("-c").arg(config);
         if !self.options.measured_config {

@@ -104,8 +104,8 @@ impl ImageConfig {
     #[must_use]
     pub fn of_kernel_command_line(text: &str) -> Self {
         let last = |name: &str| {
-            let parameters = text.split_ascii_whitespace().filter_map(|word| word.split_once('='));
-            parameters.filter(|(key, _)| *key == name).last().map(|(_, value)| value.to_owned())
+            let mut parameters = text.split_ascii_whitespace().filter_map(|word| word.split_once('='));
+            parameters.rfind(|(key, _)| *key == name).map(|(_, value)| value.to_owned())
         };
         let proxy = ProxyConfig {
             https_proxy: last("agent.https_proxy"),

@@ -28,10 +28,7 @@ mod tests {
         let hex = "ab".repeat(32);
         let digest = format!("sha256:{hex}").parse().unwrap();
         let event = of_pull("quay.io/team/app:1.0", &digest);
-        assert_eq!(
-            event.content,
-            format!(r#"{{"image":"quay.io/team/app:1.0", "digest":"sha256:{hex}"}}"#)
-        );
+        assert_eq!(event.content, format!(r#"{{"image":"quay.io/team/app:1.0", "digest":"sha256:{hex}"}}"#));
         assert_eq!((event.domain.as_str(), event.operation.as_str()), (DOMAIN, "PullImage"));
         let event = of_pull("a\", \"digest\":\"x\n\u{1}é", &digest);
         assert!(!event.content.contains('\n'));

@@ -17,6 +17,7 @@ use std::{
 use cc_crypto::Secret;
 use cc_sealed::LayerKey;
 use cc_storage::{Answer, Cipher, Client, Layer, Name, Request, StorageError};
+use image_registry::Stop;
 use image_rs::{Error, Image, Keys, LayerFault, LayerKeys, Source};
 
 use super::storage::{Mode, Storage};
@@ -33,7 +34,7 @@ pub(super) struct Order<'a> {
     /// Layers at a time.
     pub(super) parallel: usize,
     /// Whether nobody wants the image any more.
-    pub(super) stop: &'a AtomicBool,
+    pub(super) stop: &'a Stop,
 }
 
 /// The layers of an image in the store, which they stay in as long as this value lives.
@@ -59,7 +60,8 @@ pub(super) fn fetch(order: &Order<'_>, storage: &Storage) -> Result<Layers, HubE
     // The largest are begun first.
     waiting.sort_by_key(|number| order.image.layers().get(*number).map(|layer| layer.descriptor.size));
     let workers = order.parallel.clamp(1, waiting.len().max(1));
-    let work = Work { order, waiting: Mutex::new(waiting), failed: AtomicBool::new(false), keys: OnceLock::new() };
+    let work =
+        Work { order, waiting: Mutex::new(waiting), failed: AtomicBool::new(false), keys: OnceLock::new() };
     let results: Vec<Result<Done, HubError>> = thread::scope(|scope| {
         let run = || {
             let result = storage.channel(Mode::Unpack).and_then(|channel| work.run(channel));
@@ -106,7 +108,9 @@ fn distinct(image: &Image) -> Vec<usize> {
         .iter()
         .enumerate()
         .rev()
-        .filter(|(_, layer)| seen.insert((layer.descriptor.digest, layer.diff_id, &layer.descriptor.media_type)))
+        .filter(|(_, layer)| {
+            seen.insert((layer.descriptor.digest, layer.diff_id, &layer.descriptor.media_type))
+        })
         .map(|(number, _)| number)
         .collect();
     numbers.reverse();
@@ -139,7 +143,7 @@ impl Work<'_> {
     }
 
     fn is_stopped(&self) -> bool {
-        self.failed.load(Ordering::Relaxed) || self.order.stop.load(Ordering::Relaxed)
+        self.failed.load(Ordering::Relaxed) || self.order.stop.is_stopped()
     }
 
     fn layer(&self, number: usize, channel: &mut Client) -> Result<Name, HubError> {
@@ -195,15 +199,14 @@ impl Work<'_> {
         let (read, write) = io::pipe().map_err(failed)?;
         // As much as one buffer; without, it is only slower.
         let _ = rustix::pipe::fcntl_setpipe_size(&write, BUFFER);
-        let cipher = key.map(|key| Cipher {
-            nonce: hex(&key.nonce),
-            mac: hex(&key.mac),
-            digest: key.digest.clone(),
-        });
+        let cipher =
+            key.map(|key| Cipher { nonce: hex(&key.nonce), mac: hex(&key.mac), digest: key.digest.clone() });
         let secret = key.map(|key| Secret::new(key.key.expose().to_vec()));
         let (fed, answered) = thread::scope(|scope| {
             let feeding = thread::Builder::new()
-                .spawn_scoped(scope, move || feed(blob, File::from(std::os::fd::OwnedFd::from(write)), &|| self.is_stopped()))
+                .spawn_scoped(scope, move || {
+                    feed(blob, File::from(std::os::fd::OwnedFd::from(write)), &|| self.is_stopped())
+                })
                 .map_err(failed)?;
             let answered = channel.ask(Request::Fill(cipher), secret, &[read.as_fd()]);
             // The other end has its own; if nobody reads any more, the feeder has to notice.

@@ -79,7 +79,12 @@ impl Resources {
 
 fn read(path: &str) -> Result<Secret, HubError> {
     let failed = |blame, why: &dyn std::fmt::Display| {
-        Fault::new(blame, "IMAGE_READ", format!("cannot read {path}: {why}"), "check the path and the permissions")
+        Fault::new(
+            blame,
+            "IMAGE_READ",
+            format!("cannot read {path}: {why}"),
+            "check the path and the permissions",
+        )
     };
     let file = File::open(Path::new(path)).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => failed(Blame::Absent, &error),

@@ -108,7 +108,10 @@ impl Half {
 }
 
 impl Running {
-    #[allow(clippy::disallowed_methods, reason = "the hub's privileged half is the one program that it starts")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the hub's privileged half is the one program that it starts"
+    )]
     fn start(program: &Path, arguments: &[String]) -> Result<Self, HubError> {
         let (ours, theirs) = Channel::pair()?;
         let child = Command::new(program)

@@ -1,0 +1,306 @@
+//! One pull from its name to its bundle, and back if a step fails.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{Seek, Write},
+    os::fd::AsFd,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use cc_crypto::Secret;
+use cc_evidence::blame::Blame;
+use cc_protos::attestation_agent::RuntimeMeasurementResult;
+use cc_sealed::{WrappedOptions, key_provider};
+use cc_storage::{Bundle, Fault, Request};
+use image_registry::Stop;
+use image_rs::{
+    Digest, Error, Image, KeyRefusal, LayerKeys, Platform,
+    policy::{Admitted, Beside, Lookaside, Policy, Subject},
+    runtime_config,
+};
+use rustix::fs::MemfdFlags;
+use tokio::{runtime::Handle, time::Instant};
+
+use super::{
+    config::ImageConfig,
+    event,
+    layers::{self, Order},
+    resource::Resources,
+    source::{Found, Sources},
+    storage::{Mode, Storage},
+};
+use crate::agent::AgentEvidence;
+use crate::audit::{Ask, Door};
+use crate::error::HubError;
+use crate::hub::{FETCH_TIME_LIMIT, Hub};
+use crate::unseal::Unsealer;
+
+/// How long the agent may take to measure the event.
+const EVENT_TIME_LIMIT: Duration = Duration::from_secs(10);
+/// Where more files with places of OpenPGP signatures are, below the work folder.
+const LOOKASIDE_FOLDER: &str = "image-security/simple_signing/sigstore_config";
+
+/// Pulls images.
+#[derive(Debug)]
+pub struct Puller {
+    hub: Arc<Hub>,
+    unsealer: Arc<Unsealer>,
+    agent: AgentEvidence,
+    config: ImageConfig,
+    resources: Resources,
+    sources: Sources,
+    storage: Storage,
+}
+
+/// A bundle that was made.
+struct Made {
+    manifest: Digest,
+}
+
+impl Puller {
+    /// Pulls as `config` says, with resources and keys from `unsealer` and its hub; events go to `agent`. To be called in the
+    /// runtime. Nothing is started yet.
+    #[must_use]
+    pub fn new(hub: Arc<Hub>, unsealer: Arc<Unsealer>, agent: AgentEvidence, config: ImageConfig) -> Self {
+        let resources = Resources::new(Arc::clone(&hub));
+        let storage = Storage::new(&config);
+        Self { hub, unsealer, agent, config, resources, sources: Sources::new(), storage }
+    }
+
+    /// Pulls the image called `image` into the bundle at `bundle`. Gives the digest of its manifest. When nobody waits for the
+    /// result any more, it is given up, and nothing is left.
+    ///
+    /// # Errors
+    /// What the image, the policy, the registry, the key broker, `cdh-storage` or the agent says.
+    pub async fn pull(self: &Arc<Self>, image: &str, bundle: &str) -> Result<String, HubError> {
+        let stop = Stop::default();
+        let given_up = StopWhenDropped(stop.clone());
+        let (puller, image, bundle) = (Arc::clone(self), image.to_owned(), bundle.to_owned());
+        // On a task of its own: what was begun is also undone if the caller goes away.
+        let task = tokio::spawn(async move { puller.run(&image, &bundle, stop).await });
+        let result = task.await.map_err(|_| HubError::Stopping)?;
+        drop(given_up);
+        result
+    }
+
+    async fn run(self: &Arc<Self>, image: &str, bundle: &str, stop: Stop) -> Result<String, HubError> {
+        let made = {
+            let (puller, image, bundle, stop) =
+                (Arc::clone(self), image.to_owned(), bundle.to_owned(), stop.clone());
+            blocking(move || puller.make(&image, &bundle, &stop)).await?
+        };
+        let measured = match stop.is_stopped() {
+            true => Err(Error::Interrupted.into()),
+            false => self.measure(image, &made.manifest).await,
+        };
+        if let Err(error) = measured {
+            let (puller, bundle) = (Arc::clone(self), bundle.to_owned());
+            if let Err(failure) = blocking(move || puller.remove(&bundle)).await {
+                tracing::error!(code = failure.code(), error = %failure, "a bundle stays that should not");
+            }
+            return Err(error);
+        }
+        tracing::info!(image, manifest = %made.manifest, bundle, "image pulled");
+        Ok(made.manifest.to_string())
+    }
+
+    /// All steps up to the bundle.
+    fn make(&self, image: &str, bundle: &str, stop: &Stop) -> Result<Made, HubError> {
+        let place = self.sources.place(image, &self.config, &self.resources, stop)?;
+        place.first(|found| {
+            let resolved = Image::resolve(found.source, &found.pointer, &Platform::of_this_machine())?;
+            let admitted = self.admit(found, &resolved)?;
+            admitted.covers(&resolved)?;
+            self.bundle(image, bundle, found, &resolved, stop)
+        })
+    }
+
+    /// Judges the image by the policy, which is asked at each pull.
+    fn admit(&self, found: &Found<'_>, image: &Image) -> Result<Admitted, HubError> {
+        let policy = self.policy()?;
+        let subject = Subject {
+            reference: found.repository.map(image_registry::Repository::reference),
+            manifest: image.manifest_digest(),
+            index: image.index_digest(),
+        };
+        let fetch = |location: &str| {
+            let fetched = self.resources.fetch(location).map_err(|error| match error.blame() {
+                Blame::Absent => Error::NotFound { what: location.to_owned() },
+                _ => Error::Read {
+                    what: location.to_owned(),
+                    source: std::io::Error::other(error.to_string()),
+                },
+            });
+            fetched.map(|bytes| bytes.expose().to_vec())
+        };
+        let verdict = match found.repository {
+            Some(repository) => policy.decide(&subject, SystemTime::now(), &mut repository.signatures(fetch)),
+            None => policy.decide(&subject, SystemTime::now(), &mut Beside::new(found.source, fetch)),
+        };
+        Ok(verdict.admitted()?)
+    }
+
+    fn policy(&self) -> Result<Policy, HubError> {
+        let text = match (&self.config.image_security_policy_uri, &self.config.image_security_policy) {
+            (Some(uri), _) => Some(self.resources.fetch(uri)?.expose().to_vec()),
+            (None, Some(text)) => Some(text.clone().into_bytes()),
+            (None, None) => None,
+        };
+        match text {
+            Some(text) => Ok(Policy::parse(&text)?.with_lookaside(self.lookaside()?)),
+            None if self.hub.is_strict() => Ok(Policy::refuse_all()),
+            None => {
+                tracing::warn!("no policy for images is configured: every image is admitted");
+                Ok(Policy::admit_all())
+            }
+        }
+    }
+
+    fn lookaside(&self) -> Result<Lookaside, HubError> {
+        let mut files: BTreeMap<String, String> = BTreeMap::new();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        match (&self.config.sigstore_config_uri, &self.config.sigstore_config) {
+            (Some(uri), _) => {
+                files.insert(uri.clone(), text(self.resources.fetch(uri)?.expose()));
+            }
+            (None, Some(inline)) => {
+                files.insert("image.sigstore_config".to_owned(), inline.clone());
+            }
+            (None, None) => {}
+        }
+        let folder = self.config.work_dir.join(LOOKASIDE_FOLDER);
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.extension().is_some_and(|extension| extension == "yaml") {
+                let name = path.display().to_string();
+                let content = text(self.resources.fetch(&name)?.expose());
+                files.insert(name, content);
+            }
+        }
+        Ok(Lookaside::parse(files.iter().map(|(name, text)| (name.as_str(), text.as_str())))?)
+    }
+
+    /// Layers into the store, and the bundle of them.
+    fn bundle(
+        &self,
+        name: &str,
+        path: &str,
+        found: &Found<'_>,
+        image: &Image,
+        stop: &Stop,
+    ) -> Result<Made, HubError> {
+        let keys =
+            Arc::new(UnsealerKeys { unsealer: Arc::clone(&self.unsealer), runtime: Handle::current() });
+        let order = Order {
+            source: found.source,
+            image,
+            keys,
+            parallel: self.config.max_concurrent_layer_downloads_per_image,
+            stop,
+        };
+        let mut layers = layers::fetch(&order, &self.storage)?;
+        let config = runtime_config(image.config()).to_string();
+        let config = in_memory(config.as_bytes())
+            .map_err(|source| Error::Storage { doing: "keep config.json in memory".to_owned(), source })?;
+        let bundle = Bundle { path: path.to_owned(), layers: layers.names.clone() };
+        let mut mount = self.storage.channel(Mode::Mount)?;
+        mount.ask(Request::MakeBundle(bundle), None, &[config.as_fd()])?;
+        let record = cc_storage::Image {
+            reference: name.to_owned(),
+            manifest: image.manifest_digest().to_string(),
+            layers: layers.names.clone(),
+            at: SystemTime::now().duration_since(UNIX_EPOCH).map(|since| since.as_secs()).unwrap_or_default(),
+        };
+        if let Err(error) = layers.ask(Request::Record(record)) {
+            mount.ask(Request::RemoveBundle { path: path.to_owned() }, None, &[])?;
+            return Err(error);
+        }
+        Ok(Made { manifest: image.manifest_digest() })
+    }
+
+    fn remove(&self, path: &str) -> Result<(), HubError> {
+        let mut mount = self.storage.channel(Mode::Mount)?;
+        Ok(mount.ask(Request::RemoveBundle { path: path.to_owned() }, None, &[]).map(drop)?)
+    }
+
+    /// Has the agent measure the event. Where there is no agent, or none that measures, the pull goes on.
+    async fn measure(&self, image: &str, manifest: &Digest) -> Result<(), HubError> {
+        if self.agent.is_absent() {
+            tracing::warn!(image, "there is no attestation agent: the pull is not measured");
+            return Ok(());
+        }
+        let request = event::of_pull(image, manifest);
+        let answer = tokio::time::timeout(EVENT_TIME_LIMIT, self.agent.extend(request)).await;
+        let timed_out = |_| {
+            let message =
+                format!("measuring the pull of {image}: the attestation agent did not answer in time");
+            Fault::new(Blame::Unavailable, "AA_TIMEOUT", message, "see the log of the attestation agent")
+        };
+        match answer.map_err(timed_out)?? {
+            RuntimeMeasurementResult::Ok => {
+                // The evidence behind its token is older than this event.
+                self.hub.forget_sessions();
+            }
+            result => {
+                tracing::warn!(image, result = result.as_str_name(), "the pull is not measured");
+            }
+        }
+        Ok(())
+    }
+}
+
+struct StopWhenDropped(Stop);
+
+impl Drop for StopWhenDropped {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+/// Runs what blocks on a thread that may wait.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, HubError> + Send + 'static,
+) -> Result<T, HubError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| HubError::Stopping)?
+}
+
+/// A file that is in no folder.
+fn in_memory(content: &[u8]) -> std::io::Result<File> {
+    let mut file = File::from(rustix::fs::memfd_create("config.json", MemfdFlags::CLOEXEC)?);
+    file.write_all(content)?;
+    file.rewind()?;
+    Ok(file)
+}
+
+/// The keys of layers are unwrapped here, for the configuration: the image that they are of was admitted by its policy.
+#[derive(Debug)]
+struct UnsealerKeys {
+    unsealer: Arc<Unsealer>,
+    runtime: Handle,
+}
+
+impl LayerKeys for UnsealerKeys {
+    fn open(&self, wrapped: &WrappedOptions) -> Option<Result<Secret, KeyRefusal>> {
+        let WrappedOptions::Provider(packet) = wrapped else { return None };
+        let request = key_provider::unwrap_request(packet);
+        let ask = Ask::of_configuration(Door::PullImage);
+        let result = self.runtime.block_on(async {
+            let deadline = Instant::now() + FETCH_TIME_LIMIT;
+            let result = self.unsealer.unwrap_key(&ask, &request, deadline).await;
+            let result = result.and_then(|answer| {
+                let answer = Secret::new(answer);
+                Ok(key_provider::parse_unwrapped(answer.expose())?)
+            });
+            ask.answer(&result);
+            result
+        });
+        Some(result.map_err(|error| KeyRefusal {
+            blame: error.blame(),
+            code: error.code().to_owned(),
+            message: error.to_string(),
+            hint: error.hint(),
+        }))
+    }
+}

@@ -1,0 +1,178 @@
+//! Where an image may be read: registries after search list, mirrors and rewriting, or, where the configuration allows it, a
+//! folder of this machine.
+//!
+//! Calls block.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use cc_evidence::blame::Blame;
+use cc_storage::Fault;
+use image_registry::{Attempts, AuthFile, Client, Options, Proxy, Registries, Repository, Stop};
+use image_rs::{Error, Pointer, Reference, Source, source::Layout};
+use tokio::time::Instant;
+
+use super::{config::ImageConfig, resource::Resources};
+use crate::error::HubError;
+
+/// How long a client of registries is used before the resources that it is made of are looked at again.
+const LIFE: Duration = Duration::from_secs(300);
+
+/// Finds images.
+#[derive(Debug)]
+pub(super) struct Sources {
+    client: Mutex<Option<(Instant, Client)>>,
+}
+
+/// An image that can be read.
+pub(super) struct Found<'a> {
+    pub(super) source: &'a dyn Source,
+    pub(super) pointer: Pointer,
+    /// Where it comes from a registry.
+    pub(super) repository: Option<&'a Repository>,
+}
+
+/// The ways to an image, not yet gone.
+pub(super) enum Place {
+    Layout(Layout, Pointer),
+    Registry(Attempts),
+}
+
+impl Sources {
+    pub(super) fn new() -> Self {
+        Self { client: Mutex::default() }
+    }
+
+    /// The places of the image called `name`. `stop` ends waiting for a registry.
+    pub(super) fn place(
+        &self,
+        name: &str,
+        config: &ImageConfig,
+        resources: &Resources,
+        stop: &Stop,
+    ) -> Result<Place, HubError> {
+        if let Some(layout) = name.strip_prefix("oci:").filter(|_| !config.layouts.is_empty()) {
+            return open_layout(layout, &config.layouts);
+        }
+        let reference: Reference = name.strip_prefix("docker://").unwrap_or(name).parse()?;
+        let attempts = self.client(config, resources)?.attempts(&reference, None, stop);
+        Ok(Place::Registry(attempts.map_err(Error::from)?))
+    }
+
+    fn client(&self, config: &ImageConfig, resources: &Resources) -> Result<Client, HubError> {
+        let mut slot = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, client)) = slot.as_ref().filter(|(since, _)| since.elapsed() < LIFE) {
+            return Ok(client.clone());
+        }
+        let client = Client::new(&options(config, resources)?).map_err(Error::from)?;
+        *slot = Some((Instant::now(), client.clone()));
+        Ok(client)
+    }
+}
+
+impl Place {
+    /// Lets `pull` try one place after the other until it succeeds. What would fail everywhere is told at once.
+    pub(super) fn first<T>(
+        &self,
+        mut pull: impl FnMut(&Found<'_>) -> Result<T, HubError>,
+    ) -> Result<T, HubError> {
+        let attempts = match self {
+            Self::Layout(layout, pointer) => {
+                return pull(&Found { source: layout, pointer: pointer.clone(), repository: None });
+            }
+            Self::Registry(attempts) => attempts,
+        };
+        let mut failures: Vec<(String, HubError)> = Vec::new();
+        for repository in attempts {
+            let reference = repository.reference();
+            let found =
+                Found { source: repository, pointer: reference.pointer(), repository: Some(repository) };
+            match pull(&found) {
+                Ok(done) => return Ok(done),
+                Err(error) if is_everywhere(&error) => return Err(error),
+                Err(error) => failures.push((reference.to_string(), error)),
+            }
+        }
+        match failures.pop() {
+            Some((_, only)) if failures.is_empty() => Err(only),
+            Some((place, last)) => {
+                // The last place is the registry that was meant; the mirrors come before it.
+                let (blame, code, hint) = (last.blame(), last.code().to_owned(), last.hint());
+                failures.push((place, last));
+                let told =
+                    failures.iter().map(|(place, error)| format!("{place}: {error} [{}]", error.code()));
+                let told = told.collect::<Vec<_>>().join("; ");
+                let message = format!("none of {} places gave the image: {told}", failures.len());
+                Err(Fault::new(blame, code, message, hint).into())
+            }
+            None => Err(Error::Interrupted.into()),
+        }
+    }
+}
+
+/// Whether another place cannot help.
+fn is_everywhere(error: &HubError) -> bool {
+    error.code() == Error::Interrupted.code() || matches!(error.blame(), Blame::Misused | Blame::Platform)
+}
+
+fn options(config: &ImageConfig, resources: &Resources) -> Result<Options, HubError> {
+    let rules = match (&config.registry_config, &config.registry_configuration_uri) {
+        (Some(table), _) => Some(toml::to_string(table).map_err(|error| {
+            Fault::new(
+                Blame::Misused,
+                "REGISTRY_CONFIG",
+                format!("image.registry_config: {error}"),
+                "write it as containers-registries.conf(5), version 2",
+            )
+        })?),
+        (None, Some(uri)) => Some(String::from_utf8_lossy(resources.fetch(uri)?.expose()).into_owned()),
+        (None, None) => None,
+    };
+    let registries = rules.map(|rules| Registries::parse(&rules)).transpose().map_err(Error::from)?;
+    let auth_file = match &config.authenticated_registry_credentials_uri {
+        Some(uri) => AuthFile::parse(resources.fetch(uri)?.expose()).map_err(Error::from)?,
+        None => AuthFile::default(),
+    };
+    let proxy = config.image_pull_proxy.clone().unwrap_or_default();
+    Ok(Options {
+        registries: registries.unwrap_or_default(),
+        auth_file,
+        proxy: Proxy {
+            https: proxy.https_proxy,
+            http: proxy.http_proxy,
+            except: proxy.no_proxy.unwrap_or_default(),
+        },
+        extra_roots: config.extra_root_certificates.clone(),
+        ..Options::default()
+    })
+}
+
+/// `FOLDER[:NAME]`, below one of the folders that the configuration allows.
+fn open_layout(text: &str, allowed: &[PathBuf]) -> Result<Place, HubError> {
+    // A colon before a slash belongs to the folder.
+    let (folder, name) = match text.rsplit_once(':') {
+        Some((folder, name)) if !name.contains('/') => (folder, Some(name)),
+        _ => (text, None),
+    };
+    let resolved = Path::new(folder).canonicalize().unwrap_or_default();
+    let below = |allowed: &PathBuf| allowed.canonicalize().is_ok_and(|allowed| resolved.starts_with(allowed));
+    if !allowed.iter().any(below) {
+        let folder: String = folder.chars().take(200).collect();
+        return Err(Fault::new(
+            Blame::Denied,
+            "IMAGE_LAYOUT_REFUSED",
+            format!("{folder:?} is not below a folder of image.layouts"),
+            "add its folder to image.layouts in the data hub's configuration if images may come from there",
+        )
+        .into());
+    }
+    let layout = Layout::open(&resolved)?;
+    let pointer = match name {
+        Some(name) => Pointer::Tag(name.to_owned()),
+        None => layout.only()?,
+    };
+    Ok(Place::Layout(layout, pointer))
+}

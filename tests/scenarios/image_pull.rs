@@ -1,0 +1,183 @@
+//! `PullImage`, asked as kata-agent asks: an image becomes a bundle and an event, or nothing at all.
+
+mod workplace;
+
+use std::fs;
+
+use cc_evidence::HashAlgorithm;
+use cc_evidence::ccel::{assemble, replay};
+use cc_tests::stack::{Options, Part};
+use serde_json::{Value, json};
+
+use crate::measurement::register;
+use crate::{code, measurement};
+use workplace::{Pulls, layer};
+
+/// A policy that refuses everything but what is signed by nobody.
+const REJECT: &str = r#"{"default":[{"type":"reject"}]}"#;
+
+#[test]
+fn an_image_becomes_a_bundle_and_one_event_with_the_exact_text() {
+    let Some(mut pulls) = Pulls::start(measurement::options()) else { return };
+    pulls
+        .stack
+        .put_resource("default/policy/images", br#"{"default":[{"type":"insecureAcceptAnything"}]}"#)
+        .unwrap();
+    pulls.configure("image_security_policy_uri = \"kbs:///default/policy/images\"\n");
+    let (low, high) = (layer("low", &[("both", "1"), ("low", "1")]), layer("high", &[("both", "2")]));
+    let config = json!({"Entrypoint": ["/bin/app"], "Cmd": ["-x"], "Env": ["A=1"], "Labels": {"l": "v"}});
+    // The lowest layer comes again at the top: what it says counts there.
+    let manifest = pulls.image("app:1.0", &[low.clone(), high, low], &config);
+    assert_eq!(pulls.pull("app:1.0", "b/one").unwrap(), manifest);
+
+    let rootfs = |name: &str| fs::read_to_string(pulls.seen(&format!("b/one/rootfs/{name}")));
+    assert_eq!((rootfs("both").unwrap().as_str(), rootfs("low").unwrap().as_str()), ("1", "1"));
+    let text = fs::read_to_string(pulls.stack.folder().join("b/one/config.json")).unwrap();
+    let spec: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(spec["process"]["args"], json!(["/bin/app", "-x"]));
+    assert_eq!((&spec["root"]["path"], &spec["annotations"]["l"]), (&json!("rootfs"), &json!("v")));
+
+    let log = fs::read(pulls.stack.agent_log()).unwrap();
+    let event = format!(
+        r#"github.com/confidential-containers PullImage {{"image":"{}", "digest":"{manifest}"}}"#,
+        pulls.reference("app:1.0")
+    );
+    let found = log.windows(event.len()).filter(|window| *window == event.as_bytes()).count();
+    assert_eq!(found, 1, "{}", String::from_utf8_lossy(&log));
+    let log = assemble(None, Some(&log)).unwrap().unwrap();
+    let replayed = replay(&log, HashAlgorithm::Sha384).unwrap();
+    assert_eq!(replayed.run_time().nth(3), Some(register(&pulls.stack, 3).as_slice()));
+    // The hub's token was older than the event: the next secret needs a new one.
+    assert_eq!(pulls.stack.quotes().unwrap(), 1);
+    assert_eq!(pulls.stack.rest_get(crate::REST_PATH).unwrap().status, 200);
+    assert_eq!(pulls.stack.quotes().unwrap(), 2);
+}
+
+#[test]
+fn a_policy_that_refuses_leaves_nothing_also_when_all_layers_are_there() {
+    let Some(mut pulls) = Pulls::start(Options::default()) else { return };
+    pulls.configure("");
+    pulls.image("app:1", &[layer("l", &[("file", "1")])], &json!({}));
+    pulls.pull("app:1", "b/one").unwrap();
+    let mounted = pulls.mounts();
+    assert_eq!(mounted, 1);
+    pulls.stack.stop_part(Part::Hub).unwrap();
+    pulls.configure(&format!("image_security_policy = '{REJECT}'\n"));
+    let (status, message) = pulls.pull("app:1", "b/two").unwrap_err();
+    assert_eq!(status, 13);
+    assert!(message.starts_with("[CDH] [ERROR]: ") && message.contains("IMAGE_DENIED"), "{message}");
+    assert!(!pulls.stack.folder().join("b/two").exists());
+    assert!(pulls.mounts() <= mounted && pulls.overlays() <= 1);
+    // No event for what was not pulled.
+    assert!(!pulls.stack.agent_log().exists());
+}
+
+#[test]
+fn a_pull_whose_event_is_refused_leaves_nothing() {
+    let Some(mut pulls) = Pulls::start(measurement::options()) else { return };
+    pulls.configure("");
+    pulls.image("app:1", &[layer("l", &[("file", "1")])], &json!({}));
+    // The agent cannot write its log.
+    fs::create_dir_all(pulls.stack.agent_log()).unwrap();
+    let (_, message) = pulls.pull("app:1", "b/one").unwrap_err();
+    assert!(message.contains("getting an event measured"), "{message}");
+    assert!(!pulls.stack.folder().join("b").exists(), "{message}");
+    assert_eq!((pulls.mounts(), pulls.overlays()), (0, 0));
+    // Without an agent there is nobody to ask.
+    pulls.stack.stop_part(Part::Agent).unwrap();
+    let _ = fs::remove_file(pulls.stack.agent_socket());
+    pulls.pull("app:1", "b/two").unwrap();
+    assert_eq!(pulls.mounts(), 1);
+}
+
+#[test]
+fn what_cannot_be_pulled_is_told_and_leaves_nothing() {
+    let Some(mut pulls) = Pulls::start(Options::default()) else { return };
+    pulls.configure("max_store_bytes = 60000\n");
+    pulls.image("good:1", &[layer("l", &[("file", "1")])], &json!({}));
+    pulls.image(
+        "large:1",
+        &[layer("s", &[("file", "2")]), layer("l", &[("file", &"x".repeat(99_000))])],
+        &json!({}),
+    );
+    pulls.image("damaged:1", &[layer("s", &[("file", "3")]), layer("d", &[("file", "4")])], &json!({}));
+    pulls.damage_last_layer("damaged:1");
+    fs::create_dir_all(pulls.stack.folder().join("taken")).unwrap();
+    fs::write(pulls.stack.folder().join("taken/config.json"), "theirs").unwrap();
+    for (image, bundle, says) in [
+        ("large:1", "b", &["IMAGE_STORE_FULL", "60000"][..]),
+        ("damaged:1", "b", &["LAYER_DIGEST_MISMATCH", "layer sha256:"]),
+        ("absent:1", "b", &["IMAGE_NOT_FOUND"]),
+        ("good:1", "taken", &["BUNDLE_EXISTS"]),
+        ("good:1", "../b", &["BUNDLE_PATH_REFUSED"]),
+    ] {
+        let (_, message) = pulls.pull(image, bundle).unwrap_err();
+        for words in says {
+            assert!(message.contains(words), "{image}: {words} is missing in {message}");
+        }
+        assert!(!pulls.stack.folder().join("b").exists(), "{image}");
+        assert_eq!((pulls.mounts(), pulls.overlays()), (0, 0), "{image}");
+    }
+    assert_eq!(fs::read_to_string(pulls.stack.folder().join("taken/config.json")).unwrap(), "theirs");
+    let elsewhere = pulls.call("oci:/etc:x", "b").unwrap_err().1;
+    assert!(elsewhere.contains("IMAGE_LAYOUT_REFUSED"), "{elsewhere}");
+    let malformed = pulls.call("not a name", "b").unwrap_err().1;
+    assert!(malformed.contains("IMAGE_REFERENCE_INVALID"), "{malformed}");
+    pulls.pull("good:1", "b/one").unwrap();
+}
+
+#[test]
+fn only_root_may_have_an_image_pulled() {
+    let Some(mut pulls) = Pulls::start(Options { hub_config: String::new(), ..Options::default() }) else {
+        return;
+    };
+    pulls.configure("");
+    pulls.open_socket_to_all();
+    pulls.image("app:1", &[layer("l", &[("file", "1")])], &json!({}));
+    let refusal = pulls.pull_as_nobody("app:1", "b");
+    assert!(refusal.contains("CALLER_NOT_ROOT") || refusal.contains("only root may"), "{refusal}");
+    assert!(!pulls.stack.folder().join("b").exists());
+}
+
+#[test]
+fn five_hundred_layers_are_one_root_and_directories_keep_their_modes() {
+    let Some(mut pulls) = Pulls::start(Options::default()) else { return };
+    pulls.configure("max_concurrent_layer_downloads_per_image = 8\n");
+    let mut layers: Vec<Vec<u8>> = (0..499)
+        .map(|number| layer("many", &[(&format!("f{number}"), ""), ("newest", &number.to_string())]))
+        .collect();
+    // The lowest one says who may write to `tmp`; the topmost one has a file there, and says nothing.
+    layers[0] = workplace::archive("mkdir tmp && chmod 1777 tmp && touch tmp/low", &["tmp", "tmp/low"]);
+    layers.push(workplace::archive("mkdir tmp && touch tmp/high", &["tmp/high"]));
+    pulls.image("many:1", &layers, &json!({}));
+    pulls.pull("many:1", "b").unwrap();
+    assert_eq!(fs::read_to_string(pulls.seen("b/rootfs/newest")).unwrap(), "498");
+    let names = fs::read_dir(pulls.seen("b/rootfs")).unwrap().count();
+    assert_eq!(names, 498 + 2);
+    let tmp = fs::metadata(pulls.seen("b/rootfs/tmp")).unwrap();
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&tmp.permissions()) & 0o7777, 0o1777);
+    assert_eq!(fs::read_dir(pulls.seen("b/rootfs/tmp")).unwrap().count(), 2);
+}
+
+#[test]
+fn parallel_pulls_share_their_layers_and_a_killed_helper_is_started_again() {
+    let Some(mut pulls) = Pulls::start(Options::default()) else { return };
+    pulls.configure("");
+    let shared = layer("shared", &[("shared", &"s".repeat(300_000))]);
+    for number in 0..4 {
+        let own = layer("own", &[("own", &number.to_string())]);
+        pulls.image(&format!("app:{number}"), &[shared.clone(), own], &json!({}));
+    }
+    let results = pulls.pull_all(&[("app:0", "b0"), ("app:1", "b1"), ("app:2", "b2"), ("app:3", "b3")]);
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+    assert_eq!(pulls.layers(), 5, "the shared one once");
+    assert_eq!(pulls.mounts(), 4);
+    for mode in ["unpack", "mount"] {
+        pulls.kill(mode);
+        pulls.image("late:1", &[shared.clone(), layer("late", &[("late", mode)])], &json!({}));
+        pulls.pull("late:1", &format!("late-{mode}")).unwrap();
+        let seen = fs::read_to_string(pulls.seen(&format!("late-{mode}/rootfs/late")));
+        assert_eq!(seen.unwrap(), mode);
+    }
+    let _ = code(b"{}");
+}
