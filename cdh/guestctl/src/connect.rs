@@ -12,6 +12,7 @@ use cc_daemon::{
 use cc_evidence::blame::Blame;
 use cc_protos::{
     api::get_resource_service_client::GetResourceServiceClient,
+    api::image_pull_service_client::ImagePullServiceClient,
     api::sealed_secret_service_client::SealedSecretServiceClient,
     attestation_agent::attestation_agent_service_client::AttestationAgentServiceClient,
     guest_services::{
@@ -81,6 +82,11 @@ impl<'a> Hub<'a> {
     /// Sealed secrets.
     pub(crate) fn sealed_secrets(&self) -> SealedSecretServiceClient<Channel> {
         SealedSecretServiceClient::new(connect::channel(self.address, CALL))
+    }
+
+    /// Bundles of images; `patience` with each pull.
+    pub(crate) fn images(&self, patience: Duration) -> ImagePullServiceClient<Channel> {
+        ImagePullServiceClient::new(connect::channel(self.address, patience))
     }
 
     /// The keys of encrypted images.

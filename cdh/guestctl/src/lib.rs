@@ -15,6 +15,7 @@ mod evidence;
 mod exit;
 mod failure;
 mod get;
+mod images;
 mod initdata;
 mod inspect;
 mod output;
@@ -70,6 +71,8 @@ enum Command {
     Initdata(initdata::Args),
     /// Unpack an image into a new folder, every byte checked
     Pull(Box<pull::Args>),
+    /// List and remove images in the data hub's store
+    Images(images::Args),
     /// Make sealed secrets and the keys that sign them; verify their signatures
     Seal(seal::Args),
     /// Open a sealed secret through the confidential data hub
@@ -144,6 +147,7 @@ async fn dispatch(cli: &Cli, console: &mut Console<'_>) -> Result<(), Failure> {
         Command::Inspect(args) => inspect::run(args, cli.json, console),
         Command::Initdata(args) => initdata::run(args, cli.json, console).await,
         Command::Pull(args) => pull::run(args, cli.json, console).await,
+        Command::Images(args) => images::run(args, cli.json, console),
         Command::Seal(args) => seal::run(args, cli.json, console).await,
         Command::Unseal(args) => unseal::run(args, cli.json, console).await,
         Command::PodmanSecret(args) => podman_secret::run(args, cli.json, console).await,

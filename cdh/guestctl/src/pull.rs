@@ -5,6 +5,7 @@
 //! root: an image has owners, devices and file capabilities.
 
 mod admission;
+mod bundle;
 mod keys;
 mod place;
 mod progress;
@@ -35,6 +36,7 @@ JSON (--json) is one object on each line: {\"event\":\"layer\"|\"progress\"|\"un
 Example:
   guestctl pull quay.io/team/app:1.0 --authfile auth.json --rootfs /srv/app
   guestctl pull oci:/srv/images/app:1.0 --rootfs /srv/app
+  guestctl pull quay.io/team/app:1.0 --bundle /run/bundles/app
   guestctl pull oci:/srv/images/app --rootfs /srv/app --refuse-devices --json
   guestctl pull oci:/srv/images/app:1.0 --policy policy.json --name quay.io/team/app:1.0 --explain")]
 pub(crate) struct Args {
@@ -43,8 +45,15 @@ pub(crate) struct Args {
     #[arg(value_name = "IMAGE")]
     from: From,
     /// Unpack into this new folder
-    #[arg(long, value_name = "FOLDER", required_unless_present = "explain")]
+    #[arg(long, value_name = "FOLDER", required_unless_present_any = ["explain", "bundle"])]
     rootfs: Option<PathBuf>,
+    /// Have the data hub make a bundle (rootfs, mounted, and config.json) in this folder, by the hub's own policy and
+    /// settings; there is no way to a bundle without a hub
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = [
+        "rootfs", "explain", "policy", "authfile", "creds_file", "registries_conf", "cert", "plain_http",
+        "refuse_devices", "drop_privileges", "max_layer_bytes", "decryption_key",
+    ])]
+    bundle: Option<PathBuf>,
     #[command(flatten)]
     registry: place::Args,
     #[command(flatten)]
@@ -64,6 +73,9 @@ pub(crate) struct Args {
 
 /// Pulls and shows how far it is.
 pub(crate) async fn run(args: &Args, json: bool, console: &mut Console<'_>) -> Result<(), Failure> {
+    if let Some(folder) = &args.bundle {
+        return bundle::run(&args.from, folder, args.keys.hub(), json, console).await;
+    }
     let admission = args.admission.read()?;
     let Some(rootfs) = args.rootfs.clone().filter(|_| !args.admission.explain) else {
         return explain(args, admission, json, console).await;

@@ -126,7 +126,7 @@ fn a_bundle_is_made_and_removed() {
     assert_eq!(storage.ask(request).unwrap_err().code(), "BUNDLE_EXISTS");
     let request = storage.release("b/one");
     storage.ask(request.clone()).unwrap();
-    assert!(!storage.folder.path().join("b/one").exists());
+    assert!(!storage.folder.path().join("b").exists());
     assert_eq!(storage.overlays(), 0);
     assert_eq!(storage.ask(request).unwrap_err().code(), "BUNDLE_UNKNOWN");
 }
@@ -199,6 +199,7 @@ fn a_start_undoes_what_is_not_complete_and_forgets_what_is_gone() {
     fs::create_dir_all(bundle.join("rootfs")).unwrap();
     fs::write(bundle.join("config.json"), "{}").unwrap();
     fs::write(half.join("bundle"), bundle.to_str().unwrap()).unwrap();
+    fs::write(half.join("made"), format!("{}\n", bundle.display())).unwrap();
     // The mounts go with the namespace of the first.
     storage.client = None;
     storage.child.wait().unwrap();

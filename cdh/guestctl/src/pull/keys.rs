@@ -35,6 +35,11 @@ pub(super) struct Args {
 }
 
 impl Args {
+    /// The data hub.
+    pub(super) fn hub(&self) -> &Address {
+        &self.cdh
+    }
+
     /// Who opens the keys of encrypted layers. To be called in the runtime.
     pub(super) fn service(&self) -> Result<Arc<dyn LayerKeys>, Failure> {
         let files = self.decryption_key.iter().map(|text| read(text)).collect::<Result<_, _>>()?;

@@ -43,6 +43,7 @@ pub(super) fn make(store: BorrowedFd<'_>, bundle: &Bundle, config: File) -> Resu
     let state = State::begin(store)?;
     let layers: String = bundle.layers.iter().map(|name| format!("{name}\n")).collect();
     state.write("layers", layers.as_bytes())?;
+    state.write("made", folder.made().as_bytes())?;
     state.write("bundle", bundle.path.as_bytes())?;
     let mounted = overlay::mount(&bundle.layers, state.name(), rootfs.fd.as_fd());
     let mounted = mounted.map_err(|error| Failure::Mount {
@@ -100,9 +101,12 @@ fn undo(state: &State, path: &str) -> Result<(), Failure> {
                 Err(error) => return Err(Failure::storage(format!("remove {name} in {path}"))(error)),
             }
         }
-        // Folders that have something else in them stay.
+        // Folders that were there before stay, and those that have something else in them.
         let _ = rustix::fs::rmdir(folder.join(ROOTFS));
-        let _ = rustix::fs::rmdir(folder);
+        let made = state.read("made")?.and_then(|made| String::from_utf8(made).ok()).unwrap_or_default();
+        for path in made.lines().rev() {
+            let _ = rustix::fs::rmdir(path);
+        }
     }
     state.clear()
 }

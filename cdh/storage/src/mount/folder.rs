@@ -37,6 +37,11 @@ impl Folder {
         }
     }
 
+    /// The folders that had to be made, one a line, the uppermost first.
+    pub(super) fn made(&self) -> String {
+        self.made.iter().map(|path| format!("{}\n", path.display())).collect()
+    }
+
     pub(super) fn keep(mut self) {
         self.made.clear();
     }

@@ -1,7 +1,7 @@
 //! What is known of each overlay: the directory `overlay/<name>` in the store.
 //!
-//! In it are `upper` and `work` of the overlay, `layers` and `bundle`, which say what it was made of and where it is, and at
-//! last `complete`. Whoever works on it holds a lock.
+//! In it are `upper` and `work` of the overlay, `layers`, `bundle` and `made`, which say what it was made of, where it is and which
+//! folders had to be made for it, and at last `complete`. Whoever works on it holds a lock.
 
 use std::{
     fs::File,

@@ -1,0 +1,44 @@
+//! `guestctl pull --bundle`: the data hub pulls, as it does for kata-agent.
+//!
+//! The hub's configuration says which policy, credentials, mirrors and store; this side only asks and tells.
+
+use std::{path::Path, time::Duration};
+
+use cc_daemon::address::Address;
+use cc_protos::api::ImagePullRequest;
+use serde_json::json;
+
+use super::place::From;
+use crate::{connect::Hub, failure::Failure, output::Console};
+
+/// An image of any size may come over a slow line; Ctrl-C gives the pull up, and the hub undoes it.
+const PATIENCE: Duration = Duration::from_secs(4 * 3600);
+
+/// Has the hub at `hub` pull `from` into the bundle `bundle`.
+pub(super) async fn run(
+    from: &From,
+    bundle: &Path,
+    hub: &Address,
+    json: bool,
+    console: &mut Console<'_>,
+) -> Result<(), Failure> {
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let from = match from {
+        // The hub has a working directory of its own.
+        From::Layout { folder, name } => From::Layout { folder: absolute(folder), name: name.clone() },
+        other => other.clone(),
+    };
+    let bundle = absolute(bundle).display().to_string();
+    let request = ImagePullRequest { image_url: from.to_string(), bundle_path: bundle.clone() };
+    let hub = Hub::at(hub);
+    let answer = hub.images(PATIENCE).pull_image(request).await;
+    let answer = answer.map_err(|status| hub.failed(&format!("pulling {from}"), &status))?.into_inner();
+    let manifest = answer.manifest_digest;
+    if json {
+        let event = "done";
+        return console.json_line(&json!({
+            "event": event, "image": from.to_string(), "manifest_digest": manifest, "bundle": bundle,
+        }));
+    }
+    console.text(&format!("{bundle}: rootfs and config.json\nmanifest {manifest}\n"))
+}
