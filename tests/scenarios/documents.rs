@@ -164,8 +164,8 @@ const WITH_CODES: [&str; 6] =
     ["attestation-agent", "cdh", "api-server-rest", "protos/daemon", "image-rs", "tests/dev-kbs"];
 
 /// How names in capitals of other kinds begin: types of firmware events, a TPM's response codes, Intel's quoting enclave,
-/// variables that are read in a loop, names of algorithms in Sigstore's documents.
-const OTHER_NAMES: [&str; 8] = [
+/// variables that are read in a loop, names of algorithms in Sigstore's documents, capabilities and limits of containers.
+const OTHER_NAMES: [&str; 10] = [
     "EV_",
     "TPM_RC",
     "TD_QE",
@@ -174,6 +174,8 @@ const OTHER_NAMES: [&str; 8] = [
     "PKCS11_IN_GUEST_",
     "SHA2_",
     "PUBLIC_KEY_DETAILS_",
+    "CAP_",
+    "RLIMIT_",
 ];
 
 /// The texts of `source` that look like codes, each with what stands before it; tests and comments aside.

@@ -25,7 +25,9 @@ pub(super) async fn run(
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let from = match from {
         // The hub has a working directory of its own.
-        From::Layout { folder, name } => From::Layout { folder: absolute(folder), name: name.clone() },
+        From::Layout { form, path, name } => {
+            From::Layout { form: *form, path: absolute(path), name: name.clone() }
+        }
         other => other.clone(),
     };
     let bundle = absolute(bundle).display().to_string();
