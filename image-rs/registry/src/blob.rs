@@ -8,6 +8,7 @@
 use std::{
     io::{self, Read},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use bytes::{Buf, Bytes};
@@ -19,14 +20,14 @@ use crate::{
     ContentRange, RegistryError, Stop,
     connection::{Answer, Fault, Pace},
     http_client::{Answered, refusal},
-    pieces,
+    pieces::Adaptive,
     repository::{Inner, check_encoding, told},
 };
 
 /// Progress after which tries are counted anew, in bytes, unless half of the rest was less.
 const PROGRESS: u64 = 1 << 20;
 
-/// Opens the blob. Where it is large and the registry knows ranges, several connections read it.
+/// Opens the blob. Where it is large, and one connection slow, several read it.
 pub(crate) fn open(repository: &Arc<Inner>, descriptor: &Descriptor) -> Result<Box<dyn Read + Send>, Error> {
     let target = Target {
         repository: Arc::clone(repository),
@@ -35,12 +36,13 @@ pub(crate) fn open(repository: &Arc<Inner>, descriptor: &Descriptor) -> Result<B
         size: descriptor.size,
         stop: repository.stop.clone(),
     };
-    if let Some(reader) = pieces::open(&target)? {
-        return Ok(reader);
-    }
-    let mut stream = Stream::new(target, 0, None);
+    let mut stream = Stream::new(target.clone(), 0, None);
     // So that what is not there is told here.
     stream.connect_patiently().map_err(told)?;
+    let ranges = repository.ranges;
+    if target.size >= ranges.from && ranges.piece > 0 {
+        return Ok(Box::new(Adaptive::new(target, stream)));
+    }
     Ok(Box::new(stream))
 }
 
@@ -70,6 +72,8 @@ pub(crate) struct Stream {
     tries: u32,
     /// Place at which tries were last counted anew.
     mark: u64,
+    knows_ranges: bool,
+    waited: Duration,
 }
 
 impl Stream {
@@ -84,6 +88,8 @@ impl Stream {
             data: Bytes::new(),
             tries: 0,
             mark: at,
+            knows_ranges: false,
+            waited: Duration::ZERO,
         }
     }
 
@@ -100,15 +106,19 @@ impl Stream {
         format!("blob {}", self.target.digest)
     }
 
-    /// Whether the registry answered with the part that was asked for, and not with the whole.
-    pub(crate) fn is_partial(&self) -> bool {
-        self.answer.as_ref().is_some_and(|answer| answer.head.status() == StatusCode::PARTIAL_CONTENT)
+    /// Place of the next byte to deliver.
+    pub(crate) const fn at(&self) -> u64 {
+        self.at
     }
 
-    /// The same stream up to the end of the blob, if what was answered is that.
-    pub(crate) fn without_end(mut self) -> Self {
-        self.end = None;
-        self
+    /// Whether the registry says that it gives parts of this blob.
+    pub(crate) const fn knows_ranges(&self) -> bool {
+        self.knows_ranges
+    }
+
+    /// How long bytes were waited for since this was asked last.
+    pub(crate) const fn take_waited(&mut self) -> Duration {
+        std::mem::replace(&mut self.waited, Duration::ZERO)
     }
 
     /// Opens or reopens the blob at the place that was reached, as often as is due.
@@ -137,8 +147,8 @@ impl Stream {
         let host = answer.origin().authority();
         let bad = |why: &str| Fault::from(RegistryError::bad(&host, &what, why));
         match answer.head.status() {
-            // The beginning of the whole is as good; a later part of it is far away.
-            StatusCode::OK if self.end.is_some() && self.at > 0 => {
+            // Not to read all that comes before the part.
+            StatusCode::OK if self.end.is_some() => {
                 return Err(bad("it is the whole and not the part that was asked for"));
             }
             StatusCode::OK => {
@@ -169,6 +179,7 @@ impl Stream {
         }
         check_encoding(&answer, &what)?;
         self.pace = Pace::default();
+        self.knows_ranges = answer.header(header::ACCEPT_RANGES).is_some_and(|unit| unit == "bytes");
         self.answer = Some(answer);
         Ok(())
     }
@@ -204,7 +215,10 @@ impl Stream {
                 self.connect_patiently()?;
                 continue;
             };
-            match answer.next(&mut self.pace, &self.target.stop) {
+            let start = Instant::now();
+            let next = answer.next(&mut self.pace, &self.target.stop);
+            self.waited += start.elapsed();
+            match next {
                 Ok(Some(mut data)) => {
                     let skipped = self.skip.min(data.len() as u64);
                     self.skip -= skipped;
@@ -260,7 +274,7 @@ impl Stream {
     fn finish(&mut self) {
         let Some(mut answer) = self.answer.take() else { return };
         // Its end is there already, or it is not worth waiting for.
-        answer.limit(std::time::Duration::from_millis(100));
+        answer.limit(Duration::from_millis(100));
         if let Ok(Some(rest)) = answer.bytes(0, &self.target.stop)
             && rest.is_empty()
         {

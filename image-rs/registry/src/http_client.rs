@@ -27,6 +27,8 @@ const MAX_KEPT: usize = 16;
 const KEEP: Duration = Duration::from_secs(30);
 /// Longest pause that a registry may ask for.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
+/// Most tries of a document from who cannot be reached.
+const MAX_KNOCKS: u32 = 3;
 /// Most bytes of the body of a redirect that are read to keep its connection.
 const MAX_REDIRECT_BODY: usize = 16 << 10;
 
@@ -154,7 +156,12 @@ impl HttpClient {
                 Err(Fault::Registry(error)) if error.is_passing() => error,
                 other => return other,
             };
-            if tries >= self.patience.tries || !self.pause(tries, &error, stop, until)? {
+            // Who is not there now will hardly be in seconds, and a mirror or the operator waits.
+            let most = match error {
+                RegistryError::Unreachable { .. } => self.patience.tries.min(MAX_KNOCKS),
+                _ => self.patience.tries,
+            };
+            if tries >= most || !self.pause(tries, &error, stop, until)? {
                 return Err(error.into());
             }
             tries += 1;

@@ -79,11 +79,13 @@ impl Default for Patience {
     }
 }
 
-/// How blobs are read by several connections at once, where the registry answers range requests.
+/// When blobs are read by several connections at once. It is done only where the registry says that it knows ranges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ranges {
     /// Smallest blob for which it is done, in bytes.
     pub from: u64,
+    /// Bytes a second that one connection has to give, so that it stays at one. What the reader takes does not count.
+    pub below: u64,
     /// Bytes of one range, and of one buffer.
     pub piece: u32,
     /// Buffers of all blobs of a client together, so most memory is `piece` times this; fewer than two: no ranges.
@@ -93,9 +95,9 @@ pub struct Ranges {
 }
 
 impl Default for Ranges {
-    /// From 32 MiB on, in pieces of 4 MiB, six buffers, three connections.
+    /// From 32 MiB on, below 50 MB/s, in pieces of 4 MiB, six buffers, three connections.
     fn default() -> Self {
-        Self { from: 32 << 20, piece: 4 << 20, buffers: 6, connections: 3 }
+        Self { from: 32 << 20, below: 50_000_000, piece: 4 << 20, buffers: 6, connections: 3 }
     }
 }
 

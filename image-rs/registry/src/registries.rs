@@ -179,8 +179,13 @@ impl Registries {
         }
         let rest = text.get(length..).unwrap_or_default();
         let moved = |location: &str, plain_http: bool| {
-            let reference = parse(&format!("{location}{rest}"), &format!("location {location}"))?;
-            Ok(Attempt { reference, plain_http })
+            let what = format!("location {location}");
+            let moved = parse(&format!("{location}{rest}"), &what)?;
+            // Whoever asks for a digest gets what has it, wherever from.
+            if reference.digest().is_some() && moved.digest() != reference.digest() {
+                return Err(RegistryError::config(what, format!("it makes another image of {reference}")));
+            }
+            Ok(Attempt { reference: moved, plain_http })
         };
         let by_digest = matches!(reference.pointer(), Pointer::Digest(_));
         let asked = |mirror: &&Mirror| match mirror.takes {

@@ -15,9 +15,11 @@ fuzz_target!(|text: &str| {
             assert!(!attempts.is_empty());
             for attempt in attempts {
                 let place = attempt.reference;
+                // A port may have stayed from the name.
+                let host = place.registry().rsplit_once(':').map_or(place.registry(), |(host, _)| host);
                 let named = place.registry() == reference.registry() || place.registry() == "docker.io";
-                assert!(named || file.contains(place.registry()) || file.contains('\\'), "{place}");
-                assert_eq!(place.digest(), reference.digest());
+                assert!(named || file.contains(host) || file.contains('\\'), "{place}");
+                assert!(reference.digest().is_none() || place.digest() == reference.digest());
             }
         }
         Err(error) => assert!(matches!(error.code(), "REGISTRY_BLOCKED" | "REGISTRY_CONFIG")),

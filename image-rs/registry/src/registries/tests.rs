@@ -76,6 +76,14 @@ fn digests_go_along() {
 }
 
 #[test]
+fn a_digest_is_never_replaced() {
+    let name = format!("a.b/c@sha256:{}", "ab".repeat(32));
+    let file = format!("[[registry]]\nprefix = '{name}'\nlocation = 'd.e/f:1'\n");
+    assert_eq!(attempts(&file, &name).unwrap_err().code(), "REGISTRY_CONFIG");
+    assert_eq!(attempts(&file, "a.b/c:1").unwrap(), ["a.b/c:1"]);
+}
+
+#[test]
 fn without_a_file_there_is_one_place() {
     assert_eq!(attempts("", "bar").unwrap(), ["docker.io/library/bar:latest"]);
     let places = Registries::default().attempts(&"a.b/c".parse().unwrap()).unwrap();

@@ -124,7 +124,7 @@ fn images_come_out_as_they_went_in() {
     let mut options = trusting(&registry.authority);
     let name = registry.name("team/app:1.0");
     assert!(pull_as(&options, &name, Some(&login)).unwrap() == [small.clone(), large.clone()]);
-    options.ranges = Ranges { from: 1 << 20, ..Ranges::default() };
+    options.ranges = Ranges { from: 1 << 20, below: u64::MAX, ..Ranges::default() };
     assert!(pull_as(&options, &name, Some(&login)).unwrap() == [small, large]);
     let manifest = Layout::open(&layout).unwrap().document(&Pointer::Tag("1".into())).unwrap();
     let by_digest = registry.name(&format!("team/app@{}", sha256(&manifest.bytes)));
