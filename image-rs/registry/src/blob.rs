@@ -165,7 +165,7 @@ impl Stream {
                     let actual = range.whole.unwrap_or_default().to_string();
                     return Err(Error::Length { what, expected: self.target.size, actual }.into());
                 }
-                if range.first != self.at || range.last + 1 != self.last() {
+                if range.first != self.at || range.last.checked_add(1) != Some(self.last()) {
                     return Err(bad("it is another part than was asked for"));
                 }
                 self.skip = 0;

@@ -7,6 +7,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use cc_kbs::Names;
@@ -20,6 +21,7 @@ use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
+    time::timeout,
 };
 use tokio_rustls::TlsConnector;
 use tower::Service;
@@ -99,6 +101,8 @@ pub(crate) struct Dialer {
     tls: Arc<ClientConfig>,
     proxies: Matcher,
     names: Option<Arc<dyn Names>>,
+    /// For all addresses of a name together.
+    limit: Duration,
 }
 
 /// A stream, how far its other end is, and how requests name it.
@@ -119,7 +123,9 @@ pub(crate) struct ReadingProxy {
 impl Dialer {
     pub(crate) fn new(options: &Options) -> Result<Self, RegistryError> {
         let tls = Arc::new(tls_config(&options.extra_roots)?);
-        Ok(Self { tls, proxies: matcher(&options.proxy)?, names: options.names.clone() })
+        // The rest is for the name and for TLS.
+        let limit = options.patience.connect * 3 / 4;
+        Ok(Self { tls, proxies: matcher(&options.proxy)?, names: options.names.clone(), limit })
     }
 
     /// Connects to `origin`. Where `from` sends us there, it must be allowed to.
@@ -187,14 +193,17 @@ impl Dialer {
             return Err(refused(name));
         }
         let mut why = "its name has no address".to_owned();
+        // An address where nobody answers leaves time for the others: IPv6 is often announced and not there.
+        let share = self.limit / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
         for address in addresses.into_iter().filter(allowed) {
-            match TcpStream::connect(SocketAddr::new(address, port)).await {
-                Ok(stream) => {
+            match timeout(share, TcpStream::connect(SocketAddr::new(address, port))).await {
+                Ok(Ok(stream)) => {
                     // Without it small requests wait for the acknowledgement of earlier ones; nothing else depends on it.
                     let _ = stream.set_nodelay(true);
                     return Ok((stream, Reach::of(address)));
                 }
-                Err(e) => why = format!("{address}: {e}"),
+                Ok(Err(e)) => why = format!("{address}: {e}"),
+                Err(_) => why = format!("{address} does not answer"),
             }
         }
         Err(RegistryError::unreachable(name, &why))

@@ -140,6 +140,7 @@ fn lengths_and_ranges_that_lie_are_refused() {
         ("206 Partial Content", "bytes 5000-9999/20000", 5000, "IMAGE_LENGTH"),
         ("206 Partial Content", "bytes 0-9999/10000", 10_000, "REGISTRY_BAD_ANSWER"),
         ("206 Partial Content", "bytes 5000-9998/10000", 4999, "REGISTRY_BAD_ANSWER"),
+        ("206 Partial Content", "bytes 5000-18446744073709551615/*", 5000, "REGISTRY_BAD_ANSWER"),
         ("206 Partial Content", "bytes 5000-", 5000, "REGISTRY_BAD_ANSWER"),
         ("206 Partial Content", "", 5000, "REGISTRY_BAD_ANSWER"),
         ("416 Range Not Satisfiable", "bytes */10000", 0, "REGISTRY_BAD_ANSWER"),

@@ -10,7 +10,7 @@ use image_registry::{AuthFile, Login, Registries};
 use serde_json::json;
 
 use crate::{
-    assert_code, options, pull, pull_as,
+    assert_code, attempts, options, pull, pull_as,
     stand_in::{Authority, Content, Request, StandIn, Stream, reply},
     trusting,
 };
@@ -62,6 +62,8 @@ fn a_password_is_sent_when_it_is_asked_for() {
     assert!(requests[0].header("authorization").is_none());
     let error = assert_code(pull(&trusting(&authority), &name), "REGISTRY_DENIED");
     assert!(error.to_string().contains("none are given"), "{error}");
+    let told = format!("{:?}", attempts(&trusting(&authority), &name, Some(&login())));
+    assert!(told.contains("Login") && !told.contains("hunter2") && !told.contains("aHVudGVyM"), "{told}");
     let wrong = Login::parse(b"user:wrong-one").unwrap();
     let before = server.requests().len();
     let error = assert_code(pull_as(&trusting(&authority), &name, Some(&wrong)), "REGISTRY_DENIED");

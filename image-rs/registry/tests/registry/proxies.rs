@@ -111,14 +111,28 @@ fn plain_http_is_read_by_the_proxy() {
     assert_eq!(pull(&proxied, "registry.example/a:1").unwrap(), [b"layer"]);
 }
 
-/// Says of every name that it is this machine's.
+/// Says of every name that it is this machine's, at an address where nobody listens and at one where somebody may.
 #[derive(Debug)]
 struct Here;
 
 impl Names for Here {
     fn addresses<'a>(&'a self, _: &'a str) -> BoxFuture<'a, io::Result<Vec<IpAddr>>> {
-        Box::pin(async { Ok(vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]) })
+        Box::pin(async {
+            Ok(vec![IpAddr::V4(Ipv4Addr::new(127, 0, 0, 99)), IpAddr::V4(Ipv4Addr::LOCALHOST)])
+        })
     }
+}
+
+#[test]
+fn the_next_address_is_tried() {
+    let authority = Authority::new();
+    let content = Content::image(&[b"layer"]);
+    let server = StandIn::tls(&authority, move |request, stream| content.answer(request, stream));
+    let options = Options { names: Some(Arc::new(Here)), ..trusting(&authority) };
+    assert_eq!(
+        pull(&options, &format!("registry.example:{}/a:1", server.address.port())).unwrap(),
+        [b"layer"]
+    );
 }
 
 #[test]
