@@ -19,6 +19,8 @@ pub(crate) struct Registry {
     pub(crate) referrers: BTreeMap<Digest, Vec<Value>>,
     pub(crate) blobs: BTreeMap<Digest, Vec<u8>>,
     pub(crate) files: BTreeMap<String, Vec<u8>>,
+    /// OpenPGP messages that the registry keeps itself.
+    pub(crate) kept: Vec<Vec<u8>>,
     /// Begins of what cannot be had.
     pub(crate) broken: BTreeSet<String>,
     /// Whether the registry knows the call for referrers.
@@ -101,6 +103,11 @@ impl Signatures for Registry {
         let what = descriptor.digest.to_string();
         self.check(&what)?;
         found(&what, self.blobs.get(&descriptor.digest))
+    }
+
+    fn kept_by_registry(&mut self, _: &Digest) -> Result<Vec<Vec<u8>>, Error> {
+        self.check("kept")?;
+        Ok(self.kept.clone())
     }
 
     fn lookaside(&mut self, url: &str) -> Result<Vec<u8>, Error> {

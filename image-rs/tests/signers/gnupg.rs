@@ -117,6 +117,39 @@ fn judge(ring: &[u8], messages: &[Vec<u8>], at: SystemTime) -> Result<String, (&
     }
 }
 
+#[test]
+fn messages_that_the_registry_keeps_count_as_well() {
+    if !installed(&["gpg", "gpgconf"]) {
+        return;
+    }
+    let gpg = Gnupg::new();
+    let name = "kept@example.com";
+    gpg.generate(name, "ed25519", "sign", "never");
+    let message = gpg.sign(name, &payload(&image(), NAME));
+    let reference: Reference = NAME.parse().unwrap();
+    let policy = json!({"default": [{"type": "signedBy", "keyType": "GPGKeys", "keyPath": "/ring"}]});
+    let decide = |kept: &[&[u8]], broken: &str, folders: &str| {
+        let mut registry =
+            Registry { kept: kept.iter().map(|m| m.to_vec()).collect(), ..Registry::default() };
+        registry.files.insert("/ring".to_owned(), gpg.export(name));
+        registry.broken.extend((!broken.is_empty()).then(|| broken.to_owned()));
+        let policy = Policy::parse(policy.to_string().as_bytes()).unwrap();
+        let policy = policy.with_lookaside(Lookaside::parse([("a.yaml", folders)]).unwrap());
+        let subject = Subject { reference: Some(&reference), manifest: image(), index: None };
+        match policy.decide(&subject, SystemTime::now(), &mut registry) {
+            Verdict::Admitted(_) => "admitted",
+            Verdict::Refused(refused) => refused.code(),
+        }
+    };
+    let elsewhere = "default-docker: {lookaside: 'https://sigs.example.com'}";
+    for folders in ["{}", elsewhere] {
+        assert_eq!(decide(&[b"no message", &message], "", folders), "admitted");
+        assert_eq!(decide(&[], "", folders), "IMAGE_UNSIGNED");
+        assert_eq!(decide(&[b"no message"], "", folders), "IMAGE_SIGNATURE_REFUSED");
+        assert_eq!(decide(&[&message], "kept", folders), "IMAGE_SIGNATURE_UNAVAILABLE");
+    }
+}
+
 fn refused(ring: &[u8], message: &[u8], at: SystemTime, cause: &str, why: &str) {
     let (found, sentence) = judge(ring, &[message.to_vec()], at).unwrap_err();
     assert!(found == cause && sentence.contains(why), "{found}: {sentence}, expected {cause}: {why}");
