@@ -25,6 +25,8 @@ HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 ARCH ?= $(firstword $(subst -, ,$(HOST)))
 LIBC ?= $(lastword $(subst -, ,$(HOST)))
 RUST_ARCH := $(patsubst ppc64le,powerpc64le,$(ARCH))
+# cdh-storage makes volumes where libcryptsetup and libclang are installed (libcryptsetup-dev, libclang-dev); LUKS= builds without.
+LUKS ?= $(if $(shell pkg-config --exists libcryptsetup 2>/dev/null && echo yes),--features cdh-storage/luks)
 TARGET := $(RUST_ARCH)-unknown-linux-$(LIBC)
 RELEASE := target/$(TARGET)/release
 
@@ -59,7 +61,7 @@ build: $(addprefix $(RELEASE)/,$(BINARIES)) ## Build the release binaries
 
 # The daemons that load libraries at run time are dynamic, the others static: they run on any image.
 $(RELEASE)/attestation-agent $(RELEASE)/confidential-data-hub $(RELEASE)/cdh-storage $(RELEASE)/coco_keyprovider: FORCE
-	cargo build --release --locked --target $(TARGET) --bin $(@F)
+	cargo build --release --locked --target $(TARGET) --bin $(@F) $(if $(filter cdh-storage,$(@F)),$(LUKS))
 
 $(RELEASE)/api-server-rest $(RELEASE)/guestctl $(RELEASE)/trustee-attester: FORCE
 	cargo rustc --release --locked --target $(TARGET) -p $(@F) --bin $(@F) -- -C target-feature=+crt-static
@@ -91,13 +93,13 @@ test: setup-test lint deny unit fuzz-smoke ## Everything CI checks
 lint: ## Formatting, clippy and rustdoc without a warning
 	cargo fmt --all --check
 	cargo fmt --manifest-path tests/fuzz/Cargo.toml --check
-	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo clippy --locked --workspace $(LUKS) --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --lib --quiet
 
 unit: ## Unit, property, vector and scenario tests
-	cargo build --locked --workspace --bins
+	cargo build --locked --workspace $(LUKS) --bins
 	rm -f target/skipped-tests
-	SKIPPED_TESTS=$(CURDIR)/target/skipped-tests cargo nextest run --locked --workspace
+	SKIPPED_TESTS=$(CURDIR)/target/skipped-tests cargo nextest run --locked --workspace $(LUKS)
 	cargo test --locked --workspace --doc --quiet
 	@if [ -e target/skipped-tests ]; then sort target/skipped-tests; \
 	  echo "$$(wc -l <target/skipped-tests) tests were skipped on this machine"; \

@@ -1,18 +1,23 @@
 //! `guestctl disk`: explains the header of a LUKS2 volume, checks it before anything opens it, and signs it; prepares configured
 //! volumes for systemd to open, and says afterwards whether what is open is what was checked.
 //!
-//! Nothing is opened here. The header area is read once, at most 16 MiB, and all that is said is about those bytes: a host may
+//! Nothing is opened here, and only `format` and `rotate` write to disks. The header area is read once, at most 16 MiB, and all that is said is about those bytes: a host may
 //! answer the next reader differently, so whatever opens a volume after a check has to use the bytes that were checked, which
 //! `prepare` lays down for it. The rules are those of [`cc_volume`].
 
 mod check;
 mod configured;
 mod copy;
+mod device;
 mod enable;
+mod format;
+mod helper;
 mod inspect;
 mod mapping;
 mod prepare;
+mod rotate;
 mod sign;
+mod status;
 mod verify;
 
 use std::{
@@ -69,6 +74,12 @@ enum Command {
     Prepare(prepare::Args),
     /// Compare an open volume with the header that it was opened with; close it if they differ
     Verify(verify::Args),
+    /// Make a configured volume on a blank disk
+    Format(format::Args),
+    /// Give a configured volume another key
+    Rotate(rotate::Args),
+    /// Show the configured volumes, and which of them are open
+    Status(status::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -170,6 +181,9 @@ pub(crate) async fn run(args: &Args, json: bool, console: &mut Console<'_>) -> R
         Command::Enable(args) => enable::run(args, json, console).await,
         Command::Prepare(args) => prepare::run(args, json, console).await,
         Command::Verify(args) => verify::run(args, json, console),
+        Command::Format(args) => format::run(args, json, console).await,
+        Command::Rotate(args) => rotate::run(args, json, console).await,
+        Command::Status(args) => status::run(args, json, console).await,
     }
 }
 

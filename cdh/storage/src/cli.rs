@@ -43,6 +43,9 @@ enum Mode {
         #[arg(long, value_name = "BYTES")]
         max_bytes: Option<u64>,
     },
+    /// Make and change headers of LUKS2 volumes in memory
+    #[cfg(feature = "luks")]
+    Volume,
 }
 
 /// Runs the mode until nobody has the other end of the socket.
@@ -75,6 +78,8 @@ fn try_run(cli: &Cli) -> Result<(), Failure> {
             confine::to_folder(store);
             serve::serve(socket, &layers)
         }
+        #[cfg(feature = "luks")]
+        Mode::Volume => serve::serve(socket, &crate::volume::Headers),
     }
 }
 

@@ -18,6 +18,17 @@ pub enum Failure {
     /// A layer could not be unpacked into the store.
     #[error(transparent)]
     Image(#[from] image_rs::Error),
+    /// The header of a volume is not what it has to be.
+    #[error(transparent)]
+    Header(#[from] cc_volume::Error),
+    /// libcryptsetup did not do it.
+    #[error("cannot {doing}: {why}")]
+    Cryptsetup {
+        /// What was being done.
+        doing: &'static str,
+        /// What the library says.
+        why: String,
+    },
     /// A request that this mode does not know, or one without what belongs to it.
     #[error("cdh-storage cannot do this: {why}")]
     Request {
@@ -88,6 +99,8 @@ impl Failure {
             | Self::BundleExists { .. } => Blame::Misused,
             Self::Protocol(error) => error.blame(),
             Self::Image(error) => error.blame(),
+            Self::Header(error) => error.blame(),
+            Self::Cryptsetup { .. } => Blame::Platform,
             Self::BundleUnknown { .. } | Self::LayerAbsent { .. } => Blame::Absent,
             Self::Mount { .. } | Self::Storage { .. } => Blame::Platform,
         }
@@ -100,6 +113,8 @@ impl Failure {
             Self::StandardInput => "STORAGE_STANDARD_INPUT",
             Self::Protocol(error) => error.code(),
             Self::Image(error) => error.code(),
+            Self::Header(error) => error.code(),
+            Self::Cryptsetup { .. } => "CRYPTSETUP_FAILED",
             Self::Request { .. } => "STORAGE_REQUEST_REFUSED",
             Self::BundlePath { .. } => "BUNDLE_PATH_REFUSED",
             Self::BundleExists { .. } => "BUNDLE_EXISTS",
@@ -117,6 +132,10 @@ impl Failure {
             Self::StandardInput => "let the data hub start it, or a unit with StandardInput=socket",
             Self::Protocol(error) => error.hint(),
             Self::Image(error) => error.hint(),
+            Self::Header(error) => error.hint(),
+            Self::Cryptsetup { .. } => {
+                "if a key was refused, give the one that opens the volume; else see the kernel's log"
+            }
             Self::Request { .. } => "install the data hub and cdh-storage of one version",
             Self::BundlePath { .. } => "give an absolute path without . and ..",
             Self::BundleExists { .. } => {

@@ -10,11 +10,13 @@
 mod channel;
 mod client;
 mod error;
+mod key_pair;
 mod packet;
 mod request;
 
 pub use channel::{Channel, Received};
 pub use client::{Answered, Client};
 pub use error::{Fault, StorageError};
+pub use key_pair::{join_keys, split_keys};
 pub use packet::{MAX_LEN, Packet};
 pub use request::{Answer, Bundle, Cipher, Image, Layer, MAX_LAYERS, Name, Request};

@@ -30,6 +30,15 @@ pub enum Request {
     Fill(Option<Cipher>),
     /// Note that an image is in the store. Mode `unpack`.
     Record(Image),
+    /// Make the header of a new LUKS2 volume in the file that comes with it, which is as long as the volume's device and empty. The
+    /// secret is the volume's key, which also signs the header. Mode `volume`.
+    FormatVolume {
+        /// The volume's UUID.
+        uuid: String,
+    },
+    /// Replace the key in the header of a LUKS2 volume, in the file that comes with it. The secret is the present key and the new
+    /// one, as [`join_keys`](crate::join_keys) puts them together. Mode `volume`.
+    RotateVolume,
 }
 
 /// A layer as the manifest names it.

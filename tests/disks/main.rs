@@ -1,5 +1,5 @@
-//! Encrypted disks of a virtual machine: opened at boot by systemd-cryptsetup after a TPM attestation, by the header that was
-//! checked and no other.
+//! Encrypted disks: opened at boot of a virtual machine by systemd-cryptsetup after a TPM attestation, by the header that was checked
+//! and no other. `lying.rs`: disks whose header changes while it is looked at, or that are another machine's.
 #![forbid(unsafe_code)]
 #![allow(
     clippy::unwrap_used,
@@ -10,6 +10,7 @@
     reason = "tests fail loudly"
 )]
 
+mod lying;
 mod mutant;
 
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use std::process::Stdio;
 
 use cc_tests::process::{binary_folder, command};
 use cc_tests::soft_tpm::{self, SoftTpm};
-use cc_tests::stack::{Options, Part, Stack, Tee};
+use cc_tests::stack::{Options, Part, Stack, Tee, skip};
 use cc_tests::vm::{self, Setup};
 
 /// Users' search paths do not lead there.
@@ -27,10 +28,13 @@ const CRYPTSETUP: &str = "/usr/sbin/cryptsetup";
 const VOLUMES: [(&str, &str); 2] =
     [("data", "11111111-93f4-4a55-8f70-1d3b2c5e9a10"), ("taken", "22222222-93f4-4a55-8f70-1d3b2c5e9a10")];
 
+/// The volume that the machine makes itself at its first boot, on the disk behind those of the others.
+const FRESH: (&str, &str) = ("fresh", "33333333-93f4-4a55-8f70-1d3b2c5e9a10");
+
 /// What every machine does first: it tells its PCRs, and which volumes are open with what.
 const REPORT: &str = r#"
 for pcr in 7 11; do echo "PCR $pcr $(tr A-F a-f </sys/class/tpm/tpm0/pcr-sha256/$pcr)"; done
-for name in data taken; do
+for name in data taken fresh; do
     while systemctl is-active systemd-cryptsetup@$name.service | grep -q activating; do sleep 0.2; done
     echo "STATE $name $(systemctl show --property=ActiveState,Result --value systemd-cryptsetup@$name.service | tr '\n' ' ')"
     [ ! -e /dev/mapper/$name ] || echo "TABLE $name $(dmsetup table $name)"
@@ -54,10 +58,13 @@ impl Disks {
         let policy = "default = \"affirming\"\n[[allow]]\nresource = \"*/*/*\"\ntee = \"tpm\"\n";
         stack.set_policy(policy).unwrap();
         let disks = Self { folder, stack };
+        std::fs::File::create(disks.disk(FRESH.0)).unwrap().set_len(64 << 20).unwrap();
+        disks.stack.put_resource(&format!("disk-encryption/{}/luks-key-0", FRESH.0), &[0x5a; 64]).unwrap();
+        disks.stack.put_resource(&format!("disk-encryption/{}/luks-key-1", FRESH.0), &[0xa5; 64]).unwrap();
         for (name, uuid) in VOLUMES {
             // As good as random for whoever does not know it.
             let key: Vec<u8> = name.bytes().cycle().take(64).collect();
-            disks.format(name, uuid, &key);
+            format(disks.folder.path(), &disks.disk(name), uuid, &key);
             disks.stack.put_resource(&format!("disk-encryption/{name}/luks-key-0"), &key).unwrap();
         }
         disks
@@ -67,29 +74,12 @@ impl Disks {
         self.folder.path().join(name)
     }
 
-    /// Makes a volume with cryptsetup, and signs its header.
-    fn format(&self, name: &str, uuid: &str, key: &[u8]) {
-        let disk = self.disk(name);
-        std::fs::File::create(&disk).unwrap().set_len(32 << 20).unwrap();
-        let disk = disk.to_str().unwrap();
-        let format = format!(
-            "luksFormat -q --type luks2 --sector-size 4096 --pbkdf pbkdf2 --pbkdf-force-iterations 1000 --uuid {uuid} --key-file - {disk}"
-        );
-        piped(CRYPTSETUP, &format.split(' ').collect::<Vec<_>>(), key);
-        let file = self.folder.path().join("key");
-        std::fs::write(&file, key).unwrap();
-        let guestctl = binary_folder().unwrap().join("guestctl");
-        let sign = ["disk", "sign", disk, "--key", file.to_str().unwrap()];
-        let token = piped(guestctl.to_str().unwrap(), &sign, b"");
-        piped(CRYPTSETUP, &["token", "import", "--json-file", "-", disk], &token);
-    }
-
     /// The machine with its agent, hub and volumes, which does `work` when it is up.
     fn machine(&self, work: &str) -> Setup {
         let certificate = std::fs::read_to_string(self.stack.kbs_certificate()).unwrap();
         let url = self.stack.kbs_url().replace("127.0.0.1", "10.0.2.2");
         let mut hub = format!("[kbc]\nname = \"cc_kbc\"\nurl = {url:?}\nkbs_cert = '''{certificate}'''\n");
-        for (name, uuid) in VOLUMES {
+        for (name, uuid) in VOLUMES.into_iter().chain([FRESH]) {
             hub += &format!(
                 "[[volumes]]\nname = {name:?}\nuuid = {uuid:?}\nkey = \"kbs:///disk-encryption/{name}/luks-key-0\"\n"
             );
@@ -102,7 +92,7 @@ impl Disks {
             .file("etc/confidential-containers/confidential-data-hub.toml", hub, 0o600)
             .unwrap()
             .tpm(&self.folder.path().join("tpm/state"));
-        for program in ["attestation-agent", "confidential-data-hub", "guestctl"] {
+        for program in ["attestation-agent", "confidential-data-hub", "cdh-storage", "guestctl"] {
             setup = setup.program(program).unwrap();
         }
         for unit in ["attestation-agent.service", "confidential-data-hub.service"] {
@@ -111,13 +101,22 @@ impl Disks {
             setup = setup.file(&format!("etc/systemd/system/{unit}"), text, 0o644).unwrap();
             setup = setup.wanted("multi-user.target", unit).unwrap();
         }
-        for (name, uuid) in VOLUMES {
+        let unit = first_boot_unit()
+            .replace("/dev/disk/by-id/virtio-data", "/dev/vdd")
+            .replace("@data.service", "@fresh.service")
+            .replace("format data ", "format fresh ");
+        let name = format!("format-{}.service", FRESH.0);
+        setup = setup.file(&format!("etc/systemd/system/{name}"), unit, 0o644).unwrap();
+        setup = setup.wanted("remote-cryptsetup.target", &name).unwrap();
+        for (name, uuid) in VOLUMES.into_iter().chain([FRESH]) {
             let root = setup.root();
             let enable = ["disk", "enable", name, "--uuid", uuid, "--root", root.to_str().unwrap()];
             piped(binary_folder().unwrap().join("guestctl").to_str().unwrap(), &enable, b"");
+        }
+        for (name, _) in VOLUMES {
             setup = setup.disk(&self.disk(name));
         }
-        setup
+        setup.disk(&self.disk(FRESH.0))
     }
 
     /// Tells the key broker that a machine with these PCRs is good.
@@ -131,6 +130,44 @@ impl Disks {
     }
 }
 
+/// Makes a volume with cryptsetup, and signs its header. The key lies in `folder` for a moment.
+fn format(folder: &Path, disk: &Path, uuid: &str, key: &[u8]) {
+    std::fs::File::create(disk).unwrap().set_len(32 << 20).unwrap();
+    let disk = disk.to_str().unwrap();
+    let format = format!(
+        "luksFormat -q --type luks2 --sector-size 4096 --pbkdf pbkdf2 --pbkdf-force-iterations 1000 --uuid {uuid} --key-file - {disk}"
+    );
+    piped(CRYPTSETUP, &format.split(' ').collect::<Vec<_>>(), key);
+    let file = folder.join("key");
+    std::fs::write(&file, key).unwrap();
+    let guestctl = binary_folder().unwrap().join("guestctl");
+    let token =
+        piped(guestctl.to_str().unwrap(), &["disk", "sign", disk, "--key", file.to_str().unwrap()], b"");
+    piped(CRYPTSETUP, &["token", "import", "--json-file", "-", disk], &token);
+}
+
+/// Whether cryptsetup is installed; tells if not.
+fn has_cryptsetup() -> bool {
+    let there = command(CRYPTSETUP).arg("--version").output().is_ok();
+    if !there {
+        skip("needs cryptsetup");
+    }
+    there
+}
+
+/// Whether cryptsetup opens the volume with this key.
+fn opens(disk: &Path, key: &[u8]) -> bool {
+    use std::io::Write as _;
+    let mut child = command(CRYPTSETUP)
+        .args(["open", "--test-passphrase", "--key-file", "-"])
+        .arg(disk)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(key).unwrap();
+    child.wait().unwrap().success()
+}
+
 /// Runs a program that has to succeed, with `input` on its standard input; its standard output.
 fn piped(program: &str, arguments: &[&str], input: &[u8]) -> Vec<u8> {
     use std::io::Write as _;
@@ -140,6 +177,14 @@ fn piped(program: &str, arguments: &[&str], input: &[u8]) -> Vec<u8> {
     let out = child.wait_with_output().unwrap();
     assert!(out.status.success(), "{program} {arguments:?}");
     out.stdout
+}
+
+/// The unit of docs/disks.md that formats a disk at the first boot.
+fn first_boot_unit() -> String {
+    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/disks.md");
+    let text = std::fs::read_to_string(document).unwrap();
+    let (_, block) = text.split_once("\n```ini\n").unwrap();
+    block.split_once("```").unwrap().0.to_owned()
 }
 
 /// The value that a machine told of a PCR.
@@ -168,7 +213,7 @@ ExecStart=/usr/bin/python3 -c 'import os, struct; tpm = os.open("/dev/tpmrm0", o
 
 #[test]
 fn disks_open_at_boot_by_the_checked_header_after_attestation_alone() {
-    if !(vm::runs_here() && soft_tpm::runs_here()) {
+    if !(vm::runs_here() && soft_tpm::runs_here() && has_cryptsetup()) {
         return;
     }
     let disks = Disks::make();
@@ -176,7 +221,7 @@ fn disks_open_at_boot_by_the_checked_header_after_attestation_alone() {
     let mutant = mutant::any_key_opens(&disks.disk("taken"));
 
     // The first boot: both open, though the header of one changes on its disk after it was checked.
-    let work = "for name in data taken; do mkfs.ext4 -q /dev/mapper/$name && mount /dev/mapper/$name /mnt && \
+    let work = "for name in data taken fresh; do mkfs.ext4 -q /dev/mapper/$name && mount /dev/mapper/$name /mnt && \
         echo kept >/mnt/file && umount /mnt && echo MADE $name; done\n";
     let machine = disks
         .machine(work)
@@ -185,7 +230,7 @@ fn disks_open_at_boot_by_the_checked_header_after_attestation_alone() {
         .file("etc/systemd/system/systemd-cryptsetup@taken.service.d/60-race.conf", RACE, 0o644)
         .unwrap();
     let first = machine.run().unwrap_or_else(|e| panic!("{e:#}"));
-    for (name, _) in VOLUMES {
+    for (name, _) in VOLUMES.into_iter().chain([FRESH]) {
         assert!(first.contains(&format!("STATE {name} success active")), "{first}");
         let table = first.lines().find(|line| line.starts_with(&format!("TABLE {name} "))).unwrap();
         assert!(table.contains(" crypt aes-xts-plain64 :64:logon:cryptsetup:"), "{table}");
@@ -196,10 +241,18 @@ fn disks_open_at_boot_by_the_checked_header_after_attestation_alone() {
 
     // The second boot: what is on the disk is not what was signed, and says that any key opens it.
     disks.trust(&[("7", pcr(&first, 7)), ("11", ZERO)]);
-    let work = "mount /dev/mapper/data /mnt && echo FOUND $(cat /mnt/file)\n\
+    let work = "for name in data fresh; do mount /dev/mapper/$name /mnt && echo FOUND $name $(cat /mnt/file); umount /mnt; done\n\
+        guestctl disk rotate fresh --new-key kbs:///disk-encryption/fresh/luks-key-1; echo BUSY $?\n\
+        systemctl stop systemd-cryptsetup@fresh.service\n\
+        guestctl disk rotate fresh --new-key kbs:///disk-encryption/fresh/luks-key-1; echo ROTATED $?\n\
         printf wrong | cryptsetup open --key-file - /dev/vdc foreign; echo FOREIGN $?\n";
     let second = disks.machine(work).run().unwrap_or_else(|e| panic!("{e:#}"));
-    assert!(second.contains("STATE data success active") && second.contains("FOUND kept"), "{second}");
+    assert!(second.contains("STATE data success active") && second.contains("FOUND data kept"), "{second}");
+    assert!(second.contains("STATE fresh success active") && second.contains("FOUND fresh kept"), "{second}");
+    assert!(second.contains("[DEVICE_IN_USE]") && second.contains("BUSY 2"), "{second}");
+    assert!(second.contains("ROTATED 0"), "{second}");
+    let (old, new) = ([0x5a; 64], [0xa5; 64]);
+    assert!(!opens(&disks.disk(FRESH.0), &old) && opens(&disks.disk(FRESH.0), &new), "the key was replaced");
     assert!(second.contains("STATE taken exit-code failed") && !second.contains("TABLE taken"), "{second}");
     assert!(second.contains("null-cipher") && second.contains("[LUKS_HEADER_REFUSED]"), "{second}");
     assert!(second.contains("FOREIGN 0"), "the distribution's cryptsetup opens it with any key: {second}");

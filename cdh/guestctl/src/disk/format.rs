@@ -1,0 +1,103 @@
+//! `guestctl disk format`: makes a configured volume on a blank disk, with the key that the key broker has for it.
+
+use std::path::PathBuf;
+
+use cc_crypto::Secret;
+use cc_daemon::address::Address;
+use cc_evidence::blame::Blame;
+use cc_protos::api::GetResourceRequest;
+use cc_storage::Request;
+use serde_json::json;
+
+use super::{
+    configured::Configured,
+    device::{Content, Device, format_steps},
+    helper,
+};
+use crate::{
+    connect::{HUB, Hub},
+    failure::{self, Failure},
+    output::Console,
+};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+AES-XTS with 512 bits, sectors of 4096 bytes, the UUID of the configuration, signed with its key. A disk is blank if its first 16 MiB and
+its last MiB are zero. Whatever else is on it stays, unless --overwrite names that this is meant. A format that was
+interrupted begins anew.
+
+Exit status: 0 done, or the disk is that volume already (with --first-boot); 2 the disk is not blank, too small, or in use; 4 there
+is no such volume; 7 cdh-storage cannot be used; others as for `guestctl get`.
+
+Example:
+  guestctl disk format data --device /dev/disk/by-id/virtio-data --dry-run
+  guestctl disk format data --device /dev/disk/by-id/virtio-data --first-boot")]
+pub(super) struct Args {
+    /// Name of the volume in [[volumes]] of the data hub's configuration
+    name: String,
+    /// The disk
+    #[arg(long, value_name = "PATH")]
+    device: PathBuf,
+    /// Do nothing if the disk is that volume already
+    #[arg(long, conflicts_with = "overwrite")]
+    first_boot: bool,
+    /// Format the disk whatever is on it
+    #[arg(long)]
+    overwrite: bool,
+    /// Say what would be done
+    #[arg(long)]
+    dry_run: bool,
+    /// Path of cdh-storage
+    #[arg(long, value_name = "PATH", default_value = helper::PROGRAM)]
+    helper: PathBuf,
+    /// Address of the confidential data hub
+    #[arg(long, value_name = "ADDR", default_value = HUB)]
+    cdh: Address,
+}
+
+pub(super) async fn run(args: &Args, as_json: bool, console: &mut Console<'_>) -> Result<(), Failure> {
+    let hub = Hub::at(&args.cdh);
+    let uuid = Configured::find(&hub, &args.name).await?.volume;
+    let (uuid, key_uri) = (uuid.uuid, uuid.key_uri);
+    let device = Device::open(&args.device)?;
+    let content = device.content(&uuid)?;
+    let outcome = match content {
+        Content::Volume if args.first_boot => "is the volume already",
+        Content::Volume | Content::Foreign if !args.overwrite => return Err(not_blank(&device)),
+        _ if args.dry_run => "would be formatted",
+        _ => {
+            let key = key(&hub, &key_uri).await?;
+            let request = Request::FormatVolume { uuid: uuid.clone() };
+            let secret = Secret::new(key.expose().to_vec());
+            let header =
+                helper::change(&args.helper, request, secret, (&[], device.length()), (&uuid, &key))?;
+            let area = header.canonical().map_err(|error| super::volume(device.path(), error))?;
+            device.write(&format_steps(&uuid, &area))?;
+            "is formatted"
+        }
+    };
+    let path = device.path().display().to_string();
+    if as_json {
+        return console.json(&json!({
+            "volume": args.name, "uuid": uuid, "device": path, "length": device.length(), "outcome": outcome,
+        }));
+    }
+    console.text(&format!("{path} {outcome}: {} ({uuid})\n", args.name))
+}
+
+/// The key at `uri`, from the hub.
+pub(super) async fn key(hub: &Hub<'_>, uri: &str) -> Result<Secret, Failure> {
+    let request = GetResourceRequest { resource_path: uri.to_owned() };
+    let answer = hub.resources().get_resource(request).await;
+    let answer = answer.map_err(|status| hub.failed(&format!("fetching {uri}"), &status))?;
+    Ok(Secret::new(answer.into_inner().resource))
+}
+
+fn not_blank(device: &Device) -> Failure {
+    failure::of(
+        Blame::Misused,
+        "DEVICE_NOT_BLANK",
+        &format!("{} is not blank, and stays as it is", device.path().display()),
+        "look at it with lsblk -f and `guestctl disk inspect`; --overwrite formats it all the same",
+    )
+}

@@ -1,0 +1,102 @@
+//! `cdh-storage volume`, which makes and changes headers with libcryptsetup: started for one piece of work, on a file in memory.
+//!
+//! This program is static and links no libcryptsetup. The other one gets no disk: a file in memory, as long as the disk, goes
+//! over a private socket with the key, and what comes back is read strictly and judged before it is written.
+
+use std::{
+    fs::File,
+    io::{Read, Seek, SeekFrom},
+    os::fd::{AsFd, OwnedFd},
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use cc_crypto::Secret;
+use cc_evidence::blame::Blame;
+use cc_storage::{Channel, Client, Request, StorageError};
+use cc_volume::luks2::{DetachedHeader, HeaderKey, Policy, format::MAX_AREA_LEN};
+use rustix::fs::{MemfdFlags, memfd_create};
+
+use super::volume;
+use crate::failure::{self, Failure};
+
+/// Where the program is unless told otherwise.
+pub(super) const PROGRAM: &str = "/usr/local/bin/cdh-storage";
+
+/// Has `request` done on a file of `length` bytes that begins with `area`. The result is a header that keeps every rule, is that of
+/// the volume `uuid`, and is signed with `key`.
+pub(super) fn change(
+    program: &Path,
+    request: Request,
+    secret: Secret,
+    (area, length): (&[u8], u64),
+    (uuid, key): (&str, &Secret),
+) -> Result<DetachedHeader, Failure> {
+    let unusable = |source: std::io::Error| unusable(program, &source.to_string());
+    let memory = memfd_create("header", MemfdFlags::CLOEXEC).map_err(|error| unusable(error.into()))?;
+    let mut memory = File::from(memory);
+    memory.set_len(length).and_then(|()| memory.write_all_at(area, 0)).map_err(unusable)?;
+    let mut helper = Helper::start(program)?;
+    let asked = helper.client.ask(request, Some(secret), &[memory.as_fd()]);
+    asked.map_err(|error| helper.failed(program, error))?;
+
+    let mut bytes = Vec::new();
+    memory.seek(SeekFrom::Start(0)).map_err(unusable)?;
+    memory.take(MAX_AREA_LEN as u64).read_to_end(&mut bytes).map_err(unusable)?;
+    let wrong = |error| volume(program, error);
+    let header = DetachedHeader::read(bytes).map_err(wrong)?;
+    Policy::default().judge(header.header()).into_result().map_err(wrong)?;
+    let tag = header.header().tag().ok_or(cc_volume::Error::TagMissing).map_err(wrong)?;
+    HeaderKey::derive(key).and_then(|key| key.verify(header.header(), tag)).map_err(wrong)?;
+    if header.header().binary().uuid != uuid {
+        let why = "is the header of another volume".to_owned();
+        return Err(Failure::Garbled { doing: program.display().to_string(), why });
+    }
+    Ok(header)
+}
+
+struct Helper {
+    client: Client,
+    child: Child,
+}
+
+impl Helper {
+    #[allow(clippy::disallowed_methods, reason = "it is started as the data hub starts it")]
+    fn start(program: &Path) -> Result<Self, Failure> {
+        let (ours, theirs) = Channel::pair().map_err(|error| unusable(program, &error.to_string()))?;
+        let child = Command::new(program)
+            .args(["--log", "warn", "volume"])
+            .env_clear()
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            .spawn()
+            .map_err(|source| unusable(program, &source.to_string()))?;
+        Ok(Self { client: Client::new(ours), child })
+    }
+
+    fn failed(&mut self, program: &Path, error: StorageError) -> Failure {
+        match error {
+            StorageError::Gone => unusable(program, "it ended, or was built without the feature luks"),
+            other => failure::of(other.blame(), other.code(), &other, other.hint()),
+        }
+    }
+}
+
+impl Drop for Helper {
+    /// It ends when the other end of its socket is closed; nobody waits for it to notice.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn unusable(program: &Path, why: &str) -> Failure {
+    let program: PathBuf = program.to_owned();
+    failure::of(
+        Blame::Platform,
+        "STORAGE_HELPER",
+        &format!("using {}: {why}", program.display()),
+        "install cdh-storage, built with the feature luks, beside this program, or name it with --helper",
+    )
+}
