@@ -40,7 +40,7 @@ impl Image {
     ///
     /// # Errors
     /// What the source says; `IMAGE_DIGEST_MISMATCH`, `IMAGE_LENGTH`, `IMAGE_DOCUMENT_INVALID`, `IMAGE_MEDIA_TYPE` for
-    /// documents that are not what they should be; `IMAGE_PLATFORM_MISSING`.
+    /// documents that are not what they should be; `IMAGE_PLATFORM_MISSING`, also where the configuration names another architecture than `platform`.
     pub fn resolve(source: &dyn Source, pointer: &Pointer, platform: &Platform) -> Result<Self, Error> {
         let (digest, top) = read_top(source, pointer)?;
         let (index_digest, manifest_digest, manifest) = match top {
@@ -59,6 +59,15 @@ impl Image {
         };
         let config = read_small(source, &manifest.config, "image configuration")?;
         let config = ImageConfig::parse(&config)?;
+        // Without an index nobody has chosen; with one, the entry could have said something else than the image.
+        let made_for =
+            Platform { os: config.os.clone(), architecture: config.architecture.clone(), variant: None };
+        if made_for.architecture != platform.architecture || made_for.os != platform.os {
+            return Err(Error::NoPlatform {
+                wanted: platform.to_string(),
+                offered: made_for.to_string().escape_debug().to_string(),
+            });
+        }
         let config_digest = manifest.config.digest;
         let layers = pair_layers(manifest, &config)?;
         Ok(Self { manifest_digest, index_digest, config_digest, config, layers })

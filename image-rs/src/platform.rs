@@ -2,7 +2,7 @@
 //!
 //! Images use the names of Go (`GOOS`, `GOARCH`), see the OCI image specification, image-index.md.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 /// What an image is made for, or what this machine is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +43,27 @@ impl Platform {
     }
 }
 
+impl FromStr for Platform {
+    type Err = &'static str;
+
+    /// Reads `system/architecture` or `system/architecture/variant`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let fit = |part: &&str| {
+            !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+        };
+        let parts: Vec<&str> = text.split('/').filter(fit).collect();
+        let (os, architecture, variant) = match parts.as_slice() {
+            [os, architecture] => (os, architecture, None),
+            [os, architecture, variant] => (os, architecture, Some((*variant).to_owned())),
+            _ => return Err("a platform is written system/architecture[/variant], such as linux/arm64"),
+        };
+        if text.split('/').count() != parts.len() {
+            return Err("a platform has parts of letters and digits");
+        }
+        Ok(Self { os: (*os).to_owned(), architecture: (*architecture).to_owned(), variant })
+    }
+}
+
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.os, self.architecture)?;
@@ -59,6 +80,18 @@ mod tests {
 
     fn platform(os: &str, architecture: &str, variant: Option<&str>) -> Platform {
         Platform { os: os.into(), architecture: architecture.into(), variant: variant.map(Into::into) }
+    }
+
+    #[test]
+    fn platforms_are_written_with_slashes() {
+        for text in ["linux/amd64", "linux/arm64/v8"] {
+            assert_eq!(text.parse::<Platform>().unwrap().to_string(), text);
+        }
+        for bad in
+            ["", "linux", "linux/", "/amd64", "linux//v8", "linux/amd64/v1/x", "linux/a b", "linux/amd64/"]
+        {
+            assert!(bad.parse::<Platform>().is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -60,6 +60,9 @@ pub(crate) struct Args {
     admission: admission::Args,
     #[command(flatten)]
     keys: keys::Args,
+    /// Take the image for this machine instead, such as linux/arm64
+    #[arg(long, value_name = "SYSTEM/ARCHITECTURE")]
+    platform: Option<Platform>,
     /// Refuse an image with device nodes
     #[arg(long)]
     refuse_devices: bool,
@@ -80,6 +83,9 @@ pub(crate) async fn run(args: &Args, json: bool, console: &mut Console<'_>) -> R
     let Some(rootfs) = args.rootfs.clone().filter(|_| !args.admission.explain) else {
         return explain(args, admission, json, console).await;
     };
+    if args.admission.policy().is_none() {
+        console.complain("warning: no --policy: whatever image this is, it is unpacked\n");
+    }
     let started = |source| Failure::Start { step: "wait for signals", source };
     let mut interrupt = signal(SignalKind::interrupt()).map_err(started)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(started)?;
@@ -87,8 +93,8 @@ pub(crate) async fn run(args: &Args, json: bool, console: &mut Console<'_>) -> R
     let place = Place::new(&args.from, &args.registry, progress.network())?;
     let work = {
         let (progress, target) = (Arc::clone(&progress), rootfs.clone());
-        let (options, keys) = (options(args), args.keys.service()?);
-        move || pull(&place, &admission, &target, &options, &keys, &progress)
+        let (platform, options, keys) = (platform(args), options(args), args.keys.service()?);
+        move || pull(&place, &admission, &target, (&platform, &options), &keys, &progress)
     };
     let mut work = tokio::task::spawn_blocking(work);
     let mut view = View::new(json, console);
@@ -125,9 +131,10 @@ async fn explain(
     console: &mut Console<'_>,
 ) -> Result<(), Failure> {
     let place = Place::new(&args.from, &args.registry, &Stop::default())?;
+    let platform = platform(args);
     let judge = move || {
         place.first(|found| {
-            let image = Image::resolve(found.source, found.pointer, &Platform::of_this_machine())?;
+            let image = Image::resolve(found.source, found.pointer, &platform)?;
             Ok(admission.decide(found, &image))
         })
     };
@@ -138,6 +145,10 @@ async fn explain(
     };
     admission::show(&verdict, json, console)?;
     verdict.admitted().map(drop).map_err(failed)
+}
+
+fn platform(args: &Args) -> Platform {
+    args.platform.clone().unwrap_or_else(Platform::of_this_machine)
 }
 
 fn options(args: &Args) -> layer::Options {
@@ -154,13 +165,13 @@ fn pull(
     place: &Place,
     admission: &Admission,
     target: &Path,
-    options: &layer::Options,
+    (platform, options): (&Platform, &layer::Options),
     keys: &Arc<dyn LayerKeys>,
     progress: &Progress,
 ) -> Result<(Image, Unpacked), Error> {
     let (folder, name) = split(target)?;
     place.first(|found| {
-        let image = Image::resolve(found.source, found.pointer, &Platform::of_this_machine())?;
+        let image = Image::resolve(found.source, found.pointer, platform)?;
         let admitted = admission.decide(found, &image).admitted()?;
         progress.expect(&image);
         let order =
@@ -196,7 +207,7 @@ fn report(
             "event": "done", "image": args.from.to_string(), "manifest_digest": manifest.to_string(),
             "index_digest": image.index_digest().map(|digest| digest.to_string()),
             "config_digest": config.to_string(), "rootfs": rootfs.display().to_string(), "layers": layers,
-            "entries": entries, "attributes_left_out": left_out,
+            "entries": entries, "attributes_left_out": left_out, "policy": args.admission.policy(),
         }));
     }
     let left_out = match left_out {

@@ -99,6 +99,16 @@ fn every_document_is_compared_with_its_name() {
 }
 
 #[test]
+fn an_image_for_another_machine_is_refused_also_where_no_index_says_so() {
+    let image = simple();
+    let source = Layout::open(image.path()).unwrap();
+    let pointer = Pointer::Tag("it".into());
+    let error = Image::resolve(&source, &pointer, &"linux/s390x".parse().unwrap()).unwrap_err();
+    assert_eq!(error.code(), "IMAGE_PLATFORM_MISSING");
+    assert!(error.to_string().contains("linux/amd64"), "{error}");
+}
+
+#[test]
 fn layers_and_their_digests_are_as_many() {
     for ids in [json!([]), json!([layout::sha256(b"").to_string(), layout::sha256(b"").to_string()])] {
         let image = layout::Image::empty();

@@ -74,6 +74,13 @@ impl Args {
     }
 }
 
+impl Args {
+    /// The policy as the operator named it.
+    pub(super) fn policy(&self) -> Option<String> {
+        self.policy.as_ref().map(|path| path.display().to_string())
+    }
+}
+
 impl Admission {
     /// Judges `image`, whose signatures are beside it.
     pub(super) fn decide(&self, found: &Found<'_>, image: &Image) -> Verdict {
