@@ -17,7 +17,7 @@ mod xattr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::{
-    fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, makedev},
+    fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, makedev},
     io::Errno,
 };
 
@@ -257,11 +257,49 @@ impl<'a> Unpacker<'a> {
         if (to.as_slice(), to_name.as_slice()) == (parent, name) {
             return Err(refused("the hard link points at itself"));
         }
+        // Some readers take over what the link's own header says, others do not.
+        let is_symlink = FileType::from_raw_mode(status.st_mode) == FileType::Symlink;
+        if (status.st_uid, status.st_gid) != (entry.uid, entry.gid)
+            || (!is_symlink && status.st_mode & 0o7777 != entry.mode)
+            || !self.has_attributes(&directory, &to_name, &status, entry)?
+        {
+            return Err(refused("the hard link has another owner, mode or attribute than its target"));
+        }
         self.places
             .make(parent, name, |at, name| {
                 rustix::fs::linkat(&directory, to_name.as_slice(), at, name, AtFlags::empty())
             })
             .map_err(|fault| fault.of(&entry.name))
+    }
+
+    /// Whether the target `name` of the hard link `entry` has every attribute that the link has.
+    fn has_attributes(
+        &self,
+        at: &OwnedFd,
+        name: &[u8],
+        status: &Stat,
+        entry: &Entry,
+    ) -> Result<bool, LayerFault> {
+        let counts = |verdict| match verdict {
+            xattr::Verdict::Ignore => false,
+            xattr::Verdict::User => self.has_user_attributes,
+            xattr::Verdict::Set | xattr::Verdict::Refuse(_) => true,
+        };
+        let mut wanted = entry.xattrs.iter().filter(|(name, _)| counts(xattr::judge(name))).peekable();
+        if wanted.peek().is_none() {
+            return Ok(true);
+        }
+        if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
+            return Ok(false);
+        }
+        let failed = |error| storage("look at the target of", &entry.name, error);
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(at, name, flags, Mode::empty()).map_err(failed)?;
+        let mut value = vec![0; 64 << 10];
+        Ok(wanted.all(|(name, wanted)| {
+            let length = rustix::fs::fgetxattr(&file, name.as_slice(), &mut value);
+            length.is_ok_and(|length| value.get(..length) == Some(wanted.as_slice()))
+        }))
     }
 
     fn directory(&mut self, parent: &[u8], name: &[u8], entry: &Entry) -> Result<(), LayerFault> {
@@ -291,33 +329,25 @@ impl<'a> Unpacker<'a> {
     }
 
     fn whiteout(&mut self, parent: &[u8], name: &[u8], entry: &Entry) -> Result<(), LayerFault> {
-        let of = |fault: place::Fault| fault.of(&entry.name);
-        match self.form {
-            Form::Listed => {
-                self.places.enter(parent).map_err(of)?;
-                self.list(&name::join(parent, name), |deletions| &mut deletions.whiteouts)
+        let failed = |error| storage("make", &entry.name, error);
+        let at = self.places.enter(parent).map_err(|fault| fault.of(&entry.name))?;
+        match rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => {}
+            // The same mark a second time.
+            Ok(status) if self.form == Form::Overlay && deletion::is_whiteout(&status) => return Ok(()),
+            Err(error) => return Err(failed(error)),
+            Ok(_) => {
+                // It speaks of the layers below alone, but some readers remove what they have just unpacked.
+                let why = "it deletes what the same layer has made before";
+                return Err(LayerFault::Entry { name: shown(&entry.name), why });
             }
+        }
+        match self.form {
+            Form::Listed => self.list(&name::join(parent, name), |deletions| &mut deletions.whiteouts),
             Form::Overlay => {
-                let at = self.places.enter(parent).map_err(of)?;
-                let failed = |error| storage("make", &entry.name, error);
-                match deletion::make_whiteout(at, name) {
-                    Err(Errno::EXIST) => {
-                        let status =
-                            rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
-                        // What this very layer has hides what is below, except that directories merge.
-                        if FileType::from_raw_mode(status.st_mode) == FileType::Directory {
-                            let path = name::join(parent, name);
-                            let directory = self.places.enter(&path).map_err(of)?;
-                            deletion::set_opaque(directory).map_err(failed)?;
-                        }
-                        Ok(())
-                    }
-                    Err(error) => Err(failed(error)),
-                    Ok(()) => {
-                        let (uid, gid) = owner(entry);
-                        rustix::fs::chownat(at, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)
-                    }
-                }
+                deletion::make_whiteout(at, name).map_err(failed)?;
+                let (uid, gid) = owner(entry);
+                rustix::fs::chownat(at, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)
             }
         }
     }

@@ -94,7 +94,8 @@ fn all_kinds_of_entries_come_out_as_they_are() {
             .member(header("d/tool", b'0', 4).mode(0o6755).owner(5, 6), b"data")
             .pax(&[("mtime", b"-5.5")])
             .member(header("d/old", b'2', 0).link(b"../../anywhere").owner(7, 8), b"")
-            .link("again", "/d/tool")
+            .pax(&[("SCHILY.xattr.user.k", b"v"), ("SCHILY.xattr.security.selinux", b"left out")])
+            .member(header("again", b'1', 0).link(b"/d/tool").mode(0o6755).owner(5, 6), b"")
             .member(header("null", b'3', 0).mode(0o666).device(1, 3).mtime(5), b"")
             .member(header("disk", b'4', 0).mode(0o660).device(8, 1), b"")
             .member(header("pipe", b'6', 0).mode(0o622).owner(9, 10), b"")
@@ -229,30 +230,73 @@ fn deletions_are_listed_or_written_as_overlays_read_them() {
         .file("e/.wh..wh..opq", b"")
         .file(".wh.again", b"")
         .file("again/x", b"")
-        .file("kept", b"k")
         .file(".wh.kept", b"")
-        .directory("f/")
-        .file(".wh.f", b"")
+        .file("kept", b"k")
         .file(".wh.twice", b"")
         .file(".wh.twice", b"");
     let done = unpack(archive.clone(), Form::Listed);
     let deletions = &done.result.as_ref().unwrap().deletions;
-    assert_eq!(deletions.whiteouts, [&b"d/gone"[..], b"again", b"kept", b"f", b"twice", b"twice"]);
+    assert_eq!(deletions.whiteouts, [&b"d/gone"[..], b"again", b"kept", b"twice", b"twice"]);
     assert_eq!(deletions.opaque, [b"e"]);
-    assert_eq!(snapshot::names(&done.path()), ["again", "again/x", "d", "e", "f", "kept"]);
+    assert_eq!(snapshot::names(&done.path()), ["again", "again/x", "d", "e", "kept"]);
 
     let done = unpack(archive, Form::Overlay);
     done.result.as_ref().unwrap();
     for name in ["d/gone", "twice"] {
         assert!(done.stat(name).file_type().is_char_device() && done.stat(name).rdev() == 0, "{name}");
     }
-    for name in ["e", "again", "f"] {
+    for name in ["e", "again"] {
         let attributes = snapshot::attributes(&done.path().join(name));
         assert_eq!(attributes["trusted.overlay.opaque"], b"y", "{name}");
     }
     assert_eq!(fs::read(done.path().join("kept")).unwrap(), b"k");
+    let made = [
+        start().file("x", b""),
+        start().directory("x/"),
+        start().symlink("x", "y"),
+        start().file("x/y", b""),
+    ];
+    for (archive, form) in made.iter().flat_map(|made| [(made, Form::Listed), (made, Form::Overlay)]) {
+        let done = unpack(archive.clone().file(".wh.x", b""), form);
+        assert!(done.refusal().contains("made before"), "{form:?}");
+    }
     let done = unpack(start().file(".wh.x", b"").link("l", "x"), Form::Overlay);
     assert!(done.refusal().contains("cannot be linked to"));
+}
+
+/// Readers that take a hard link's header over, and those that do not, would see another file.
+#[test]
+fn a_hard_link_says_what_its_target_is() {
+    if !is_root("a_hard_link_says_what_its_target_is") {
+        return;
+    }
+    let file = || {
+        start()
+            .pax(&[("SCHILY.xattr.user.k", b"v")])
+            .member(Header::new(b"file", b'0', 0).mode(0o640).owner(1, 2), b"")
+            .symlink("symlink", "file")
+    };
+    let link = |edit: fn(&mut Header) -> &mut Header, attributes: &[(&str, &[u8])]| {
+        let mut header = Header::new(b"link", b'1', 0);
+        edit(header.mode(0o640).owner(1, 2).link(b"file"));
+        let file = if attributes.is_empty() { file() } else { file().pax(attributes) };
+        unpack(file.member(&header, b""), Form::Listed)
+    };
+    for attributes in [&[][..], &[("SCHILY.xattr.user.k", &b"v"[..])]] {
+        link(|header| header, attributes).result.unwrap();
+    }
+    link(|header| header.set(157, b"symlink").owner(0, 0).mode(0o777), &[]).result.unwrap();
+    for (edit, attributes) in [
+        ((|header| header.mode(0o4640)) as fn(&mut Header) -> &mut Header, &[][..]),
+        (|header| header.owner(0, 2), &[]),
+        (|header| header.owner(1, 0), &[]),
+        (|header| header.set(157, b"symlink").mode(0o777), &[]),
+        (|header| header, &[("SCHILY.xattr.user.k", &b"w"[..])]),
+        (|header| header, &[("SCHILY.xattr.security.capability", CAPABILITY)]),
+        (|header| header, &[("SCHILY.xattr.trusted.overlay.opaque", b"y")]),
+    ] {
+        assert!(link(edit, attributes).refusal().contains("another owner, mode or attribute"));
+    }
 }
 
 #[test]
