@@ -207,13 +207,19 @@ fn primary_key(key: &SignedPublicKey, at: u64) -> Result<bool, String> {
             .iter()
             .filter(move |s| !revoked && s.typ() != Some(SignatureType::CertRevocation) && own(s))
     });
-    let newest = newest(direct.chain(on_users), at)
-        .ok_or_else(|| "the key that made it has no valid signature of its own".to_owned())?;
-    check_life(primary, newest, at)?;
-    let flags = newest.config().is_some_and(|config| {
-        config.hashed_subpackets().any(|subpacket| matches!(subpacket.data, SubpacketData::KeyFlags(_)))
-    });
-    Ok(!flags || newest.key_flags().sign())
+    // Each speaks for itself: a newer signature over the key alone, which may only name who can revoke it, takes back
+    // neither the end nor the purpose that the one over the user's name gives.
+    let own: Vec<&Signature> = newest(direct, at).into_iter().chain(newest(on_users, at)).collect();
+    if own.is_empty() {
+        return Err("the key that made it has no valid signature of its own".to_owned());
+    }
+    own.iter().try_for_each(|signature| check_life(primary, signature, at))?;
+    let has_flags = |signature: &&&Signature| {
+        signature.config().is_some_and(|config| {
+            config.hashed_subpackets().any(|subpacket| matches!(subpacket.data, SubpacketData::KeyFlags(_)))
+        })
+    };
+    Ok(own.iter().filter(has_flags).all(|signature| signature.key_flags().sign()))
 }
 
 fn signing_subkey(key: &SignedPublicKey, subkey: &SignedPublicSubKey, at: u64) -> Result<(), String> {

@@ -305,3 +305,34 @@ fn what_skopeo_signs_with_gpg_is_admitted() {
     let signer = judge(&gpg.export("skopeo@example.com"), &[std::fs::read(&signature).unwrap()], later);
     assert_eq!(signer, Ok(format!("OpenPGP key {}", fingerprint.to_lowercase())));
 }
+
+/// `addrevoker` adds a signature over the key alone, newer than the one over the user's name and without its end.
+#[test]
+fn a_later_signature_over_the_key_does_not_hide_its_end() {
+    if !installed(&["gpg", "gpgconf"]) {
+        return;
+    }
+    let gpg = Gnupg::new();
+    let good = payload(&image(), NAME);
+    let now = SystemTime::now();
+    gpg.generate("officer@example.com", "ed25519", "sign", "never");
+    gpg.generate("short@example.com", "ed25519", "sign", "2d");
+    // Keys are edited in a dialogue, which there is none of in a batch.
+    let mut edit = Command::new("gpg");
+    edit.env("GNUPGHOME", gpg.home()).args([
+        "--no-tty",
+        "--yes",
+        "--pinentry-mode=loopback",
+        "--passphrase=",
+    ]);
+    run(
+        edit.args(["--command-fd=0", "--edit-key", "short@example.com"]),
+        b"addrevoker\nofficer@example.com\ny\nsave\n",
+    );
+    let message = gpg.sign("short@example.com", &good);
+    let ring = gpg.export("short@example.com");
+    let listed = gpg.run(&["--list-packets"], &ring);
+    assert!(String::from_utf8_lossy(&listed).contains("sigclass 0x1f"), "a signature over the key alone");
+    judge(&ring, std::slice::from_ref(&message), now + Duration::from_secs(60)).unwrap();
+    refused(&ring, &message, now + 3 * DAY, "signature", "expired");
+}
