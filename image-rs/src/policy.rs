@@ -59,7 +59,7 @@ enum Rules {
 /// What `sigstoreSigned` without `signedIdentity` asks of the name in a signature.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum AbsentIdentity {
-    /// The repository is that of the image.
+    /// The repository is that of the image, and where the signature names a tag and the image is pulled by one, so is that.
     #[default]
     SameRepository,
     /// Nothing: a signature made for another repository counts. For images that were signed before they were copied, under

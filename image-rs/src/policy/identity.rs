@@ -14,6 +14,9 @@ pub(crate) enum Identity {
     MatchExact,
     MatchRepoDigestOrExact,
     MatchRepository,
+    /// Where no rule is given: what the signature names has to fit. With a tag as [`Identity::MatchRepoDigestOrExact`], without
+    /// one, as cosign signs, as [`Identity::MatchRepository`].
+    AsSigned,
     ExactReference(Box<Reference>),
     /// Registry and repository.
     ExactRepository(String),
@@ -32,7 +35,12 @@ impl Identity {
             (_, None) => false,
             (Self::MatchExact, Some(image)) => signed.is_exactly(image),
             (Self::MatchRepoDigestOrExact, Some(image)) => signed.is_repository_or_exactly(image),
-            (Self::MatchRepository, Some(image)) => repository(&signed.reference) == repository(image),
+            (Self::AsSigned, Some(image)) if !signed.name_only && signed.reference.digest().is_none() => {
+                signed.is_repository_or_exactly(image)
+            }
+            (Self::MatchRepository | Self::AsSigned, Some(image)) => {
+                repository(&signed.reference) == repository(image)
+            }
             (Self::Remap(remap), Some(image)) => {
                 remap.apply(image).is_some_and(|renamed| signed.is_repository_or_exactly(&renamed))
             }
@@ -46,6 +54,7 @@ impl fmt::Display for Identity {
             Self::MatchExact => f.write_str("matchExact"),
             Self::MatchRepoDigestOrExact => f.write_str("matchRepoDigestOrExact"),
             Self::MatchRepository => f.write_str("matchRepository"),
+            Self::AsSigned => f.write_str("the name and tag in the signature"),
             Self::ExactReference(reference) => write!(f, "exactReference {reference}"),
             Self::ExactRepository(repository) => write!(f, "exactRepository {repository}"),
             Self::Remap(remap) => write!(f, "remapIdentity {} to {}", remap.prefix, remap.signed_prefix),
@@ -220,6 +229,14 @@ mod tests {
         let reference = |text: &str| Identity::ExactReference(Box::new(image(text)));
         let remap = || Identity::Remap(Remap::new("mirror.example/copy", "quay.io/a").unwrap());
         let rows: &[(Identity, &str, &str, bool)] = &[
+            (Identity::AsSigned, tagged, tagged, true),
+            (Identity::AsSigned, tagged, "quay.io/a/b:2", false),
+            (Identity::AsSigned, tagged, "quay.io/a/b", true),
+            (Identity::AsSigned, tagged, "quay.io/a/c", false),
+            (Identity::AsSigned, tagged, &digested, true),
+            (Identity::AsSigned, &digested, "quay.io/a/b:2", true),
+            (Identity::AsSigned, &both, "quay.io/a/b:2", true),
+            (Identity::AsSigned, &digested, "quay.io/a/c:2", false),
             (Identity::MatchExact, tagged, tagged, true),
             (Identity::MatchExact, tagged, "quay.io/a/b:2", false),
             (Identity::MatchExact, tagged, "quay.io/a/b", false),

@@ -63,7 +63,7 @@ impl SigstoreSigned {
     fn identity(&self, absent: AbsentIdentity) -> Option<&Identity> {
         match (&self.identity, absent) {
             (Some(identity), _) => Some(identity),
-            (None, AbsentIdentity::SameRepository) => Some(&Identity::MatchRepository),
+            (None, AbsentIdentity::SameRepository) => Some(&Identity::AsSigned),
             (None, AbsentIdentity::AnyName) => None,
         }
     }
