@@ -10,7 +10,7 @@ use cc_sealed::{LayerEncryption, LayerKey};
 use cc_storage::{Answer, Answered, Channel, Cipher, Image, Layer, Name, Packet, Request};
 use image_rs::{
     Descriptor, Silent, Storage,
-    layer::{Input, Options},
+    layer::{Input, Options, Run},
     store::{Claim, Hold, LayerName, Record, Reservation, Store, Stored},
 };
 use rustix::{
@@ -30,7 +30,8 @@ const GLANCE: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct Layers {
     store: Arc<Store>,
-    options: Options,
+    /// What all channels have in common.
+    run: Run,
 }
 
 /// What a channel remembers: that it is in the midst of a pull, and the layer it is to fill.
@@ -49,7 +50,7 @@ impl Layers {
         // A store of another boot lay on a disk that the host could write to in between.
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
             .map_err(Failure::storage("read the number of this boot"))?;
-        Ok(Self { store: Arc::new(Store::open(folder, &boot, limit)?), options: Options::default() })
+        Ok(Self { store: Arc::new(Store::open(folder, &boot, limit)?), run: Run::new(Options::default()) })
     }
 
     fn claim(&self, layer: &Layer, channel: &Channel, memory: &mut Memory) -> Result<Answer, Failure> {
@@ -60,7 +61,7 @@ impl Layers {
         };
         let hold = memory.hold.insert(hold);
         memory.wanted = None;
-        match self.store.claim(hold, &layer, &self.options, || is_open(channel))? {
+        match self.store.claim(hold, &layer, self.run.options(), || is_open(channel))? {
             Claim::Present(stored) => present(&stored),
             Claim::Wanted(reservation) => {
                 memory.wanted = Some((reservation, layer));
@@ -74,7 +75,7 @@ impl Layers {
         let (reservation, layer) =
             claimed.ok_or_else(|| Failure::Request { why: "no layer was claimed".to_owned() })?;
         let input = Input { number: 0, layer: &layer, blob: Box::new(blob), key: key.map(Arc::new) };
-        present(&reservation.fill(input, &self.options, &Silent)?)
+        present(&reservation.fill(input, &self.run, &Silent)?)
     }
 
     fn record(&self, image: &Image) -> Result<(), Failure> {

@@ -3,7 +3,7 @@
 //! The bounds are the image's, not each layer's: a hundred layers that each stay just below one fill a machine as well.
 
 use std::sync::{
-    Condvar, Mutex, PoisonError,
+    Arc, Condvar, Mutex, PoisonError,
     atomic::{AtomicU64, Ordering},
 };
 
@@ -24,8 +24,13 @@ pub struct Run {
     /// Compressed bytes of the compressed layers begun so far, and what came out of them.
     compressed: AtomicU64,
     inflated: AtomicU64,
-    /// Bytes of decoders' windows that are not in use.
-    windows: Mutex<u64>,
+    windows: Arc<Windows>,
+}
+
+/// Bytes of decoders' windows that are not in use.
+#[derive(Debug)]
+struct Windows {
+    free: Mutex<u64>,
     freed: Condvar,
 }
 
@@ -33,9 +38,20 @@ impl Run {
     /// A run of which nothing is used up.
     #[must_use]
     pub fn new(options: Options) -> Self {
+        let windows = Windows { free: Mutex::new(options.windows), freed: Condvar::new() };
+        Self::with_windows(options, Arc::new(windows))
+    }
+
+    /// A run with bounds of its own, whose decoders share the memory of this one's.
+    #[must_use]
+    pub fn beside(&self, options: Options) -> Self {
+        Self::with_windows(Options { windows: self.options.windows, ..options }, Arc::clone(&self.windows))
+    }
+
+    fn with_windows(options: Options, windows: Arc<Windows>) -> Self {
         let none = || AtomicU64::new(0);
         Self {
-            windows: Mutex::new(options.windows),
+            windows,
             options,
             bytes: none(),
             claimed: none(),
@@ -43,7 +59,6 @@ impl Run {
             names: none(),
             compressed: none(),
             inflated: none(),
-            freed: Condvar::new(),
         }
     }
 
@@ -98,9 +113,9 @@ impl Run {
     /// Waits for `amount` bytes of memory for a decoder's window. One that is larger than all there is waits for all.
     pub(super) fn take_memory(&self, amount: u64) -> Memory<'_> {
         let taken = amount.min(self.options.windows);
-        let free = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut free =
-            self.freed.wait_while(free, |free| *free < taken).unwrap_or_else(PoisonError::into_inner);
+        let Windows { free, freed } = self.windows.as_ref();
+        let free = free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = freed.wait_while(free, |free| *free < taken).unwrap_or_else(PoisonError::into_inner);
         *free -= taken;
         Memory { run: self, amount, taken }
     }
@@ -123,8 +138,9 @@ impl Memory<'_> {
 
 impl Drop for Memory<'_> {
     fn drop(&mut self) {
-        *self.run.windows.lock().unwrap_or_else(PoisonError::into_inner) += self.taken;
-        self.run.freed.notify_all();
+        let Windows { free, freed } = self.run.windows.as_ref();
+        *free.lock().unwrap_or_else(PoisonError::into_inner) += self.taken;
+        freed.notify_all();
     }
 }
 

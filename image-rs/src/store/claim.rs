@@ -91,16 +91,17 @@ impl Store {
 }
 
 impl Reservation {
-    /// Runs the bytes of `input`, which has to be of the layer that was claimed, through the pipe into the store.
+    /// Runs the bytes of `input`, which has to be of the layer that was claimed, through the pipe into the store. The
+    /// bounds of `run` count for this layer alone, beside the store's own; the memory of decoders is shared by all of the run.
     ///
     /// # Errors
     /// As [`layer::unpack_layer`]; `IMAGE_STORE_FULL` if the layer does not fit under the store's limit. Nothing is left then.
-    pub fn fill(self, input: Input<'_>, options: &Options, observer: &dyn Observer) -> Result<Stored, Error> {
+    pub fn fill(self, input: Input<'_>, run: &Run, observer: &dyn Observer) -> Result<Stored, Error> {
         let layers = self.store.subfolder("layers")?;
         let partial = format!(".{}.partial", self.name);
         // Nobody else has this name; what is there was left by a killed process.
         self.store.remove(layers.as_fd(), &partial)?;
-        let filled = self.fill_partial(&layers, &partial, input, options, observer);
+        let filled = self.fill_partial(&layers, &partial, input, run, observer);
         if filled.is_err() {
             // What cannot be removed now is removed by whoever wants the layer next.
             let _ = self.store.remove(layers.as_fd(), &partial);
@@ -113,7 +114,7 @@ impl Reservation {
         layers: &OwnedFd,
         partial: &str,
         input: Input<'_>,
-        options: &Options,
+        run: &Run,
         observer: &dyn Observer,
     ) -> Result<Stored, Error> {
         let failed = |error| self.store.storage("make a layer in", error);
@@ -127,12 +128,12 @@ impl Reservation {
         let folder = make(layers, partial, 0o700).map_err(failed)?;
         let tree = make(&folder, "tree", 0o755).map_err(failed)?;
         let used = self.store.used()?;
-        let mut options = options.clone();
+        let mut options = run.options().clone();
         let room = self.store.limit.map(|limit| limit.saturating_sub(used));
         options.limits.bytes = options.limits.bytes.min(room.unwrap_or(u64::MAX));
         let measured = Measured { observer, bytes: AtomicU64::new(0) };
         let digest = input.layer.descriptor.digest;
-        let run = Run::new(options);
+        let run = run.beside(options);
         let applied = layer::unpack_layer(input, tree, Form::Overlay, &run, &measured);
         let applied = applied.map_err(|fault| match (&fault, room) {
             (LayerFault::Limit { limit, .. }, Some(room)) if *limit == room => {

@@ -14,7 +14,7 @@ use std::{
 
 use image_rs::{
     Compression, Error, Layer, Silent,
-    layer::{Input, Options},
+    layer::{Input, Options, Run},
     store::{Claim, Record, Store, Stored, implied},
 };
 use tempfile::TempDir;
@@ -48,7 +48,7 @@ fn get(store: &Arc<Store>, layer: &Layer, blob: &[u8]) -> Result<(Stored, bool),
         Claim::Present(stored) => Ok((stored, true)),
         Claim::Wanted(reservation) => {
             let blob = Box::new(io::Cursor::new(blob.to_vec()));
-            Ok((reservation.fill(input(layer, blob), &options, &Silent)?, false))
+            Ok((reservation.fill(input(layer, blob), &Run::new(options.clone()), &Silent)?, false))
         }
     }
 }
@@ -119,7 +119,7 @@ fn many_that_want_a_layer_get_it_by_one_download() {
                     return;
                 }
                 let blob = Box::new(io::Cursor::new(blob.clone()));
-                reservation.fill(input(&layer, blob), &options, &Silent).unwrap();
+                reservation.fill(input(&layer, blob), &Run::new(options.clone()), &Silent).unwrap();
             });
         }
     });
@@ -307,7 +307,9 @@ fn two_layers_do_not_pass_the_limit_together() {
                     panic!("it is there")
                 };
                 let blob = Box::new(Slow(io::Cursor::new(blob), &BARRIER));
-                reservation.fill(input(&layer, blob), &options, &Silent).map(|stored| stored.bytes)
+                reservation
+                    .fill(input(&layer, blob), &Run::new(options.clone()), &Silent)
+                    .map(|stored| stored.bytes)
             })
         };
         let both = [fill("1"), fill("2")];
