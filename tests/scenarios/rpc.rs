@@ -231,8 +231,10 @@ fn the_data_hub_has_no_method_that_gives_a_token_or_a_key() {
         let own: Vec<_> = services.iter().filter(|s| !s.starts_with("grpc.")).collect();
         let expected = [
             "api.GetResourceService",
+            "api.ImagePullService",
             "api.SealedSecretService",
             "guest_services.v1.HubInfoService",
+            "guest_services.v1.VolumeService",
             "keyprovider.KeyProviderService",
         ];
         assert_eq!(own, expected, "{reflection} more");
