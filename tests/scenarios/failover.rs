@@ -1,22 +1,16 @@
 //! A key broker that is not there, and one that stands in for it.
 
-use std::time::{Duration, Instant};
-
 use cc_tests::process::own_binary;
 use cc_tests::stack::{DEAD_KBS, Options, Part, address};
 
 use crate::{REST_PATH, SECRET, stack};
 
 #[test]
-fn a_dead_first_key_broker_delays_the_secret_by_less_than_a_second() {
+fn a_dead_first_key_broker_is_survived_and_the_log_names_who_answered() {
     let options = Options { dead_first_kbs: true, log: Some("debug".to_owned()), ..Options::default() };
     let Some(mut stack) = stack(options) else { return };
-    let start = Instant::now();
     let answer = stack.rest_get(REST_PATH).unwrap();
     assert_eq!((answer.status, answer.body.as_slice()), (200, SECRET), "{}", answer.text());
-    let first = start.elapsed();
-    // The whole handshake is in it; without a dead broker it takes some tens of milliseconds.
-    assert!(first < Duration::from_secs(20), "{first:?}");
     assert_eq!(stack.quotes().unwrap(), 1);
     let kbs = stack.kbs_url().to_owned();
     let hub = stack.part(Part::Hub).unwrap();

@@ -11,11 +11,15 @@ use crate::{REST_PATH, SECRET};
 
 const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../systemd");
 const DAEMONS: [&str; 3] = ["attestation-agent", "confidential-data-hub", "api-server-rest"];
+/// What the units and their administrator need besides.
+const PROGRAMS: [&str; 2] = ["cdh-storage", "guestctl"];
 /// Exposure that `systemd-analyze security` may see at most, in tenths; each line that the units relax says why.
-const EXPOSURE: [(&str, u32); 3] = [
+const EXPOSURE: [(&str, u32); 5] = [
     ("attestation-agent.service", 40),
     ("confidential-data-hub.service", 30),
     ("api-server-rest.service", 15),
+    ("cdh-storage-mount.service", 45),
+    ("cdh-storage-unpack.service", 25),
 ];
 
 /// Says what the service manager's linter and its rating think: nothing, and little.
@@ -26,7 +30,7 @@ fn the_units_are_in_order_and_locked_down() {
             return;
         }
         let mut setup = Setup::new(tree).unwrap().bind_read_only(Path::new(SHIPPED), "/units");
-        for daemon in DAEMONS {
+        for daemon in DAEMONS.iter().chain(&PROGRAMS) {
             setup = setup.file(&format!("usr/local/bin/{daemon}"), "#!/bin/sh\n", 0o755).unwrap();
         }
         let rate = EXPOSURE.map(|(unit, limit)| {
@@ -50,7 +54,7 @@ struct Installed {
 
 impl Installed {
     fn boot(tree: Tree) -> Option<Self> {
-        let (stack, mut setup) = prepared(tree, "")?;
+        let (stack, mut setup) = prepared(tree, "[image]\nlayouts = [\"/srv\"]\n")?;
         let port = cc_tests::port::claim().unwrap();
         // The machine's network is that of this one, where other tests may have the usual port.
         let rest = format!(
@@ -62,10 +66,11 @@ impl Installed {
         ] {
             setup = setup.file(path, content, 0o644).unwrap();
         }
-        for binary in DAEMONS {
+        for binary in DAEMONS.iter().chain(&PROGRAMS) {
             let path = binary_folder().unwrap().join(binary);
             setup = setup.bind_read_only(&path, &format!("/usr/local/bin/{binary}"));
         }
+        setup = setup.with_containers();
         let staged = stack.folder().join("staged");
         install_units(&staged);
         for file in files_below(&staged) {
@@ -73,14 +78,9 @@ impl Installed {
             setup = setup.file(&file, content, 0o644).unwrap();
         }
         let machine = setup.boot().unwrap_or_else(|e| panic!("{e:#}"));
-        machine.must(&["systemd-sysusers"]).unwrap();
-        machine.must(&["systemd-tmpfiles", "--create"]).unwrap();
-        let preset =
-            std::fs::read_to_string(format!("{SHIPPED}/system-preset/30-confidential-containers.preset"));
-        let preset = preset.unwrap();
-        let units: Vec<&str> = preset.lines().filter_map(|line| line.strip_prefix("enable ")).collect();
-        machine.must(&[&["systemctl", "preset"], &units[..]].concat()).unwrap();
-        machine.must(&["systemctl", "start", "sockets.target", "multi-user.target"]).unwrap();
+        for line in commands().lines() {
+            machine.must(&["sh", "-ec", line]).unwrap_or_else(|e| panic!("{line}: {e:#}"));
+        }
         Some(Self { machine, _stack: stack, port })
     }
 
@@ -105,6 +105,40 @@ impl Installed {
         };
         self.machine.wait_for(&format!("another {unit}"), started).unwrap();
     }
+}
+
+/// An image of one layer, below `/srv`.
+const IMAGE: &str = "cd /srv; umoci init --layout app; umoci new --image app:1.0; mkdir -p tree/etc; echo from-an-image >tree/etc/app; \
+                     umoci insert --image app:1.0 tree/etc /etc";
+
+/// An image becomes a bundle through the hub and the units of its privileged half; what was mounted is there for the machine.
+fn image(machine: &Container) {
+    machine.must(&["sh", "-ec", IMAGE]).unwrap();
+    let log = || machine.must(&["journalctl", "--no-pager", "--output=cat"]).unwrap();
+    machine
+        .must(&["guestctl", "pull", "oci:/srv/app:1.0", "--bundle", "/run/bundle"])
+        .unwrap_or_else(|e| panic!("{e:#}\n{}", log()));
+    assert_eq!(machine.must(&["cat", "/run/bundle/rootfs/etc/app"]).unwrap(), "from-an-image\n", "{}", log());
+    for unit in ["cdh-storage-mount.service", "cdh-storage-unpack.service"] {
+        machine
+            .must(&["systemctl", "is-active", unit])
+            .unwrap_or_else(|e| panic!("{unit}: {e:#}\n{}", log()));
+    }
+}
+
+/// What docs/deploy-rhel.md has an administrator do after the installation: it is done here to the letter.
+fn commands() -> String {
+    let document = include_str!("../../docs/deploy-rhel.md");
+    let (_, below) = document.split_once("# make install install-units\n").unwrap();
+    let (block, _) = below.split_once("```").unwrap();
+    let preset =
+        std::fs::read_to_string(format!("{SHIPPED}/system-preset/30-confidential-containers.preset"))
+            .unwrap();
+    for unit in preset.lines().filter_map(|line| line.strip_prefix("enable ")) {
+        let named = block.split_whitespace().filter(|word| *word == unit).count();
+        assert_eq!(named, 2, "{unit} is enabled and started");
+    }
+    block.lines().map(|line| format!("{}\n", line.strip_prefix("# ").unwrap())).collect()
 }
 
 fn install_units(root: &Path) {
@@ -143,6 +177,18 @@ fn an_application_without_rights_gets_its_secret_on_a_machine_set_up_by_presets(
         }
         let machine = &installed.machine;
         // Who is not in the group asks in vain; the REST server is, and is no known user otherwise.
+        let outside = [
+            "setpriv",
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            "guestctl",
+            "get",
+            "kbs:///default/key/1",
+        ];
+        let out = machine.run(&outside).unwrap();
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(!out.status.success() && said.contains("Permission denied"), "{said}");
         let stat = ["stat", "--format=%F %a %U %G", "/run/confidential-containers/cdh.sock"];
         assert_eq!(machine.must(&stat).unwrap(), "socket 660 root confidential-data-hub\n");
         for daemon in DAEMONS {
@@ -150,6 +196,9 @@ fn an_application_without_rights_gets_its_secret_on_a_machine_set_up_by_presets(
             let log = machine.journal(&unit).unwrap();
             assert!(!log.contains(secret), "{unit} logs a secret");
             assert!(!log.contains("Permission denied") && !log.contains("SIGSYS"), "{unit}: {log}");
+        }
+        if tree == Tree::Trixie {
+            image(machine);
         }
         assert_eq!(machine.must(&["systemctl", "list-units", "--failed", "--no-legend"]).unwrap(), "");
     }

@@ -66,7 +66,9 @@ pub struct ProxyConfig {
     pub no_proxy: Option<String>,
 }
 
-/// How `cdh-storage` is reached: started when it is first needed, or already there as units.
+/// How `cdh-storage` is reached. Without a word it is the units whose sockets lie below
+/// `/run/confidential-containers/cdh-storage`, for the usual store without a limit, else a program that the hub starts when it is
+/// first needed.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct StorageConfig {

@@ -19,6 +19,8 @@ use super::config::ImageConfig;
 use crate::error::HubError;
 
 const PROGRAM: &str = "cdh-storage";
+/// Where the sockets of its units are. They serve the usual store, without a limit of the hub's.
+const UNIT_SOCKETS: &str = "/run/confidential-containers/cdh-storage";
 
 /// What the program is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +46,12 @@ struct Half {
 
 #[derive(Debug)]
 enum Way {
-    Start { program: PathBuf, arguments: Vec<String> },
+    /// `unit` is connected to in its place where that socket exists.
+    Start {
+        program: PathBuf,
+        arguments: Vec<String>,
+        unit: Option<PathBuf>,
+    },
     Socket(PathBuf),
 }
 
@@ -59,12 +66,16 @@ impl Storage {
     pub(super) fn new(config: &ImageConfig) -> Self {
         let program = config.storage.program.clone().unwrap_or_else(beside_this_program);
         let store = config.work_dir.display().to_string();
+        let usual = config.work_dir == ImageConfig::default().work_dir && config.storage.program.is_none();
         let half = |mode: &str, socket: &Option<String>, more: Vec<String>| {
             let address = socket.as_ref().and_then(|socket| socket.parse().ok());
             let way = match address {
                 Some(Address::Unix(path)) => Way::Socket(path),
                 _ => Way::Start {
                     program: program.clone(),
+                    // The units know nothing of another store, nor of a limit.
+                    unit: (usual && more.is_empty())
+                        .then(|| Path::new(UNIT_SOCKETS).join(format!("{mode}.sock"))),
                     arguments: [vec![mode.to_owned(), "--store".to_owned(), store.clone()], more].concat(),
                 },
             };
@@ -85,7 +96,8 @@ impl Storage {
         };
         match &half.way {
             Way::Socket(path) => connect(path),
-            Way::Start { program, arguments } => half.channel(program, arguments),
+            Way::Start { unit: Some(path), .. } if path.exists() => connect(path),
+            Way::Start { program, arguments, .. } => half.channel(program, arguments),
         }
     }
 }
