@@ -94,9 +94,13 @@ impl Store {
         let identity = Identity { version: VERSION, boot: boot.trim().to_owned() };
         match store.lock(FlockOperation::NonBlockingLockExclusive)? {
             Some(_alone) => store.tidy(&identity)?,
-            // Somebody pulls, so it is in use; if he is of this kind, there is nothing to tidy.
-            None if store.identity() == Some(identity) => {}
-            None => return Err(Error::StoreBusy { path: store.path }),
+            None => {
+                // Somebody is alone in it for a moment, perhaps to make it what it should be; whoever pulls lets others in.
+                let _shared = store.lock(FlockOperation::LockShared)?;
+                if store.identity() != Some(identity) {
+                    return Err(Error::StoreBusy { path: store.path });
+                }
+            }
         }
         Ok(store)
     }

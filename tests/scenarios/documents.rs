@@ -165,10 +165,14 @@ const WITH_CODES: [&str; 6] =
 
 /// How names in capitals of other kinds begin: types of firmware events, a TPM's response codes, Intel's quoting enclave,
 /// variables that are read in a loop, names of algorithms in Sigstore's documents, capabilities and limits of containers.
-const OTHER_NAMES: [&str; 10] = [
+const OTHER_NAMES: [&str; 14] = [
     "EV_",
     "TPM_RC",
     "TD_QE",
+    "AES_256_CTR_HMAC_SHA256",
+    "AES_GCM",
+    "RSA_PKCS1_SHA_256",
+    "ALIYUN_IN_GUEST_",
     "AWS_IN_GUEST_",
     "VAULT_IN_GUEST_",
     "PKCS11_IN_GUEST_",
