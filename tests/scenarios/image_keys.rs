@@ -20,7 +20,7 @@ const KID: &str = "kbs:///default/image-kek/app";
 const PREFIX: &str = "org.opencontainers.image.enc.";
 
 /// A program of the Debian 13 tree, with that tree's libraries: Debian 12's skopeo knows no key providers.
-fn of_tree(program: &str) -> Option<std::process::Command> {
+pub(crate) fn of_tree(program: &str) -> Option<std::process::Command> {
     let tree = Tree::Trixie.folder();
     let program = tree.join("usr/bin").join(program);
     let inside =

@@ -6,9 +6,12 @@ use std::fs;
 
 use cc_evidence::HashAlgorithm;
 use cc_evidence::ccel::{assemble, replay};
-use cc_tests::stack::{Options, Part};
+use cc_tests::process::{Process, own_binary};
+use cc_tests::registry::Registry;
+use cc_tests::stack::{Options, Part, skip};
 use serde_json::{Value, json};
 
+use crate::image_keys::of_tree;
 use crate::measurement;
 use crate::measurement::register;
 use workplace::{Pulls, layer};
@@ -177,4 +180,66 @@ fn parallel_pulls_share_their_layers_and_a_killed_helper_is_started_again() {
         let seen = fs::read_to_string(pulls.seen(&format!("late-{mode}/rootfs/late")));
         assert_eq!(seen.unwrap(), mode);
     }
+}
+
+/// An image as a team builds and keeps it: encrypted by skopeo under a key of the key broker, in a registry.
+#[test]
+fn an_encrypted_image_comes_from_a_registry_over_one_attestation_or_not_at_all() {
+    let (Some(mut skopeo), Some(mut pulls)) = (of_tree("skopeo"), Pulls::start(Options::default())) else {
+        return skip("encrypting images needs the tree that tests/trees/make makes, with skopeo");
+    };
+    let folder = pulls.stack.folder().to_owned();
+    let registry = Registry::start(&folder).unwrap();
+    let repository = format!("{}/team/app", registry.address());
+    let layers = [layer("low", &[("both", "1"), ("low", "1")]), layer("high", &[("both", "2")])];
+    pulls.image("app-1", &layers, &json!({"Entrypoint": ["/bin/app"]}));
+
+    let keys = folder.join("keys");
+    fs::create_dir(&keys).unwrap();
+    for (name, byte) in [("team", 1), ("other", 2)] {
+        fs::write(keys.join(name), [byte; 32]).unwrap();
+    }
+    pulls.stack.put_resource("default/image-kek/team", &[1; 32]).unwrap();
+    let port = cc_tests::port::claim().unwrap();
+    let mut provider = own_binary("coco_keyprovider").unwrap();
+    provider.arg("--socket").arg(format!("127.0.0.1:{port}")).arg("--key-dir").arg(&keys);
+    let mut provider = Process::start("coco_keyprovider", provider, &folder).unwrap();
+    provider.wait_for_port(port).unwrap();
+    let config = folder.join("ocicrypt.conf");
+    let grpc = json!({"key-providers": {"attestation-agent": {"grpc": format!("127.0.0.1:{port}")}}});
+    fs::write(&config, grpc.to_string()).unwrap();
+    skopeo
+        .args(["--insecure-policy", "copy", "--dest-tls-verify=false"])
+        .env("OCICRYPT_KEYPROVIDER_CONFIG", config);
+    let copy = |key: &str| {
+        let mut copy = std::process::Command::new(skopeo.get_program());
+        copy.args(skopeo.get_args()).envs(skopeo.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let recipient =
+            format!("provider:attestation-agent:keypath={key}::keyid=kbs:///default/image-kek/{key}");
+        copy.args(["--encryption-key", &recipient]);
+        copy.arg(format!("oci:{}/images:app-1", folder.display()))
+            .arg(format!("docker://{repository}:{key}"));
+        let out = copy.output().unwrap();
+        assert!(out.status.success(), "{key}: {}", String::from_utf8_lossy(&out.stderr));
+    };
+    copy("team");
+    copy("other");
+
+    let plain_http = format!(
+        "registry_config = {{ registry = [{{ prefix = {:?}, insecure = true }}] }}\n",
+        registry.address()
+    );
+    pulls.configure(&plain_http);
+    let digest = pulls.call(&format!("{repository}:team"), "b/team").unwrap();
+    assert!(digest.starts_with("sha256:"), "{digest}");
+    let content = |name: &str| fs::read_to_string(pulls.seen(&format!("b/team/rootfs/{name}"))).unwrap();
+    assert_eq!((content("both").as_str(), content("low").as_str()), ("2", "1"));
+    assert_eq!(pulls.stack.quotes().unwrap(), 1, "one attestation for the keys of all layers");
+
+    // The key broker has no key of that name for this machine.
+    let (mounts, layers) = (pulls.mounts(), pulls.layers());
+    let (_, message) = pulls.call(&format!("{repository}:other"), "b/other").unwrap_err();
+    assert!(message.contains("KBS_NOT_FOUND") && message.contains("image-kek/other"), "{message}");
+    assert!(!folder.join("b/other").exists());
+    assert_eq!((pulls.mounts(), pulls.layers()), (mounts, layers), "nothing is left of it");
 }
