@@ -109,6 +109,22 @@ fn other(doing: &str, answered: &str) -> KmsError {
     KmsError::OtherSubject { doing: doing.to_owned(), answered: quoted(answered) }
 }
 
+/// How codes begin that are about the credential of a request, whatever it asks for.
+const CREDENTIAL_CODES: [&str; 12] = [
+    "InvalidAccessKeyId",
+    "InvalidClientKey",
+    "InvalidSecurityToken",
+    "MissingSecurityToken",
+    "SecurityTokenExpired",
+    "SignatureDoesNotMatch",
+    "SignatureNonceUsed",
+    "IncompleteSignature",
+    "InvalidSignature",
+    "IllegalTimestamp",
+    "InvalidTimeStamp",
+    "RequestTimeTooSkewed",
+];
+
 /// An error body of the OpenAPI.
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
@@ -128,6 +144,10 @@ pub(super) fn refused(doing: &str, status: StatusCode, code: &str, message: &str
     let told = told(&format!("{code} (status {}) {message}", status.as_u16()));
     let doing = doing.to_owned();
     let begins = |words: &[&str]| words.iter().any(|word| code.starts_with(word));
+    // Before what is absent: an access key may be that as well (`InvalidAccessKeyId.NotFound`).
+    if begins(&CREDENTIAL_CODES) {
+        return KmsError::Denied { doing, told };
+    }
     if code.contains("NotFound") || begins(&["EntityNotExist"]) {
         return KmsError::Absent { doing, told };
     }
@@ -147,18 +167,6 @@ pub(super) fn refused(doing: &str, status: StatusCode, code: &str, message: &str
         "Rejected.Disabled",
         "Rejected.PendingDeletion",
         "Rejected.Unavailable",
-        "InvalidAccessKeyId",
-        "InvalidClientKey",
-        "InvalidSecurityToken",
-        "MissingSecurityToken",
-        "SecurityTokenExpired",
-        "SignatureDoesNotMatch",
-        "SignatureNonceUsed",
-        "IncompleteSignature",
-        "InvalidSignature",
-        "IllegalTimestamp",
-        "InvalidTimeStamp",
-        "RequestTimeTooSkewed",
     ];
     if begins(&denied) || status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
         return KmsError::Denied { doing, told };
