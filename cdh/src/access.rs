@@ -16,11 +16,15 @@
 //! the caller, as the kernel gives them ([`cc_daemon::peer`]); a caller of unknown user, unit or container fits no selector
 //! that asks for one. A request that came over local HTTP is nobody's: only rules with `local` allow it, whoever passed it on.
 //!
+//! The keys of `[[volumes]]` are claimed by the hub itself ([`AccessTable::keep`]): without a rule that covers one, it leaves
+//! by the door of volumes alone.
+//!
 //! Not here: the sockets' own modes, and who may have evidence (the agent's table).
 
 use cc_daemon::peer::Caller;
 use serde::Deserialize;
 
+use crate::audit::Door;
 use crate::error::HubError;
 use crate::pattern::Pattern;
 
@@ -34,6 +38,9 @@ pub struct AccessTable {
     /// Whether whoever no rule allows gets nothing.
     pub strict: bool,
     rules: Vec<Rule>,
+    /// What the hub claims for the door of volumes.
+    #[serde(skip)]
+    kept: Vec<String>,
 }
 
 /// One rule: who, and what.
@@ -88,13 +95,19 @@ impl TryFrom<RuleConfig> for Rule {
 }
 
 impl AccessTable {
-    /// Decides whether `caller` may have what `reference` names: a `kbs://` URI in its canonical form, or
+    /// Claims what `reference` names, in the form of [`AccessTable::check`], for [`Door::Volume`]: at another door a rule has
+    /// to allow it.
+    pub fn keep(&mut self, reference: String) {
+        self.kept.push(reference);
+    }
+
+    /// Decides whether `caller` may have what `reference` names, at `door`: a `kbs://` URI in its canonical form, or
     /// `<provider>:<name>` for another store.
     ///
     /// # Errors
     /// [`HubError::AccessDenied`].
-    pub fn check(&self, caller: &Caller, reference: &str) -> Result<(), HubError> {
-        let mut claimed = false;
+    pub fn check(&self, door: Door, caller: &Caller, reference: &str) -> Result<(), HubError> {
+        let mut claimed = door != Door::Volume && self.kept.iter().any(|kept| same(kept, reference));
         for rule in self.rules.iter().filter(|rule| rule.resources.iter().any(|r| r.covers(reference))) {
             if rule.fits(caller) {
                 return Ok(());
@@ -109,6 +122,13 @@ impl AccessTable {
         }
         Ok(())
     }
+}
+
+/// Whether two references lead to one secret. Plugins of the key broker have names of their own, but in the offline store
+/// there is one set for all of them.
+fn same(kept: &str, reference: &str) -> bool {
+    let path = |text: &str| text.strip_prefix("kbs")?.split_once("://").map(|(_, path)| path.to_owned());
+    kept == reference || path(kept).is_some_and(|kept| path(reference) == Some(kept))
 }
 
 impl Rule {
@@ -153,7 +173,7 @@ mod tests {
     }
 
     fn allows(table: &AccessTable, caller: &Caller, reference: &str) -> bool {
-        table.check(caller, reference).is_ok()
+        table.check(Door::GetResource, caller, reference).is_ok()
     }
 
     #[test]
@@ -174,6 +194,26 @@ mod tests {
         }
         assert!(allows(&open, &web, "kbs:///web/key/1"));
         assert!(!allows(&strict, &web, "kbs:///web/key/1"));
+    }
+
+    #[test]
+    fn what_the_hub_keeps_leaves_by_its_own_door_or_by_a_rule() {
+        let mut open = AccessTable::default();
+        open.keep("kbs:///disk/a/key".to_owned());
+        open.keep("vault:disk/b".to_owned());
+        let root = caller(0, None);
+        for kept in ["kbs:///disk/a/key", "kbs+pkcs11:///disk/a/key", "vault:disk/b"] {
+            for caller in [&root, &Caller::UNKNOWN, &Caller { local_http: true, ..root.clone() }] {
+                assert!(!allows(&open, caller, kept), "{kept}");
+            }
+            assert!(open.check(Door::Volume, &root, kept).is_ok(), "{kept}");
+        }
+        assert!(allows(&open, &root, "kbs:///disk/a/tag") && allows(&open, &root, "aws:disk/b"));
+        let mut ruled =
+            table("[[rules]]\nunit = [\"backup.service\"]\nresources = [\"kbs:///disk/a/key\"]\n");
+        ruled.keep("kbs:///disk/a/key".to_owned());
+        assert!(allows(&ruled, &caller(0, Some("backup.service")), "kbs:///disk/a/key"));
+        assert!(!allows(&ruled, &root, "kbs:///disk/a/key"));
     }
 
     #[test]

@@ -98,6 +98,12 @@ impl Ask {
         Self { door, caller: None, resource: OnceLock::new(), answered: false }
     }
 
+    /// Where it is asked.
+    #[must_use]
+    pub fn door(&self) -> Door {
+        self.door
+    }
+
     /// Who asks; none if it is the configuration.
     #[must_use]
     pub fn caller(&self) -> Option<&Caller> {

@@ -50,7 +50,18 @@ impl Hub {
             OFFLINE_FS_KBC => Backend::Offline(OfflineStore::load(&config.offline_files)?),
             other => return Err(HubError::UnknownKbc(other.to_owned())),
         };
-        Ok(Self { backend, access: config.access.clone() })
+        let mut access = config.access.clone();
+        for volume in &config.volumes {
+            match volume.key.leads_to() {
+                Some(reference) => access.keep(reference),
+                None => tracing::warn!(
+                    volume = volume.name,
+                    "the key is in a sealed envelope, which the hub opens for whoever has its text: give [access] a rule for the \
+                     key of the key management service that wraps it"
+                ),
+            }
+        }
+        Ok(Self { backend, access })
     }
 
     /// Fetches what `reference` (a `kbs://` URI) names for whoever asks, if he may have it. Otherwise as [`Hub::fetch`].
@@ -92,7 +103,7 @@ impl Hub {
     }
 
     fn check_caller(&self, ask: &Ask, reference: &str) -> Result<(), HubError> {
-        ask.caller().map_or(Ok(()), |caller| self.access.check(caller, reference))
+        ask.caller().map_or(Ok(()), |caller| self.access.check(ask.door(), caller, reference))
     }
 
     /// Whether whoever no rule allows gets nothing.
@@ -157,7 +168,10 @@ impl Broker for Hub {
 
 /// The reference as rules are written for it: path alone, without the address, which is ignored, and
 /// without a query, so that no spelling gets around a rule.
-fn canonical(reference: &str) -> Result<String, HubError> {
+///
+/// # Errors
+/// A reference that is not one.
+pub fn canonical(reference: &str) -> Result<String, HubError> {
     let uri: ResourceUri = reference.parse()?;
     let text = uri.to_string();
     let (scheme, rest) = text.split_once("://").unwrap_or((text.as_str(), ""));

@@ -6,12 +6,14 @@ use std::fmt;
 
 use cc_crypto::Secret;
 use cc_kbs::ResourceUri;
+use cc_sealed::{Payload, unverified};
 use serde::Deserialize;
 use tokio::time::Instant;
 
 use crate::audit::Ask;
 use crate::error::HubError;
-use crate::unseal::Unsealer;
+use crate::hub::canonical;
+use crate::unseal::{KBS, Unsealer};
 
 /// A reference, checked in its form.
 #[derive(Clone, PartialEq, Eq, Hash, Deserialize)]
@@ -37,6 +39,23 @@ impl SecretRef {
         match self {
             Self::Resource(uri) => unsealer.hub().fetch_for(ask, uri, deadline).await,
             Self::Sealed(text) => unsealer.unseal(ask, text.as_bytes(), deadline).await,
+        }
+    }
+}
+
+impl SecretRef {
+    /// What the secret is called in rules ([`crate::access`]): the canonical URI, or for a sealed secret that names one in a
+    /// store, that name. A sealed envelope leads to none: the key that wraps it may wrap others. Sealed secrets are read without
+    /// their signature, which nobody can check before the key broker is there.
+    #[must_use]
+    pub fn leads_to(&self) -> Option<String> {
+        match self {
+            Self::Resource(uri) => canonical(uri).ok(),
+            Self::Sealed(text) => match unverified(text.as_bytes()).ok()? {
+                Payload::Vault(vault) if vault.provider == KBS => canonical(&vault.name).ok(),
+                Payload::Vault(vault) => Some(format!("{}:{}", vault.provider, vault.name)),
+                Payload::Envelope(_) => None,
+            },
         }
     }
 }
@@ -89,5 +108,28 @@ mod tests {
             assert!(read(bad).is_err(), "{bad}");
         }
         assert_eq!(format!("{:?}", read("sealed.a.b.c").unwrap()), "SecretRef(sealed secret)");
+    }
+
+    #[test]
+    fn references_lead_to_what_rules_are_written_for() {
+        use base64::Engine as _;
+        let leads_to = |text: String| SecretRef::try_from(text).unwrap().leads_to();
+        let sealed = |payload: serde_json::Value| {
+            let text = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(payload.to_string());
+            leads_to(format!("sealed.e30.{text}.e30"))
+        };
+        let vault = |provider: &str, name: &str| {
+            sealed(
+                serde_json::json!({"version": "0.1.0", "type": "vault", "provider": provider, "name": name,
+                "provider_settings": {}, "annotations": {}}),
+            )
+        };
+        let envelope = sealed(serde_json::json!({"version": "0.1.0", "type": "envelope", "provider": "aws",
+            "key_id": "alias/kek", "encrypted_key": "AAAA", "encrypted_data": "AAAA", "wrap_type": "A256GCM",
+            "iv": "AAECAwQFBgcICQoL", "provider_settings": {}, "annotations": {}}));
+        assert_eq!(leads_to("kbs://host:1/a/b/c?x=1".to_owned()).as_deref(), Some("kbs:///a/b/c"));
+        assert_eq!(vault("kbs", "kbs://host/a/b/c").as_deref(), Some("kbs:///a/b/c"));
+        assert_eq!(vault("vault", "app/db").as_deref(), Some("vault:app/db"));
+        assert_eq!(envelope, None);
     }
 }

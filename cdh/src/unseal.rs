@@ -17,7 +17,7 @@ use crate::hub::{FETCH_TIME_LIMIT, Hub};
 use crate::signing_key::SigningKeys;
 
 /// The provider that is the key broker itself: its names are `kbs://` URIs.
-const KBS: &str = "kbs";
+pub(crate) const KBS: &str = "kbs";
 
 /// What opens sealed secrets and wrapped keys.
 #[derive(Debug)]
