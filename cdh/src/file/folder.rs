@@ -146,12 +146,11 @@ impl<'a> Folder<'a> {
     }
 
     /// Marks that the hook of the file is due, until [`Folder::hook_done`]: a hub that is killed before it ran leaves the mark to
-    /// the next one.
+    /// the next one. Whatever lies there by that name is replaced, never opened: the folder's owner may have put a FIFO there.
     pub(super) fn hook_due(&self) -> Result<(), HubError> {
-        let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        fs::openat(&self.directory, mark(self.target.name()), flags, Mode::from_raw_mode(0o600))
-            .map(drop)
-            .map_err(|e| self.target.failed(&e.into()))
+        let empty = Secret::new(Vec::new());
+        placement::replace(&self.directory, &mark(self.target.name()), &empty, Ownership::PRIVATE)
+            .map_err(|e| self.target.failed(&e))
     }
 
     /// Whether the hook of the target's file is due since an earlier hub.
@@ -408,7 +407,29 @@ mod tests {
         Folder::hook_done(&target).unwrap();
         symlink("/etc/passwd", memory.path().join(".key.hook-due")).unwrap();
         assert!(!Folder::is_hook_due(&target), "a link is no mark");
-        assert!(folder.hook_due().is_err());
+        folder.hook_due().unwrap();
+        assert!(Folder::is_hook_due(&target), "the link is replaced");
+        assert!(std::fs::symlink_metadata("/etc/passwd").unwrap().len() > 0, "and not followed");
+    }
+
+    #[test]
+    fn what_the_folders_owner_puts_in_the_place_of_the_mark_holds_nothing_up() {
+        let memory = memory();
+        // Where the tests are not root, the folder is one's own.
+        let _ = std::os::unix::fs::chown(memory.path(), Some(65534), Some(65534));
+        let target = target(memory.path(), "key");
+        for name in [".key.hook-due", ".key.new", "..key.hook-due.new"] {
+            let fifo = memory.path().join(name);
+            fs::mknodat(fs::CWD, &fifo, FileType::Fifo, Mode::from_raw_mode(0o666), 0).unwrap();
+        }
+        let (sender, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let folder = make(&target).unwrap();
+            folder.hook_due().unwrap();
+            folder.write(&secret("one"), READABLE).unwrap();
+            sender.send(Folder::is_hook_due(&target)).unwrap();
+        });
+        assert!(ended.recv_timeout(std::time::Duration::from_secs(20)).unwrap());
     }
 
     #[test]
