@@ -80,7 +80,7 @@ install-units: ## Install units, presets, the group and the folders of the socke
 	install -m 0644 systemd/sysusers.d/*.conf $(ROOT)/usr/lib/sysusers.d
 	install -m 0644 systemd/tmpfiles.d/*.conf $(ROOT)/usr/lib/tmpfiles.d
 
-demo: setup ## Watch a secret being released, and six bad machines being denied
+demo: setup ## Watch a secret being released, bad machines being denied, and images being pulled or refused
 	cargo build --locked --workspace --bins
 	target/debug/stack demo
 

@@ -22,6 +22,7 @@ mod booted;
 mod canary;
 mod cca;
 mod credentials;
+mod demo;
 mod denial;
 mod devices;
 mod documents;

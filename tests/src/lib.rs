@@ -10,6 +10,7 @@ pub mod container;
 pub mod curl;
 pub mod eventlog;
 pub mod hostile_kbs;
+pub mod image;
 pub mod kms_peers;
 pub mod long_run;
 pub mod machine;

@@ -1,5 +1,8 @@
 //! `make demo` and `make up`: the whole stack on this machine, to watch or to work with.
 
+#[path = "stack/images.rs"]
+mod images;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -24,8 +27,12 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show releases and denials on SEV-SNP, on TDX and on a TPM, then stop. Ends with "demo: ok"
-    Demo,
+    /// Show releases and denials on SEV-SNP, on TDX and on a TPM, and of images, then stop. Ends with "demo: ok"
+    Demo {
+        /// Port of the REST server
+        #[arg(long, default_value_t = REST_PORT)]
+        rest_port: u16,
+    },
     /// Ask for the credential of a unit as the service manager does
     #[command(hide = true)]
     Credential { socket: PathBuf, unit: String, credential: String },
@@ -72,7 +79,7 @@ const SECRET: &[u8] = b"the horse is called battery staple\n";
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Demo => demo(),
+        Command::Demo { rest_port } => demo(rest_port),
         Command::Credential { socket, unit, credential } => show_credential(&socket, &unit, &credential),
         Command::Up { kbs_url, kbs_cert, tee } => up(kbs_url, kbs_cert, tee),
     };
@@ -101,7 +108,7 @@ struct Denied {
     reason: &'static str,
 }
 
-fn demo() -> anyhow::Result<()> {
+fn demo(rest_port: u16) -> anyhow::Result<()> {
     let honest = Machine::default();
     let denied = [
         Denied {
@@ -120,7 +127,7 @@ fn demo() -> anyhow::Result<()> {
             reason: "signature",
         },
     ];
-    round("SEV-SNP", &honest, None, denied)?;
+    round("SEV-SNP", &honest, rest_port, None, denied)?;
     round_of_doors()?;
 
     let log = EventLog::of_a_boot();
@@ -130,15 +137,16 @@ fn demo() -> anyhow::Result<()> {
         machine: Machine { td: Td { mrtd: "66".repeat(48), ..honest.td.clone() }, ..honest.clone() },
         reason: "mr_td",
     }];
-    round("TDX", &honest, Some(&log), denied)?;
-    round_of_tpm()?;
+    round("TDX", &honest, rest_port, Some(&log), denied)?;
+    round_of_tpm(rest_port)?;
     let honest = Machine::with_gpus([Gpu::number(1)]);
     let denied = [Denied {
         title: "one altered byte in the GPU's report denies the whole machine",
         machine: Machine::with_gpus([Gpu::faulty(1, "flip-byte")]),
         reason: "nvidia.signature",
     }];
-    round("SEV-SNP (with an NVIDIA GPU)", &honest, None, denied)?;
+    round("SEV-SNP (with an NVIDIA GPU)", &honest, rest_port, None, denied)?;
+    images::round()?;
     say("\ndemo: ok");
     Ok(())
 }
@@ -148,6 +156,7 @@ fn demo() -> anyhow::Result<()> {
 fn round<const N: usize>(
     platform: &str,
     honest: &Machine,
+    rest_port: u16,
     log: Option<&EventLog>,
     denied: [Denied; N],
 ) -> anyhow::Result<()> {
@@ -156,7 +165,7 @@ fn round<const N: usize>(
         machine: honest.clone(),
         firmware_log: log.map(EventLog::area),
         agent_config: format!("[eventlog_config]\nenable_eventlog = {}\n", log.is_some()),
-        rest_port: Some(REST_PORT),
+        rest_port: Some(rest_port),
         ..Options::default()
     };
     let mut stack = Stack::start(options)?;
@@ -209,10 +218,10 @@ fn measure(stack: &Stack) -> anyhow::Result<()> {
 }
 
 /// A stack on a TPM alone: it gets the secret, does not after a PCR changed, and does again after a reset.
-fn round_of_tpm() -> anyhow::Result<()> {
+fn round_of_tpm(rest_port: u16) -> anyhow::Result<()> {
     heading("a key broker, a machine with a TPM alone (swtpm), and the guest services");
     let mut stack =
-        Stack::start(Options { tee: Tee::Tpm, rest_port: Some(REST_PORT), ..Options::default() })?;
+        Stack::start(Options { tee: Tee::Tpm, rest_port: Some(rest_port), ..Options::default() })?;
     let socket = stack.soft_tpm()?.socket();
     say(&format!("key broker        {}", stack.kbs_url()));
     say(&format!("TPM               {}", socket.display()));
@@ -367,6 +376,19 @@ fn guestctl(arguments: &[&str]) -> anyhow::Result<Vec<u8>> {
         say(text.trim_end());
     }
     Ok(out.stdout)
+}
+
+/// Runs the operator's tool, which has to be refused, with `reason` in what it says.
+fn refused(arguments: &[&str], reason: &str) -> anyhow::Result<()> {
+    say(&format!("$ guestctl {}", arguments.join(" ")));
+    let out = command(binary_folder()?.join("guestctl")).args(arguments).output()?;
+    let text = String::from_utf8_lossy(&out.stderr);
+    say(text.trim_end());
+    let status = out.status.code().context("a signal ended guestctl")?;
+    say(&format!("[exit status {status}]"));
+    ensure!(status != 0, "it was not refused");
+    ensure!(text.contains(reason), "the reason {reason:?} is not told");
+    Ok(())
 }
 
 /// What an application does, shown as a person would type it.
