@@ -4,6 +4,7 @@
 //! the others; what is reported is what happened first along the stream. The archive is unpacked while it is still being
 //! checked: whoever calls must not show the result before [`unpack_layer`] has returned without an error.
 
+mod aftermath;
 mod decrypt;
 mod inflate;
 mod run;
@@ -20,6 +21,7 @@ use std::{
     thread,
 };
 
+use aftermath::{Aftermath, FURTHER, Stage};
 use cc_sealed::LayerKey;
 pub use run::Run;
 use stream::{Closed, Receiver, Sender};
@@ -87,7 +89,8 @@ impl fmt::Debug for Input<'_> {
 /// On an error the directory holds what was unpacked so far, and has to be removed by the caller.
 ///
 /// # Errors
-/// What is wrong with the layer; [`LayerFault::Interrupted`] if the observer said so.
+/// What is wrong with the layer; [`LayerFault::Interrupted`] if the observer said so. Damage is told from a blob that is not
+/// the one that was named if the rest of it is not longer than 16 MiB.
 pub fn unpack_layer(
     input: Input<'_>,
     target: OwnedFd,
@@ -99,30 +102,53 @@ pub fn unpack_layer(
     if layer.encryption.is_some() != key.is_some() {
         return Err(LayerFault::Key(Box::new(KeyFault::NotAsked)));
     }
+    check_size(layer, &run.options().limits)?;
     run.begin(layer);
     let size = layer.descriptor.size;
     observer.event(Event::LayerStarted { layer: number, digest: layer.descriptor.digest, size });
     let (stored_in, stored_out) = stream::pipe(BUFFERS, BUFFER);
     let (plain_in, plain_out) = stream::pipe(BUFFERS, BUFFER);
+    let aftermath = &Aftermath::default();
     let (bytes, applied) = thread::scope(|scope| {
-        let fetching = move || fetch(number, layer, blob, stored_in, observer);
+        let fetching = move || fetch(number, layer, blob, stored_in, observer, aftermath);
         let fetching = thread::Builder::new().spawn_scoped(scope, fetching).map_err(no_thread)?;
-        let (decrypting, compressed) = match &key {
+        let (decrypting, mut compressed) = match &key {
             None => (None, stored_out),
             Some(key) => {
                 let (compressed_in, compressed_out) = stream::pipe(BUFFERS, decrypt::OUT);
-                let decrypting = move || decrypt::decrypt(layer, key, stored_out, compressed_in);
+                let mut stored = stored_out;
+                let decrypting = move || {
+                    let decrypted = decrypt::decrypt(layer, key, &mut stored, compressed_in);
+                    aftermath.note(Stage::Decrypt, &decrypted);
+                    decrypted
+                };
                 let decrypting = thread::Builder::new().spawn_scoped(scope, decrypting).map_err(no_thread)?;
                 (Some(decrypting), compressed_out)
             }
         };
-        let inflating = move || inflate(layer, compressed, plain_in, run);
+        let inflating = move || {
+            let inflated = inflate(layer, &mut compressed, plain_in, run);
+            aftermath.note(Stage::Inflate, &inflated);
+            inflated
+        };
         let inflating = thread::Builder::new().spawn_scoped(scope, inflating).map_err(no_thread)?;
-        let applied = untar(plain_out, target, form, run);
+        let mut plain = plain_out;
+        let applied = untar(&mut plain, target, form, run);
+        aftermath.note(Stage::Untar, &applied);
+        drop(plain);
+        let fetched = joined(fetching.join());
+        let decrypted = decrypting.map_or(Ok(()), |decrypting| joined(decrypting.join()));
+        let inflated = joined(inflating.join());
         // Each stage sees the failure of the one before it as the end of its input.
-        joined(fetching.join())?;
-        decrypting.map_or(Ok(()), |decrypting| joined(decrypting.join()))?;
-        Ok::<_, LayerFault>((joined(inflating.join())?, applied?))
+        let first = match fetched? {
+            Fetched::Whole => None,
+            Fetched::GivenUp => aftermath.first(),
+        };
+        match first {
+            None | Some(Stage::Decrypt) => decrypted.and(inflated).and_then(|bytes| Ok((bytes, applied?))),
+            Some(Stage::Inflate) => inflated.and_then(|bytes| Ok((bytes, applied?))),
+            Some(Stage::Untar) => applied.and_then(|applied| Ok((inflated?, applied))),
+        }
     })?;
     observer.event(Event::LayerUnpacked {
         layer: number,
@@ -142,24 +168,54 @@ fn joined<T>(result: thread::Result<T>) -> T {
     result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Reads and hashes the blob. Goes on to its end even if nobody wants the bytes any more: whether they were the right
-/// ones decides who is to blame.
+/// Refuses a layer whose blob is said to be longer than an archive within the bounds can become when it is stored. To be
+/// asked before the blob is.
+///
+/// # Errors
+/// [`LayerFault::Limit`].
+pub(crate) fn check_size(layer: &Layer, limits: &Limits) -> Result<(), LayerFault> {
+    // What cannot be compressed grows a little: by five bytes in every 32 KiB of gzip, and headers.
+    let limit = limits.bytes.saturating_add(limits.bytes / 64).saturating_add(1 << 20);
+    match layer.descriptor.size > limit {
+        true => Err(LayerFault::Limit { what: "bytes as stored", limit: limits.bytes }),
+        false => Ok(()),
+    }
+}
+
+/// How reading the blob ended.
+enum Fetched {
+    /// It was read to its end, and is the one that was named.
+    Whole,
+    /// A later stage failed, and the rest was not worth reading.
+    GivenUp,
+}
+
+/// Reads and hashes the blob. Goes on for a while after a fault in what was read: whether the bytes were the right ones
+/// decides who is to blame.
 fn fetch(
     number: usize,
     layer: &Layer,
     mut blob: Box<dyn Read + Send>,
     mut to: Sender,
     observer: &dyn Observer,
-) -> Result<(), LayerFault> {
+    aftermath: &Aftermath,
+) -> Result<Fetched, LayerFault> {
     let expected = layer.descriptor.digest;
     let size = layer.descriptor.size;
     let mut hasher = expected.algorithm().hasher();
-    let mut read = 0;
+    let mut read = 0u64;
     let mut wanted = true;
+    let mut last = None;
     let mut buffer = vec![0; BUFFER];
     loop {
         if observer.stopped() {
             return Err(LayerFault::Interrupted);
+        }
+        if let Some(further) = aftermath.further().or_else(|| (!wanted).then_some(FURTHER))
+            && read >= *last.get_or_insert_with(|| read.saturating_add(further))
+            && read < size
+        {
+            return Ok(Fetched::GivenUp);
         }
         let filled = fill(&mut blob, &mut buffer).map_err(LayerFault::Read)?;
         if filled == 0 {
@@ -187,11 +243,11 @@ fn fetch(
     }
     compare("blob", expected, hasher)?;
     to.finish();
-    Ok(())
+    Ok(Fetched::Whole)
 }
 
 /// Decompresses and hashes the archive. Gives its length.
-fn inflate(layer: &Layer, from: Receiver, mut to: Sender, run: &Run) -> Result<u64, LayerFault> {
+fn inflate(layer: &Layer, from: &mut Receiver, mut to: Sender, run: &Run) -> Result<u64, LayerFault> {
     let expected = layer.diff_id;
     let mut hasher = expected.algorithm().hasher();
     let mut plain = inflate::decoder(layer.compression, from, run).map_err(compression)?;
@@ -238,7 +294,7 @@ fn bytes_allowed(layer: &Layer, limits: &Limits) -> u64 {
     limits.bytes.min(by_ratio)
 }
 
-fn untar(mut from: Receiver, target: OwnedFd, form: Form, run: &Run) -> Result<Applied, LayerFault> {
+fn untar(from: &mut Receiver, target: OwnedFd, form: Form, run: &Run) -> Result<Applied, LayerFault> {
     let mut reader = tar::Reader::new(run.options().limits.clone());
     let mut unpacker = Unpacker::new(target, form, run);
     loop {

@@ -170,6 +170,7 @@ fn unpack_layer(
     }
     let Some(layer) = order.image.layers().get(number) else { return Ok(Applied::default()) };
     let failed = |fault| in_layer(order.image, number, fault);
+    layer::check_size(layer, &run.options().limits).map_err(failed)?;
     let key = keys.of_layer(number, &|| observer.stopped()).map_err(|fault| failed(fault.into()))?;
     let target = staging.make(&number.to_string())?;
     let blob = order.source.blob(&layer.descriptor)?;

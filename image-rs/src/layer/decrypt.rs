@@ -22,7 +22,7 @@ pub(super) const OUT: usize = BUFFER + SLACK;
 pub(super) fn decrypt(
     layer: &Layer,
     key: &LayerKey,
-    mut from: Receiver,
+    from: &mut Receiver,
     mut to: Sender,
 ) -> Result<(), LayerFault> {
     let failed = |doing| {

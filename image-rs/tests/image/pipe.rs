@@ -5,7 +5,7 @@ use std::{
     io::{self, Cursor, Read},
     os::fd::OwnedFd,
     sync::{
-        Mutex,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -158,6 +158,57 @@ fn what_a_source_tells_in_a_failed_read_arrives() {
     assert!(matches!(source.downcast::<Error>(), Ok(Error::NotFound { .. })));
     let broken = io::Error::from(io::ErrorKind::ConnectionReset);
     assert_eq!(run(&layer, failing(broken), &Options::default(), &Silent).unwrap_err().code(), "LAYER_READ");
+}
+
+/// Counts what is read.
+struct Counted<R>(R, Arc<AtomicU64>);
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.0.read(buffer)?;
+        self.1.fetch_add(read as u64, Ordering::Relaxed);
+        Ok(read)
+    }
+}
+
+/// What `blob`, without an end, is refused by, and how much of it was read.
+fn refused(layer: &Layer, blob: impl Read + Send + 'static, limits: Limits) -> (LayerFault, u64) {
+    let count = Arc::new(AtomicU64::new(0));
+    let options = Options { limits, ..Options::default() };
+    let fault = run(layer, Counted(blob, Arc::clone(&count)), &options, &Silent).unwrap_err();
+    (fault, count.load(Ordering::Relaxed))
+}
+
+#[test]
+fn a_blob_without_an_end_is_given_up() {
+    // Damage is given the benefit of the doubt, for as long as the buffers and 16 MiB go.
+    let few = 20 << 20;
+    for compression in ALL {
+        let (mut layer, _) = layout::layer(compression, b"");
+        layer.descriptor.size = 200 << 30;
+        let (fault, read) = refused(&layer, io::repeat(b'x'), Limits::default());
+        let code =
+            if compression == Compression::None { "LAYER_ARCHIVE_REFUSED" } else { "LAYER_COMPRESSION" };
+        assert_eq!(fault.code(), code, "{fault}");
+        assert!((16 << 20..few).contains(&read), "{compression:?}: {read}");
+    }
+    // What is not for the content to answer for ends at once.
+    let (mut layer, _) = layout::layer(Compression::None, b"");
+    layer.descriptor.size = 200 << 30;
+    let start = Archive::default().file("a", b"x").file("b", b"x").0;
+    let limits = Limits { entries: 1, ..Limits::default() };
+    let (fault, read) = refused(&layer, Cursor::new(start).chain(io::repeat(0)), limits);
+    assert!(matches!(fault, LayerFault::Limit { what: "entries", limit: 1 }), "{fault}");
+    assert!(read < 8 << 20, "{read}");
+}
+
+#[test]
+fn a_blob_that_cannot_be_within_the_bounds_is_not_read() {
+    let (mut layer, _) = layout::layer(Compression::Gzip, b"");
+    layer.descriptor.size = 1 << 50;
+    let (fault, read) = refused(&layer, io::repeat(b'x'), Limits::default());
+    assert!(matches!(fault, LayerFault::Limit { what: "bytes as stored", .. }), "{fault}");
+    assert_eq!(read, 0);
 }
 
 #[derive(Default)]
