@@ -14,7 +14,8 @@ pub(super) fn group(name: &str) -> Result<u32, String> {
 
 fn find(name: &str, file: &str) -> Result<u32, String> {
     if let Ok(number) = name.parse() {
-        return Ok(number);
+        // chown(2) takes the last number for "as it is".
+        return if number == u32::MAX { Err(name.to_owned()) } else { Ok(number) };
     }
     let text = std::fs::read_to_string(file).unwrap_or_default();
     text.lines().find_map(|line| number(line, name)).ok_or_else(|| name.to_owned())
@@ -38,6 +39,7 @@ mod tests {
         assert_eq!(user("root"), Ok(0));
         assert_eq!(group("root"), Ok(0));
         assert_eq!(user("70"), Ok(70));
+        assert_eq!(user("4294967295"), Err("4294967295".to_owned()), "chown(2) would change nothing");
         assert_eq!(user("no-such-user"), Err("no-such-user".to_owned()));
         assert_eq!(number("db:x:70:71::/:/bin/sh", "db"), Some(70));
         for line in ["", "db", "db:x", "db:x:many:", "dbx:x:70:71"] {
