@@ -5,6 +5,7 @@
 //! answer the next reader differently, so whatever opens a volume after a check has to use the bytes that were checked, which
 //! `prepare` lays down for it. The rules are those of [`cc_volume`].
 
+mod attachment;
 mod check;
 mod configured;
 mod copy;

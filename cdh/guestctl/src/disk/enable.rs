@@ -16,7 +16,7 @@ use std::{
 use cc_daemon::address::Address;
 use serde_json::json;
 
-use super::{configured::Configured, copy::FOLDER};
+use super::{attachment, configured::Configured, copy::FOLDER};
 use crate::{
     connect::{HUB, Hub},
     failure::Failure,
@@ -83,7 +83,7 @@ pub(super) async fn run(args: &Args, as_json: bool, console: &mut Console<'_>) -
     let drop_in = drop_in(args, discards);
 
     let crypttab = Target::read(&args.root, "etc/crypttab".into())?;
-    let folder = format!("etc/systemd/system/systemd-cryptsetup@{}.service.d", escaped(&args.name));
+    let folder = format!("etc/systemd/system/{}.d", attachment::instance(&args.name));
     let unit = Target::read(&args.root, Path::new(&folder).join(DROP_IN))?;
     let lines = with_line(&crypttab, &args.name, &line, args.replace)?;
     let mut changed = Vec::new();
@@ -223,11 +223,6 @@ impl Target {
         }
         written.map_err(failed)
     }
-}
-
-/// The instance of a unit (systemd.unit(5), "String escaping") for a name that [`name`] admits.
-fn escaped(name: &str) -> String {
-    name.replace('-', "\\x2d")
 }
 
 /// A name as the hub admits it.

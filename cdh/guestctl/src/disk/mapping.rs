@@ -38,6 +38,25 @@ impl Mapping {
         Ok(Self { control, name: name.to_owned(), path: Path::new("/dev/mapper").join(name) })
     }
 
+    /// Whether something has the name `name`. Without a device mapper nothing has.
+    pub(super) fn is_there(name: &str) -> Result<bool, Failure> {
+        if Path::new("/dev/mapper").join(name).symlink_metadata().is_ok() {
+            return Ok(true);
+        }
+        let control = OpenOptions::new().read(true).write(true).open(CONTROL);
+        let control = match control {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            other => other.map_err(|source| failed("opening the device mapper", &source))?,
+        };
+        let mapping = Self { control, name: name.to_owned(), path: PathBuf::new() };
+        let mut request = Request::new(name).map_err(|why| mapping.differs(why))?;
+        match request.send::<TABLE_STATUS>(&mapping.control) {
+            Ok(()) => Ok(true),
+            Err(error) if is_absent(&error) => Ok(false),
+            Err(source) => Err(failed(&format!("asking for the mapping {name}"), &source)),
+        }
+    }
+
     /// The path of its device.
     pub(super) fn path(&self) -> &Path {
         &self.path
@@ -77,9 +96,13 @@ impl Mapping {
     }
 }
 
+/// Whether the kernel says that there is no such mapping.
+fn is_absent(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error())
+}
+
 fn failed(doing: &str, source: &io::Error) -> Failure {
-    let absent = source.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error());
-    let hint = if absent {
+    let hint = if is_absent(source) {
         "there is no such mapping; `ls /dev/mapper` shows which volumes are open"
     } else {
         "run as root, on a kernel with the device mapper"

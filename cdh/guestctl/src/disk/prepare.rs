@@ -10,7 +10,7 @@ use cc_protos::guest_services::PrepareVolumeRequest;
 use cc_volume::luks2::DetachedHeader;
 use serde_json::json;
 
-use super::{configured::Configured, copy::FOLDER, copy::HeaderCopy, header_area, volume};
+use super::{attachment, configured::Configured, copy::FOLDER, copy::HeaderCopy, header_area, volume};
 use crate::{
     connect::{HUB, Hub},
     failure::Failure,
@@ -21,6 +21,9 @@ use crate::{
 #[command(after_help = "\
 Meant for systemd: `guestctl disk enable` writes a drop-in that runs this before a volume of /etc/crypttab is opened. The copy is
 what crypttab names as header=.
+
+Refused as well, with exit status 3: a volume that would be opened in another way than with the copy, by the kernel's command line,
+another line of /etc/crypttab, or a mapping of its name that is there already.
 
 Exit status: 0 the header is good; 1 it is not, or the disk cannot be read; 3 the key broker denies the key; 4 there is no
 such volume; others as for `guestctl get`.
@@ -47,6 +50,7 @@ pub(super) async fn run(args: &Args, as_json: bool, console: &mut Console<'_>) -
     let copy = HeaderCopy::of(&args.headers, &args.name)?;
     // An older copy must not be opened with if this one is refused.
     copy.remove()?;
+    attachment::refuse_others(&configured, copy.path())?;
 
     let device = args.device.clone().unwrap_or_else(|| configured.device().into());
     let refused = |error| volume(&device, error);
