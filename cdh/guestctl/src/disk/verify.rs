@@ -24,6 +24,7 @@ Example:
   guestctl disk verify data")]
 pub(super) struct Args {
     /// Name of the volume, and of its mapping
+    #[arg(value_parser = super::enable::name)]
     name: String,
     /// Folder of the copies of headers
     #[arg(long, value_name = "DIR", default_value = FOLDER)]
