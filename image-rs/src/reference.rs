@@ -114,6 +114,10 @@ fn parse(text: &str) -> Result<Reference, &'static str> {
     if registry.is_some_and(|registry| !is_registry(registry)) {
         return Err("the registry is not a host name or address with an optional port");
     }
+    // Told from a repository by its case alone: written in lower case, it would be another name.
+    if registry.is_some_and(|registry| !is_host(&registry.to_ascii_lowercase())) {
+        return Err("a registry of one word needs a domain or a port, in lower case");
+    }
     let repository = match registry {
         None | Some(DEFAULT_REGISTRY | "index.docker.io") if !repository.contains('/') => {
             format!("library/{repository}")
@@ -128,7 +132,8 @@ fn parse(text: &str) -> Result<Reference, &'static str> {
     let registry_named = registry.is_some();
     let registry = match registry {
         None | Some("index.docker.io") => DEFAULT_REGISTRY.to_owned(),
-        Some(registry) => registry.to_owned(),
+        // Host names have no case (RFC 4343): whoever looks the name up in rules or scopes must not miss it.
+        Some(registry) => registry.to_ascii_lowercase(),
     };
     if registry.len() + 1 + repository.len() > MAX_NAME {
         return Err("the name is longer than 255 characters");
@@ -219,7 +224,9 @@ mod tests {
             ("localhost:5000/x", "localhost:5000/x:latest"),
             ("127.0.0.1:5000/a/b/c:t", "127.0.0.1:5000/a/b/c:t"),
             ("[::1]:5000/x:y", "[::1]:5000/x:y"),
-            ("Registry/x", "Registry/x:latest"),
+            ("Registry:5000/x", "registry:5000/x:latest"),
+            ("LocalHost/x", "localhost/x:latest"),
+            ("QUAY.io/team/app", "quay.io/team/app:latest"),
             ("a__b/c---d/e.f", "docker.io/a__b/c---d/e.f:latest"),
             (at("a.b/c").as_str(), at("a.b/c").as_str()),
             (at("c:t").as_str(), at("docker.io/library/c:t").as_str()),
@@ -275,6 +282,7 @@ mod tests {
             "ä/b",
             "a:t:t",
             "user@host/x",
+            "Registry/x",
             "[::1]x/y",
             long.as_str(),
         ] {

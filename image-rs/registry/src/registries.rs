@@ -230,6 +230,11 @@ impl RuleEntry {
             (true, Some(location)) => location.clone(),
             _ => self.prefix,
         };
+        // Hosts have no case, and those of references are in lower case.
+        let prefix = match prefix.split_once('/') {
+            Some((host, rest)) => format!("{}/{rest}", host.to_ascii_lowercase()),
+            None => prefix.to_ascii_lowercase(),
+        };
         Ok(Rule { prefix, location, plain_http: self.insecure, blocked: self.blocked, mirrors })
     }
 }

@@ -14,7 +14,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Map, Value};
 
 use super::{
-    identity::{Identity, Remap},
+    identity::{self, Identity, Remap},
     requirement::{
         BundleSigned, BundleSigner, Fulcio, Material, Provenance, Requirement, SLSA_PROVENANCE, SignedBy,
         SigstoreSigned, SigstoreSigner, Subject,
@@ -57,8 +57,8 @@ impl Document {
             for (transport, scopes) in object("transports", transports)? {
                 for (scope, list) in object(transport, scopes)? {
                     let list = requirements(&format!("{transport} {scope:?}"), list)?;
-                    if transport == DOCKER {
-                        docker.insert(scope.clone(), list);
+                    if transport == DOCKER && docker.insert(identity::scope(scope), list).is_some() {
+                        return Err(invalid(transport, format!("{:?} is given twice", cut(scope))));
                     }
                 }
             }
@@ -236,7 +236,7 @@ fn identity(place: &str, value: &Value) -> Result<Identity, Error> {
             let wrong = |why| invalid(&place, format!("dockerReference {:?}: {why}", cut(text)));
             let reference: Reference = text.parse().map_err(|error: Error| wrong(error.to_string()))?;
             // A reference without either would have been completed with a tag that the policy does not say.
-            if super::identity::is_name_only(text) {
+            if identity::is_name_only(text) {
                 return Err(wrong("it has neither a tag nor a digest".to_owned()));
             }
             Ok(Identity::ExactReference(Box::new(reference)))
@@ -245,11 +245,11 @@ fn identity(place: &str, value: &Value) -> Result<Identity, Error> {
             let members = only(&["type", "dockerRepository"])?;
             let text = members.required_text("dockerRepository")?;
             let wrong = |why| invalid(&place, format!("dockerRepository {:?}: {why}", cut(text)));
-            if !super::identity::is_name_only(text) {
+            if !identity::is_name_only(text) {
                 return Err(wrong("it is no repository without tag and digest".to_owned()));
             }
             let reference: Reference = text.parse().map_err(|error: Error| wrong(error.to_string()))?;
-            Ok(Identity::ExactRepository(super::identity::repository(&reference)))
+            Ok(Identity::ExactRepository(identity::repository(&reference)))
         }
         Some("remapIdentity") => {
             let members = only(&["type", "prefix", "signedPrefix"])?;
@@ -398,6 +398,17 @@ mod tests {
         assert_eq!(document.docker.keys().collect::<Vec<_>>(), ["", "quay.io/ns"]);
         assert_eq!(document.docker["quay.io/ns"].len(), 2);
         assert!(parse(&json!({"default": [{"type": "reject"}]})).unwrap().docker.is_empty());
+    }
+
+    #[test]
+    fn hosts_of_scopes_have_no_case() {
+        let any = json!([{"type": "insecureAcceptAnything"}]);
+        let policy = |scopes: Value| {
+            parse(&json!({"default": [{"type": "reject"}], "transports": {"docker": scopes}}))
+        };
+        let document = policy(json!({"QUAY.io/ns": any, "*.Example.com": any})).unwrap();
+        assert_eq!(document.docker.keys().collect::<Vec<_>>(), ["*.example.com", "quay.io/ns"]);
+        assert!(policy(json!({"QUAY.io/ns": any, "quay.io/ns": any})).is_err());
     }
 
     #[test]

@@ -142,6 +142,14 @@ impl Remap {
     }
 }
 
+/// `text`, a scope of a policy, as [`scopes`] has it: hosts have no case.
+pub(crate) fn scope(text: &str) -> String {
+    match text.split_once('/') {
+        Some((host, rest)) => format!("{}/{rest}", host.to_ascii_lowercase()),
+        None => text.to_ascii_lowercase(),
+    }
+}
+
 /// The scopes that `image` is looked up under, the closest first: the reference, its repository, each namespace above
 /// it, the registry, and then wildcards for the registry's host.
 pub(crate) fn scopes(image: &Reference) -> Vec<String> {

@@ -69,6 +69,14 @@ fn names_become_attempts() {
 }
 
 #[test]
+fn hosts_have_no_case() {
+    let file = "[[registry]]\nprefix='Quay.io'\nblocked=true\n";
+    for name in ["quay.io/team/app", "QUAY.IO/team/app"] {
+        assert_eq!(attempts(file, name).unwrap_err().code(), "REGISTRY_BLOCKED", "{name}");
+    }
+}
+
+#[test]
 fn digests_go_along() {
     let name = format!("example.com/foo@sha256:{}", "ab".repeat(32));
     let expected = name.replace("example.com/foo", "internal-registry-for-example.com/bar");
