@@ -56,13 +56,15 @@ impl OfflineStore {
         Ok(Self { secrets })
     }
 
-    /// The secret called `uri`, as a copy.
+    /// The secret called `uri`, as a copy. The store holds resources alone: what another plugin would give is not there, whatever
+    /// its path.
     ///
     /// # Errors
     /// [`KbsError::OfflineNotFound`].
     pub fn fetch(&self, uri: &ResourceUri) -> Result<Secret, KbsError> {
-        self.secrets
-            .get(&uri.path())
+        Some(uri)
+            .filter(|uri| uri.plugin() == "resource")
+            .and_then(|uri| self.secrets.get(&uri.path()))
             .map(|secret| Secret::new(secret.expose().to_vec()))
             .ok_or_else(|| KbsError::OfflineNotFound { uri: uri.to_string() })
     }
@@ -149,12 +151,15 @@ mod tests {
         for (uri, expected) in [
             ("kbs:///default/key/1", &b"one again"[..]),
             ("kbs://any.host/default/key/2", b"two"),
-            ("kbs+other:///default/key/2?query", b"two"),
+            ("kbs:///default/key/2?query", b"two"),
         ] {
             assert_eq!(store.fetch(&uri.parse().unwrap()).unwrap().expose(), expected);
         }
-        let e = store.fetch(&"kbs:///default/key/3".parse().unwrap()).unwrap_err();
-        assert_eq!((e.code(), e.blame()), ("OFFLINE_NOT_FOUND", Blame::Absent));
+        // A rule for kbs:///default/key/1 says nothing of the second.
+        for absent in ["kbs:///default/key/3", "kbs+other:///default/key/1"] {
+            let e = store.fetch(&absent.parse().unwrap()).unwrap_err();
+            assert_eq!((e.code(), e.blame()), ("OFFLINE_NOT_FOUND", Blame::Absent));
+        }
     }
 
     #[test]

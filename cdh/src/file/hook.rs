@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::os::unix::process::CommandExt as _;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -87,43 +87,55 @@ impl Hook {
         ended.unwrap_or_else(|e| Err(e.to_string()))
     }
 
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "the one place of this daemon that starts programs: configured ones"
-    )]
     fn run_for(&self, time_limit: Duration) -> Result<(), String> {
         let arguments = match self {
             Self::Reload(unit) => vec![SYSTEMCTL, "try-reload-or-restart", "--", unit],
+            // A unit that does not run, or is only starting, reads the new file by itself; a signal before it has a handler
+            // would end it.
+            Self::Signal { unit, .. }
+                if !run(&[SYSTEMCTL, "is-active", "--quiet", "--", unit], time_limit)?.success() =>
+            {
+                return Ok(());
+            }
             Self::Signal { unit, signal } => {
                 vec![SYSTEMCTL, "kill", "--kill-who=main", "--signal", signal, "--", unit]
             }
             Self::Command(command) => command.iter().map(String::as_str).collect(),
         };
-        let (program, arguments) = arguments.split_first().ok_or("no program")?;
-        let mut child = Command::new(program)
-            .args(arguments)
-            .env_clear()
-            .env("PATH", SEARCH_PATH)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            // What a program of others says may hold what it read; the tool's own words go to the hub's log.
-            .stderr(if *program == SYSTEMCTL { Stdio::inherit() } else { Stdio::null() })
-            .process_group(0)
-            .spawn()
-            .map_err(|e| format!("starting {program}: {e}"))?;
-        let ended = ends_within(&child, time_limit);
-        if !matches!(ended, Ok(true)) {
-            // It has not been waited for, so the group still is its own.
-            let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-            let _ = group.map(|group| kill_process_group(group, Signal::KILL));
-        }
-        let status = child.wait().map_err(|e| format!("waiting for {program}: {e}"))?;
-        match ended {
-            Ok(true) if status.success() => Ok(()),
-            Ok(true) => Err(status.to_string()),
-            Ok(false) => Err(format!("it took longer than {} s and was ended", time_limit.as_secs())),
-            Err(e) => Err(format!("waiting for {program}: {e}")),
-        }
+        let status = run(&arguments, time_limit)?;
+        if status.success() { Ok(()) } else { Err(status.to_string()) }
+    }
+}
+
+/// Runs a program to its end, which is made to come after the time limit; how it ended by itself.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the one place of this daemon that starts programs: configured ones"
+)]
+fn run(arguments: &[&str], time_limit: Duration) -> Result<ExitStatus, String> {
+    let (program, arguments) = arguments.split_first().ok_or("no program")?;
+    let mut child = Command::new(program)
+        .args(arguments)
+        .env_clear()
+        .env("PATH", SEARCH_PATH)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        // What a program of others says may hold what it read; the tool's own words go to the hub's log.
+        .stderr(if *program == SYSTEMCTL { Stdio::inherit() } else { Stdio::null() })
+        .process_group(0)
+        .spawn()
+        .map_err(|e| format!("starting {program}: {e}"))?;
+    let ended = ends_within(&child, time_limit);
+    if !matches!(ended, Ok(true)) {
+        // It has not been waited for, so the group still is its own.
+        let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let _ = group.map(|group| kill_process_group(group, Signal::KILL));
+    }
+    let status = child.wait().map_err(|e| format!("waiting for {program}: {e}"))?;
+    match ended {
+        Ok(true) => Ok(status),
+        Ok(false) => Err(format!("it took longer than {} s and was ended", time_limit.as_secs())),
+        Err(e) => Err(format!("waiting for {program}: {e}")),
     }
 }
 
