@@ -96,7 +96,8 @@ impl TryFrom<RuleConfig> for Rule {
 
 impl AccessTable {
     /// Claims what `reference` names, in the form of [`AccessTable::check`], for [`Door::Volume`]: at another door a rule has
-    /// to allow it.
+    /// to allow it. Root of the machine itself, outside of any container, still gets it as a resource: its tools make and change
+    /// volumes with it.
     pub fn keep(&mut self, reference: String) {
         self.kept.push(reference);
     }
@@ -107,7 +108,9 @@ impl AccessTable {
     /// # Errors
     /// [`HubError::AccessDenied`].
     pub fn check(&self, door: Door, caller: &Caller, reference: &str) -> Result<(), HubError> {
-        let mut claimed = door != Door::Volume && self.kept.iter().any(|kept| same(kept, reference));
+        let tools = door == Door::GetResource && is_root_of_machine(caller);
+        let kept = || self.kept.iter().any(|kept| same(kept, reference));
+        let mut claimed = door != Door::Volume && !tools && kept();
         for rule in self.rules.iter().filter(|rule| rule.resources.iter().any(|r| r.covers(reference))) {
             if rule.fits(caller) {
                 return Ok(());
@@ -122,6 +125,12 @@ impl AccessTable {
         }
         Ok(())
     }
+}
+
+/// Whether it is known that a caller is root, and in no container.
+fn is_root_of_machine(caller: &Caller) -> bool {
+    let outside = caller.place.as_ref().is_some_and(|place| place.container.is_none());
+    caller.uid == Some(0) && outside && !caller.local_http
 }
 
 /// Whether two references lead to one secret. Plugins of the key broker have names of their own, but in the offline store
@@ -202,10 +211,16 @@ mod tests {
         open.keep("kbs:///disk/a/key".to_owned());
         open.keep("vault:disk/b".to_owned());
         let root = caller(0, None);
+        let place = Place { unit: None, container: Some(ID.to_owned()) };
+        let contained = Caller { place: Some(Arc::new(place)), ..root.clone() };
+        let nowhere = Caller { place: None, ..root.clone() };
+        let passed_on = Caller { local_http: true, ..root.clone() };
         for kept in ["kbs:///disk/a/key", "kbs+pkcs11:///disk/a/key", "vault:disk/b"] {
-            for caller in [&root, &Caller::UNKNOWN, &Caller { local_http: true, ..root.clone() }] {
+            for caller in [&caller(1000, None), &contained, &nowhere, &passed_on, &Caller::UNKNOWN] {
                 assert!(!allows(&open, caller, kept), "{kept}");
             }
+            assert!(allows(&open, &root, kept), "root's tools make volumes with {kept}");
+            assert!(open.check(Door::UnitCredential, &root, kept).is_err(), "{kept}");
             assert!(open.check(Door::Volume, &root, kept).is_ok(), "{kept}");
         }
         assert!(allows(&open, &root, "kbs:///disk/a/tag") && allows(&open, &root, "aws:disk/b"));

@@ -246,7 +246,6 @@ mod tests {
                 "file",
             ],
             &["guestctl", "pull", "oci:/x"],
-            &["guestctl", "pull", "busybox", "--rootfs", "/x"],
             &["guestctl", "pull", "oci:", "--rootfs", "/x"],
             &["guestctl", "podman-secret", "delete"],
             &["guestctl", "podman-secret", "lookup", "--secret-id", "../etc/passwd"],

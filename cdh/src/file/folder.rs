@@ -173,10 +173,13 @@ impl<'a> Folder<'a> {
         }
     }
 
-    /// Removes what a killed hub left beside the file. A folder that is not there has nothing.
+    /// Removes what a killed hub left beside the file, half a mark included. A folder that is not there has nothing.
     pub(super) fn remove_leftover(target: &Target) -> std::io::Result<()> {
         match open(target.folder()) {
-            Ok(directory) => placement::remove_leftover(&directory, target.name()),
+            Ok(directory) => {
+                placement::remove_leftover(&directory, &mark(target.name()))?;
+                placement::remove_leftover(&directory, target.name())
+            }
             Err(Errno::NOENT) => Ok(()),
             Err(e) => Err(e.into()),
         }

@@ -163,7 +163,9 @@ fn a_signature_counts_for_its_image_and_name_only() {
     let key = key();
     for (signed_as, digest, expected) in [
         ("quay.io/team/app", image(), None),
-        ("quay.io/team/app:9", image(), None),
+        (NAME, image(), None),
+        // Without a signedIdentity a signature that names a tag is for that tag.
+        ("quay.io/team/app:9", image(), Some("name")),
         ("quay.io/team/other:1", image(), Some("name")),
         ("quay.io/team/app:1", sha256(b"another manifest"), Some("digest")),
     ] {

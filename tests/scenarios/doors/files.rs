@@ -39,13 +39,13 @@ const TRAP: &str = "[Service]\nType=exec\nExecStart=/bin/sh -c 'trap \"touch /ru
                     while :; do sleep 0.1; done'\n[Install]\nWantedBy=multi-user.target\n";
 /// A folder in memory with room for four pages.
 const SMALL: &str = "[Mount]\nWhat=tmpfs\nWhere=/run/small\nType=tmpfs\nOptions=size=16k,mode=0755\n";
-/// Kills the hub when it is about to give the new content its name. Sockets get theirs by another system call. What kills it
-/// needs more than the hub's own unit allows.
+/// Kills the hub when it is about to give the new content its name, after the mark that a hook is due has got its. Sockets get
+/// theirs by another system call. What kills it needs more than the hub's own unit allows.
 const KILLED: &str = "[Service]\nRestart=no\nNotifyAccess=all\nExecStart=\n\
     SystemCallFilter=\n\
     CapabilityBoundingSet=CAP_SYS_PTRACE\n\
     ExecStart=/usr/bin/strace --follow-forks --output=/run/strace.log --trace=renameat,renameat2 \
-    --inject=renameat,renameat2:signal=SIGKILL \
+    --inject=renameat,renameat2:signal=SIGKILL:when=2 \
     /usr/local/bin/confidential-data-hub -c /etc/confidential-containers/confidential-data-hub.toml\n";
 
 /// A hook that counts its runs, and waits or fails when it is told to.

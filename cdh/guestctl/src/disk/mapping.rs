@@ -45,7 +45,11 @@ impl Mapping {
         }
         let control = OpenOptions::new().read(true).write(true).open(CONTROL);
         let control = match control {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            // No node, or one whose driver is not there.
+            Err(error) if error.kind() == io::ErrorKind::NotFound || is_absent(&error) => return Ok(false),
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error()) => {
+                return Ok(false);
+            }
             other => other.map_err(|source| failed("opening the device mapper", &source))?,
         };
         let mapping = Self { control, name: name.to_owned(), path: PathBuf::new() };
