@@ -8,9 +8,13 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|text: &str| {
     let _ = key_id::parse(text);
     let Ok(parameters) = WrapParameters::parse(Some(text)) else { return };
-    let WrapParameters { key_id: id, key_path: path, algorithm, sample } = parameters.clone();
+    let WrapParameters { key_id: id, key_path: path, algorithm, sample, overwrite } = parameters.clone();
     assert!(!sample || (id.is_none() && path.is_none()));
+    assert!(!overwrite || (id.is_some() && path.is_none()));
     let mut written = vec![format!("algorithm={algorithm}"), format!("sample={sample}")];
+    if overwrite {
+        written.push("overwrite=true".to_owned());
+    }
     written.extend(path.map(|path| format!("keypath={path}")));
     if let Some(id) = id {
         if let Ok(uri) = key_id::parse(&id) {
