@@ -30,6 +30,14 @@ LUKS ?= $(if $(shell pkg-config --exists libcryptsetup 2>/dev/null && echo yes),
 TARGET := $(RUST_ARCH)-unknown-linux-$(LIBC)
 RELEASE := target/$(TARGET)/release
 
+# What `--version` says of the source; the rest of it is fixed too, so that two builds of it have the same bytes: no path of
+# this machine goes into a binary.
+SOURCE_COMMIT ?= $(shell git describe --always --dirty --abbrev=40 --exclude='*' 2>/dev/null)
+CARGO_FOLDER := $(abspath $(or $(CARGO_HOME),$(HOME)/.cargo))
+FIXED := SOURCE_COMMIT="$(SOURCE_COMMIT)" \
+  RUSTFLAGS="$$RUSTFLAGS --remap-path-prefix=$(CURDIR)=/source --remap-path-prefix=$(CARGO_FOLDER)=/cargo" \
+  CFLAGS="$$CFLAGS -ffile-prefix-map=$(CURDIR)=/source -ffile-prefix-map=$(CARGO_FOLDER)=/cargo"
+
 # Where `make install-units` finds the root of the system that it installs into.
 ROOT ?=
 
@@ -46,7 +54,7 @@ TIME_EACH ?= 3
 # What `make long-run` asks for.
 REQUESTS ?= 100000
 
-.PHONY: FORCE help setup setup-test build install install-units demo up test lint unit deny advisories fuzz fuzz-smoke bench long-run clean
+.PHONY: FORCE help setup setup-test build install install-units manual demo up test lint unit deny advisories fuzz fuzz-smoke bench long-run clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -61,10 +69,10 @@ build: $(addprefix $(RELEASE)/,$(BINARIES)) ## Build the release binaries
 
 # The daemons that load libraries at run time are dynamic, the others static: they run on any image.
 $(RELEASE)/attestation-agent $(RELEASE)/confidential-data-hub $(RELEASE)/cdh-storage $(RELEASE)/coco_keyprovider: FORCE
-	cargo build --release --locked --target $(TARGET) --bin $(@F) $(if $(filter cdh-storage,$(@F)),$(LUKS))
+	$(FIXED) cargo build --release --locked --target $(TARGET) --bin $(@F) $(if $(filter cdh-storage,$(@F)),$(LUKS))
 
 $(RELEASE)/api-server-rest $(RELEASE)/guestctl $(RELEASE)/trustee-attester: FORCE
-	cargo rustc --release --locked --target $(TARGET) -p $(@F) --bin $(@F) -- -C target-feature=+crt-static
+	$(FIXED) cargo rustc --release --locked --target $(TARGET) -p $(@F) --bin $(@F) -- -C target-feature=+crt-static
 
 FORCE:
 
@@ -72,6 +80,11 @@ install: build ## Install the binaries into DESTDIR (the folder itself)
 	install -d $(DESTDIR)
 	for b in $(BINARIES); do install -m 0755 $(RELEASE)/$$b $(DESTDIR)/$$b; done
 	ln -sf guestctl $(DESTDIR)/secret
+
+manual: ## Write man pages and completions of bash, zsh and fish below target/share
+	rm -rf target/share
+	cargo build --locked --workspace $(LUKS) --bin manual
+	target/debug/manual target/share
 
 install-units: ## Install units, presets, the group and the folders of the sockets below ROOT= (an image's root; none: this machine)
 	install -d $(ROOT)/usr/lib/systemd/system $(ROOT)/usr/lib/systemd/system-preset $(ROOT)/usr/lib/sysusers.d $(ROOT)/usr/lib/tmpfiles.d

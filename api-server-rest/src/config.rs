@@ -17,7 +17,7 @@ use crate::upstream::{CALL_TIME, Upstream};
 
 /// The command line of `api-server-rest`.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "api-server-rest", version, about = "The localhost door: secrets and evidence over HTTP")]
+#[command(name = "api-server-rest", version, long_version = cc_build::LONG_VERSION, about = "The localhost door: secrets and evidence over HTTP")]
 pub struct Config {
     /// Address and port to listen on; peers that are not on this machine are refused in any case
     #[arg(short, long, value_name = "IP:PORT", default_value = "127.0.0.1:8006")]

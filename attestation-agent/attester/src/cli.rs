@@ -8,13 +8,11 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::{MachineOptions, TpmOptions, failure::Failure};
 use cc_evidence::initdata::{self, InitData};
 use cc_kbs::{KbsConfig, ResourceUri};
 use cc_platform::tpm::read_handle;
 use clap::{Parser, Subcommand};
-use trustee_attester::{MachineOptions, TpmOptions};
-
-use crate::failure::Failure;
 
 /// Longest certificate file that is read, in bytes.
 const MAX_CERTIFICATE_LEN: usize = 1024 * 1024;
@@ -24,6 +22,7 @@ const MAX_CERTIFICATE_LEN: usize = 1024 * 1024;
 #[command(
     name = "trustee-attester",
     version,
+    long_version = cc_build::LONG_VERSION,
     after_help = "\
 Examples:
   trustee-attester --url https://kbs.example:8080 --cert-file kbs.pem get-resource --path default/key/1 | base64 -d
@@ -39,7 +38,7 @@ Exit status:
   6  misbehaving key broker: not trusted, or an answer that breaks the protocol
   7  platform: no TEE, or hardware, kernel or init-data of this machine"
 )]
-pub(crate) struct Cli {
+pub struct Cli {
     /// URL of the key broker, https://host[:port]; plain http on this machine alone
     #[arg(long, value_name = "URL")]
     url: String,
@@ -94,7 +93,7 @@ impl Cli {
     ///
     /// # Errors
     /// The path is none.
-    pub(crate) fn resource(&self) -> Result<ResourceUri, Failure> {
+    pub fn resource(&self) -> Result<ResourceUri, Failure> {
         let Command::GetResource { path, .. } = &self.command;
         let uri = match path.contains("://") {
             true => path.clone(),
@@ -107,7 +106,7 @@ impl Cli {
     ///
     /// # Errors
     /// The file cannot be read.
-    pub(crate) fn key_broker(&self) -> Result<KbsConfig, Failure> {
+    pub fn key_broker(&self) -> Result<KbsConfig, Failure> {
         let root_certificate =
             self.cert_file.as_deref().map(|path| read_text(path, MAX_CERTIFICATE_LEN)).transpose()?;
         Ok(KbsConfig {
@@ -121,7 +120,7 @@ impl Cli {
     ///
     /// # Errors
     /// The file cannot be read, or is no init-data document.
-    pub(crate) fn machine(&self) -> Result<MachineOptions, Failure> {
+    pub fn machine(&self) -> Result<MachineOptions, Failure> {
         let Command::GetResource { initdata, initdata_file, .. } = &self.command;
         let text = match initdata_file {
             Some(path) => Some(read_text(path, initdata::MAX_LEN)?),
@@ -139,12 +138,12 @@ impl Cli {
     }
 
     /// The filter of the log.
-    pub(crate) fn log_level(&self) -> &'static str {
+    pub fn log_level(&self) -> &'static str {
         if self.verbose { "debug" } else { "warn" }
     }
 
     /// From the start to the resource.
-    pub(crate) fn time_limit(&self) -> Duration {
+    pub fn time_limit(&self) -> Duration {
         Duration::from_secs(self.timeout.into())
     }
 }

@@ -10,7 +10,7 @@ use cc_evidence::blame::Blame;
 /// Why there is no resource on standard output. No variant holds a secret.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub(crate) enum Failure {
+pub enum Failure {
     /// The key broker, the way to it, or the machine's evidence on the way there.
     #[error(transparent)]
     Kbs(#[from] cc_kbs::Error),
@@ -46,7 +46,7 @@ pub(crate) enum Failure {
 
 impl Failure {
     /// Stable code, in capitals.
-    pub(crate) fn code(&self) -> &str {
+    pub fn code(&self) -> &str {
         match self {
             Self::Kbs(e) => e.code(),
             Self::Platform(e) => e.code(),
@@ -59,7 +59,7 @@ impl Failure {
     }
 
     /// The next step for the operator.
-    pub(crate) fn hint(&self) -> String {
+    pub fn hint(&self) -> String {
         match self {
             Self::Kbs(cc_kbs::Error::UntrustedTls { .. }) => {
                 "give the certificate of the KBS or of its CA with --cert-file, for the name that is in --url; if it is \
@@ -80,7 +80,7 @@ impl Failure {
     }
 
     /// The status that the process ends with.
-    pub(crate) fn status(&self) -> u8 {
+    pub fn status(&self) -> u8 {
         let blame = match self {
             Self::Kbs(e) => e.blame(),
             Self::Platform(e) => e.blame(),
@@ -100,7 +100,7 @@ impl Failure {
 
     /// Tells what went wrong on standard error; the status to end with.
     #[allow(clippy::print_stderr, reason = "the place where errors are told")]
-    pub(crate) fn report(&self) -> ExitCode {
+    pub fn report(&self) -> ExitCode {
         eprintln!("trustee-attester: {self} [{}]\nhint: {}", self.code(), self.hint());
         ExitCode::from(self.status())
     }

@@ -5,6 +5,8 @@
 //! attestation agent, which owns the TEE.
 #![forbid(unsafe_code)]
 
+pub mod cli;
+pub mod failure;
 mod machine;
 mod names;
 

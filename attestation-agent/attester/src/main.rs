@@ -4,9 +4,6 @@
 //! It is for first-boot scripts, initramfs hooks and the clevis pin of Trustee, which all call it by this name with
 //! these flags. It is NOT for workloads: those ask the REST server, where one attestation serves many secrets.
 
-mod cli;
-mod failure;
-
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -19,10 +16,9 @@ use cc_kbs::Session;
 use clap::Parser;
 use tokio::runtime;
 use tokio::time::Instant;
+use trustee_attester::cli::Cli;
+use trustee_attester::failure::Failure;
 use trustee_attester::{DnsFiles, Machine};
-
-use crate::cli::Cli;
-use crate::failure::Failure;
 
 /// Buffers of the TLS and HTTP libraries hold secrets too: whatever is freed is wiped.
 #[global_allocator]

@@ -32,7 +32,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use cc_daemon::sandbox;
-use clap::{Parser, Subcommand, error::ErrorKind};
+use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 use tokio::runtime::{self, Runtime};
 
 use crate::failure::Failure;
@@ -46,6 +46,7 @@ pub use crate::{
 #[command(
     name = "guestctl",
     version,
+    long_version = cc_build::LONG_VERSION,
     arg_required_else_help = true,
     after_help = format!("{}\n\nExample:\n  guestctl doctor", exit::HELP)
 )]
@@ -85,6 +86,12 @@ enum Command {
     Disk(disk::Args),
     /// Check the guest components of this machine
     Doctor(doctor::Args),
+}
+
+/// The definitions of both command lines, `guestctl` and `secret`: what man pages and completions are made of.
+#[must_use]
+pub fn command_lines() -> [clap::Command; 2] {
+    [Cli::command(), secret::Cli::command()]
 }
 
 /// Runs the tool with `arguments`, the first of which is its own name, as the only work of this process: core dumps
@@ -189,8 +196,6 @@ fn usage_message(name: &str, text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     async fn run_captured(arguments: &[&str]) -> (Exit, String, String) {

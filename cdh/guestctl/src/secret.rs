@@ -33,6 +33,7 @@ const MAX_CLIENT_KEY_LEN: usize = 64 * 1024;
 #[command(
     name = "secret",
     version,
+    long_version = cc_build::LONG_VERSION,
     arg_required_else_help = true,
     after_help = format!("{}\n\nExample:\n  \
         secret keygen --kid sealed-signing\n  \

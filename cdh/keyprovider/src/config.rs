@@ -24,6 +24,7 @@ const ISSUER: &str = "coco_keyprovider";
 #[command(
     name = "coco_keyprovider",
     version,
+    long_version = cc_build::LONG_VERSION,
     after_help = "\
 Example:
   head -c 32 /dev/urandom > keys/team-a

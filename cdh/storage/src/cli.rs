@@ -15,6 +15,7 @@ use crate::{Failure, confine, mount::Mounts, serve, unpack::Layers};
 #[command(
     name = "cdh-storage",
     version,
+    long_version = if cfg!(feature = "luks") { cc_build::LONG_VERSION_LUKS } else { cc_build::LONG_VERSION },
     after_help = "Example, in a unit:\n  ExecStart=/usr/local/bin/cdh-storage mount --store /run/kata-containers/image\n  StandardInput=socket\n\n\
                   Exit codes: 0 the data hub is gone, 1 failed, 2 bad command line, 64 no such socket on standard input"
 )]
