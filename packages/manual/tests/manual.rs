@@ -59,6 +59,11 @@ fn every_page_is_set_without_a_warning() {
     let pages: Vec<_> = files.iter().filter(|file| file.starts_with("man")).collect();
     assert!(pages.len() > 40, "only {} pages", pages.len());
     for page in pages {
+        let source = std::fs::read_to_string(share.path().join(page)).unwrap();
+        if let Some(other) = source.strip_prefix(".so ") {
+            assert!(share.path().join("man").join(other.trim_end()).exists(), "{other}");
+            continue;
+        }
         let text = plain(share.path(), page);
         assert!(text.contains("NAME"), "{}: {text}", page.display());
     }
