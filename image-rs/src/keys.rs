@@ -15,7 +15,7 @@ use std::{
 
 use cc_crypto::Secret;
 use cc_evidence::blame::Blame;
-use cc_sealed::{LayerKey, SealedError, WrappedOptions};
+use cc_sealed::{LayerEncryption, LayerKey, SealedError, WrappedOptions};
 
 use crate::Layer;
 
@@ -140,7 +140,7 @@ struct State {
 #[derive(Debug)]
 struct Ask {
     packets: Vec<WrappedOptions>,
-    layers: Vec<(usize, cc_sealed::LayerEncryption)>,
+    layers: Vec<(usize, LayerEncryption)>,
 }
 
 #[derive(Clone, Debug)]
@@ -155,10 +155,18 @@ impl Keys {
     /// Begins to ask `service` for the keys of `layers`.
     #[must_use]
     pub fn ask(layers: &[Layer], service: Arc<dyn LayerKeys>) -> Self {
-        let mut asks: BTreeMap<&[WrappedOptions], Vec<(usize, cc_sealed::LayerEncryption)>> = BTreeMap::new();
-        let mut slots = Vec::with_capacity(layers.len());
-        for (number, layer) in layers.iter().enumerate() {
-            slots.push(match &layer.encryption {
+        Self::ask_each(layers.iter().map(|layer| layer.encryption.as_ref()), service)
+    }
+
+    /// Begins to ask `service` for the keys of blobs that are encrypted so.
+    pub(crate) fn ask_each<'a>(
+        blobs: impl Iterator<Item = Option<&'a LayerEncryption>>,
+        service: Arc<dyn LayerKeys>,
+    ) -> Self {
+        let mut asks: BTreeMap<&[WrappedOptions], Vec<(usize, LayerEncryption)>> = BTreeMap::new();
+        let mut slots = Vec::new();
+        for (number, encryption) in blobs.enumerate() {
+            slots.push(match encryption {
                 None => Slot::NotNeeded,
                 Some(encryption) => {
                     asks.entry(encryption.packets()).or_default().push((number, encryption.clone()));

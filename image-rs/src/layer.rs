@@ -24,11 +24,14 @@ use std::{
 use aftermath::{Aftermath, FURTHER, Stage};
 use cc_sealed::LayerKey;
 pub use run::Run;
-use stream::{Closed, Receiver, Sender};
+pub(crate) use stream::Receiver;
+use stream::{Closed, Sender};
 use tar::Event as TarEvent;
 use unpack::{Applied, Form, Policy, Unpacker};
 
-use crate::{Compression, Digest, Event, Hasher, KeyFault, Layer, LayerFault, Limits, Mismatch, Observer};
+use crate::{
+    Compression, Descriptor, Digest, Event, Hasher, KeyFault, Layer, LayerFault, Limits, Mismatch, Observer,
+};
 
 /// Bytes of one buffer between two stages.
 const BUFFER: usize = 256 << 10;
@@ -84,6 +87,22 @@ impl fmt::Debug for Input<'_> {
     }
 }
 
+/// A blob on its way in, whatever its uncompressed bytes are.
+pub(crate) struct Flow<'a> {
+    /// Its place, for events.
+    pub(crate) number: usize,
+    /// Names the blob.
+    pub(crate) descriptor: &'a Descriptor,
+    /// How it is compressed.
+    pub(crate) compression: Compression,
+    /// Digest of the uncompressed bytes, where there is one to compare.
+    pub(crate) plain: Option<Digest>,
+    /// Its bytes as they are stored.
+    pub(crate) blob: Box<dyn Read + Send>,
+    /// What decrypts it, if it is encrypted.
+    pub(crate) key: Option<Arc<LayerKey>>,
+}
+
 /// Runs the bytes of `input` through the pipe into the empty directory `target`.
 ///
 /// On an error the directory holds what was unpacked so far, and has to be removed by the caller.
@@ -102,23 +121,55 @@ pub fn unpack_layer(
     if layer.encryption.is_some() != key.is_some() {
         return Err(LayerFault::Key(Box::new(KeyFault::NotAsked)));
     }
-    check_size(layer, &run.options().limits)?;
-    run.begin(layer);
-    let size = layer.descriptor.size;
-    observer.event(Event::LayerStarted { layer: number, digest: layer.descriptor.digest, size });
+    let flow = Flow {
+        number,
+        descriptor: &layer.descriptor,
+        compression: layer.compression,
+        plain: Some(layer.diff_id),
+        blob,
+        key,
+    };
+    let (bytes, applied) = pour(flow, run, observer, |plain| untar(plain, target, form, run))?;
+    observer.event(Event::LayerUnpacked {
+        layer: number,
+        entries: applied.entries,
+        bytes,
+        attributes_left_out: applied.attributes_left_out,
+    });
+    Ok(applied)
+}
+
+/// Runs a blob through all stages up to `sink`, which has to read the uncompressed bytes to their end. Gives their number and
+/// what `sink` made of them; that is good only if this gives no error.
+///
+/// # Errors
+/// As [`unpack_layer`].
+pub(crate) fn pour<T>(
+    flow: Flow<'_>,
+    run: &Run,
+    observer: &dyn Observer,
+    sink: impl FnOnce(&mut Receiver) -> Result<T, LayerFault>,
+) -> Result<(u64, T), LayerFault> {
+    let Flow { number, descriptor, compression, plain, blob, key } = flow;
+    check_size(descriptor.size, &run.options().limits)?;
+    run.begin(descriptor.size, compression);
+    let size = descriptor.size;
+    observer.event(Event::LayerStarted { layer: number, digest: descriptor.digest, size });
     let (stored_in, stored_out) = stream::pipe(BUFFERS, BUFFER);
     let (plain_in, plain_out) = stream::pipe(BUFFERS, BUFFER);
     let aftermath = &Aftermath::default();
-    let (bytes, applied) = thread::scope(|scope| {
-        let fetching = move || fetch(number, layer, blob, stored_in, observer, aftermath);
+    thread::scope(|scope| {
+        let fetching = move || fetch(number, descriptor, blob, stored_in, observer, aftermath);
         let fetching = thread::Builder::new().spawn_scoped(scope, fetching).map_err(no_thread)?;
         let (decrypting, mut compressed) = match &key {
             None => (None, stored_out),
             Some(key) => {
                 let (compressed_in, compressed_out) = stream::pipe(BUFFERS, decrypt::OUT);
                 let mut stored = stored_out;
+                // Tools that compress while they encrypt name what they read.
+                let also = plain.filter(|_| compression != Compression::None);
                 let decrypting = move || {
-                    let decrypted = decrypt::decrypt(layer, key, &mut stored, compressed_in);
+                    let decrypted = decrypt::decrypt(key, also, &mut stored, compressed_in);
                     aftermath.note(Stage::Decrypt, &decrypted);
                     decrypted
                 };
@@ -127,14 +178,14 @@ pub fn unpack_layer(
             }
         };
         let inflating = move || {
-            let inflated = inflate(layer, &mut compressed, plain_in, run);
+            let inflated = inflate((size, compression), plain, &mut compressed, plain_in, run);
             aftermath.note(Stage::Inflate, &inflated);
             inflated
         };
         let inflating = thread::Builder::new().spawn_scoped(scope, inflating).map_err(no_thread)?;
         let mut plain = plain_out;
-        let applied = untar(&mut plain, target, form, run);
-        aftermath.note(Stage::Untar, &applied);
+        let sunk = sink(&mut plain);
+        aftermath.note(Stage::Sink, &sunk);
         drop(plain);
         let fetched = joined(fetching.join());
         let decrypted = decrypting.map_or(Ok(()), |decrypting| joined(decrypting.join()));
@@ -145,18 +196,11 @@ pub fn unpack_layer(
             Fetched::GivenUp => aftermath.first(),
         };
         match first {
-            None | Some(Stage::Decrypt) => decrypted.and(inflated).and_then(|bytes| Ok((bytes, applied?))),
-            Some(Stage::Inflate) => inflated.and_then(|bytes| Ok((bytes, applied?))),
-            Some(Stage::Untar) => applied.and_then(|applied| Ok((inflated?, applied))),
+            None | Some(Stage::Decrypt) => decrypted.and(inflated).and_then(|bytes| Ok((bytes, sunk?))),
+            Some(Stage::Inflate) => inflated.and_then(|bytes| Ok((bytes, sunk?))),
+            Some(Stage::Sink) => sunk.and_then(|sunk| Ok((inflated?, sunk))),
         }
-    })?;
-    observer.event(Event::LayerUnpacked {
-        layer: number,
-        entries: applied.entries,
-        bytes,
-        attributes_left_out: applied.attributes_left_out,
-    });
-    Ok(applied)
+    })
 }
 
 fn no_thread(source: std::io::Error) -> LayerFault {
@@ -168,15 +212,15 @@ fn joined<T>(result: thread::Result<T>) -> T {
     result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Refuses a layer whose blob is said to be longer than an archive within the bounds can become when it is stored. To be
-/// asked before the blob is.
+/// Refuses a blob that is said to have `size` bytes if nothing within the bounds can have become so long when it was stored.
+/// To be asked before the blob is.
 ///
 /// # Errors
 /// [`LayerFault::Limit`].
-pub(crate) fn check_size(layer: &Layer, limits: &Limits) -> Result<(), LayerFault> {
+pub(crate) fn check_size(size: u64, limits: &Limits) -> Result<(), LayerFault> {
     // What cannot be compressed grows a little: by five bytes in every 32 KiB of gzip, and headers.
     let limit = limits.bytes.saturating_add(limits.bytes / 64).saturating_add(1 << 20);
-    match layer.descriptor.size > limit {
+    match size > limit {
         true => Err(LayerFault::Limit { what: "bytes as stored", limit: limits.bytes }),
         false => Ok(()),
     }
@@ -194,14 +238,13 @@ enum Fetched {
 /// decides who is to blame.
 fn fetch(
     number: usize,
-    layer: &Layer,
+    descriptor: &Descriptor,
     mut blob: Box<dyn Read + Send>,
     mut to: Sender,
     observer: &dyn Observer,
     aftermath: &Aftermath,
 ) -> Result<Fetched, LayerFault> {
-    let expected = layer.descriptor.digest;
-    let size = layer.descriptor.size;
+    let Descriptor { digest: expected, size, .. } = *descriptor;
     let mut hasher = expected.algorithm().hasher();
     let mut read = 0u64;
     let mut wanted = true;
@@ -246,16 +289,21 @@ fn fetch(
     Ok(Fetched::Whole)
 }
 
-/// Decompresses and hashes the archive. Gives its length.
-fn inflate(layer: &Layer, from: &mut Receiver, mut to: Sender, run: &Run) -> Result<u64, LayerFault> {
-    let expected = layer.diff_id;
-    let mut hasher = expected.algorithm().hasher();
-    let mut plain = inflate::decoder(layer.compression, from, run).map_err(compression)?;
-    let bound = bytes_allowed(layer, &run.options().limits);
+/// Decompresses what is `size` bytes long as it is stored, and hashes it if it has a digest to compare. Gives its length.
+fn inflate(
+    (size, compression): (u64, Compression),
+    expected: Option<Digest>,
+    from: &mut Receiver,
+    mut to: Sender,
+    run: &Run,
+) -> Result<u64, LayerFault> {
+    let mut hashed = expected.map(|expected| (expected, expected.algorithm().hasher()));
+    let mut plain = inflate::decoder(compression, from, run).map_err(damaged)?;
+    let bound = bytes_allowed(size, compression, &run.options().limits);
     let mut written = 0;
     let mut buffer = vec![0; BUFFER];
     loop {
-        let filled = fill(&mut plain, &mut buffer).map_err(compression)?;
+        let filled = fill(&mut plain, &mut buffer).map_err(damaged)?;
         if filled == 0 {
             break;
         }
@@ -263,20 +311,24 @@ fn inflate(layer: &Layer, from: &mut Receiver, mut to: Sender, run: &Run) -> Res
         if written > bound {
             return Err(LayerFault::Limit { what: "bytes when uncompressed", limit: bound });
         }
-        run.take_bytes(layer, filled as u64)?;
-        hasher.update(buffer.get(..filled).unwrap_or_default());
+        run.take_bytes(compression, filled as u64)?;
+        if let Some((_, hasher)) = &mut hashed {
+            hasher.update(buffer.get(..filled).unwrap_or_default());
+        }
         match to.send(buffer, filled) {
             Ok(empty) => buffer = empty,
             // The reason is the next stage's to tell.
             Err(Closed) => return Ok(written),
         }
     }
-    compare("uncompressed archive", expected, hasher)?;
+    if let Some((expected, hasher)) = hashed {
+        compare("uncompressed archive", expected, hasher)?;
+    }
     to.finish();
     Ok(written)
 }
 
-fn compression(error: std::io::Error) -> LayerFault {
+fn damaged(error: std::io::Error) -> LayerFault {
     match error.get_ref().is_some_and(|cause| cause.is::<zstandard::WindowTooLarge>()) {
         true => LayerFault::Limit { what: "bytes of a decoder's window", limit: zstandard::LARGEST_WINDOW },
         false => LayerFault::Compression(error),
@@ -284,12 +336,10 @@ fn compression(error: std::io::Error) -> LayerFault {
 }
 
 /// How long the archive may become, by its own bound and by the ratio to what is downloaded.
-fn bytes_allowed(layer: &Layer, limits: &Limits) -> u64 {
-    let by_ratio = match layer.compression {
+fn bytes_allowed(size: u64, compression: Compression, limits: &Limits) -> u64 {
+    let by_ratio = match compression {
         Compression::None => u64::MAX,
-        Compression::Gzip | Compression::Zstd => {
-            layer.descriptor.size.saturating_mul(limits.ratio).max(Limits::RATIO_FROM)
-        }
+        Compression::Gzip | Compression::Zstd => size.saturating_mul(limits.ratio).max(Limits::RATIO_FROM),
     };
     limits.bytes.min(by_ratio)
 }

@@ -14,6 +14,7 @@
 //! layout) and the corresponding formats of Docker's image manifest version 2, schema 2.
 
 mod config;
+mod crew;
 mod descriptor;
 mod digest;
 mod error;

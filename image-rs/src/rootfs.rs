@@ -7,18 +7,11 @@
 
 pub(crate) mod merge;
 
-use std::{
-    ffi::OsStr,
-    os::fd::BorrowedFd,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread,
-};
+use std::{ffi::OsStr, os::fd::BorrowedFd, sync::Arc};
 
 use crate::{
-    Error, Event, Image, Keys, LayerFault, LayerKeys, Observer, Source,
+    Descriptor, Error, Image, Keys, LayerKeys, Observer, Source,
+    crew::Crew,
     layer::{
         self, Input, Options, Run,
         unpack::{Applied, Form},
@@ -78,8 +71,7 @@ pub fn unpack_rootfs(
     Ok(unpacked)
 }
 
-/// Unpacks all layers, each into the directory of its number; the largest are begun first, those that wait for their key
-/// later.
+/// Unpacks all layers, each into the directory of its number.
 fn unpack_layers(
     order: &Order<'_>,
     staging: &Staging,
@@ -87,74 +79,11 @@ fn unpack_layers(
     observer: &dyn Observer,
 ) -> Result<Vec<Applied>, Error> {
     let layers = order.image.layers();
-    let mut waiting: Vec<usize> = (0..layers.len()).collect();
-    waiting.sort_by_key(|number| layers.get(*number).map(|layer| layer.descriptor.size));
-    let workers = options.parallel.clamp(1, waiting.len().max(1));
-    let waiting = Mutex::new(waiting);
+    let descriptors: Vec<&Descriptor> = layers.iter().map(|layer| &layer.descriptor).collect();
     let keys = Keys::ask(layers, Arc::clone(&order.keys));
     let run = Run::new(options.clone());
-    let observer = StopAll { observer, keys: &keys, stop: AtomicBool::new(false) };
-    let results: Vec<Result<Vec<(usize, Applied)>, Error>> = thread::scope(|scope| {
-        let work = || {
-            let mut done = Vec::new();
-            while let Some(number) = next(&waiting, &keys, &observer)? {
-                match unpack_layer(order, number, &keys, staging, &run, &observer) {
-                    Ok(applied) => done.push((number, applied)),
-                    Err(error) => {
-                        observer.stop.store(true, Ordering::Relaxed);
-                        return Err(error);
-                    }
-                }
-            }
-            Ok(done)
-        };
-        // This thread is one of them, so that the work is done also where there can be no other.
-        let others = (1..workers).map_while(|_| thread::Builder::new().spawn_scoped(scope, work).ok());
-        let others: Vec<_> = others.collect();
-        let own = work();
-        let others = others.into_iter().map(thread::ScopedJoinHandle::join);
-        let others = others.map(|result| result.unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        std::iter::once(own).chain(others).collect()
-    });
-    let mut all = Vec::new();
-    let mut failure = None;
-    for result in results {
-        match result {
-            Ok(done) => all.extend(done),
-            // Those that were only stopped tell less than the one that failed.
-            Err(Error::Interrupted) => {
-                failure.get_or_insert(Error::Interrupted);
-            }
-            Err(error) => failure = Some(error),
-        }
-    }
-    match (failure, keys.failure()) {
-        (None, _) => {
-            all.sort_by_key(|(number, _)| *number);
-            Ok(all.into_iter().map(|(_, applied)| applied).collect())
-        }
-        (Some(Error::Interrupted), Some((number, fault))) => Err(in_layer(order.image, number, fault.into())),
-        (Some(error), _) => Err(error),
-    }
-}
-
-/// The next layer to unpack: the largest one that waits for no key.
-fn next(waiting: &Mutex<Vec<usize>>, keys: &Keys, observer: &dyn Observer) -> Result<Option<usize>, Error> {
-    loop {
-        {
-            let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            if waiting.is_empty() {
-                return Ok(None);
-            }
-            if let Some(place) = waiting.iter().rposition(|number| keys.is_settled(*number)) {
-                return Ok(Some(waiting.remove(place)));
-            }
-        }
-        if observer.stopped() {
-            return Err(Error::Interrupted);
-        }
-        keys.wait();
-    }
+    let crew = Crew { source: order.source, blobs: &descriptors, keys: &keys, workers: options.parallel };
+    crew.run(observer, |number, observer| unpack_layer(order, number, &keys, staging, &run, observer))
 }
 
 fn unpack_layer(
@@ -165,39 +94,12 @@ fn unpack_layer(
     run: &Run,
     observer: &dyn Observer,
 ) -> Result<Applied, Error> {
-    if observer.stopped() {
-        return Err(Error::Interrupted);
-    }
     let Some(layer) = order.image.layers().get(number) else { return Ok(Applied::default()) };
-    let failed = |fault| in_layer(order.image, number, fault);
-    layer::check_size(layer, &run.options().limits).map_err(failed)?;
+    let failed = |fault| Error::in_layer(layer.descriptor.digest, fault);
+    layer::check_size(layer.descriptor.size, &run.options().limits).map_err(failed)?;
     let key = keys.of_layer(number, &|| observer.stopped()).map_err(|fault| failed(fault.into()))?;
     let target = staging.make(&number.to_string())?;
     let blob = order.source.blob(&layer.descriptor)?;
     let input = Input { number, layer, blob, key };
     layer::unpack_layer(input, target, Form::Listed, run, observer).map_err(failed)
-}
-
-fn in_layer(image: &Image, number: usize, fault: LayerFault) -> Error {
-    match image.layers().get(number) {
-        Some(layer) => Error::in_layer(layer.descriptor.digest, fault),
-        None => Error::Interrupted,
-    }
-}
-
-/// Stops all layers when one has failed, or its key.
-struct StopAll<'a> {
-    observer: &'a dyn Observer,
-    keys: &'a Keys,
-    stop: AtomicBool,
-}
-
-impl Observer for StopAll<'_> {
-    fn event(&self, event: Event) {
-        self.observer.event(event);
-    }
-
-    fn stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed) || self.observer.stopped() || self.keys.failure().is_some()
-    }
 }

@@ -59,6 +59,11 @@ pub trait Source: fmt::Debug + Send + Sync {
     /// # Errors
     /// `IMAGE_NOT_FOUND` if there is none, else what the transport says.
     fn blob(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send>, Error>;
+
+    /// Ends whatever waits for this source, soon, with [`Error::Interrupted`]: one of several blobs cannot be used, and the
+    /// others are not wanted any more. The source gives nothing after that. Sources that are never waited for need not do
+    /// anything.
+    fn give_up(&self) {}
 }
 
 /// Reads the small blob that `descriptor` names and compares length and digest.

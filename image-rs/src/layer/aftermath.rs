@@ -16,7 +16,7 @@ pub(super) const FURTHER: u64 = 16 << 20;
 pub(super) enum Stage {
     Decrypt,
     Inflate,
-    Untar,
+    Sink,
 }
 
 /// The first failure in time.

@@ -12,16 +12,17 @@ use super::{
     BUFFER,
     stream::{Closed, Receiver, Sender},
 };
-use crate::{Compression, Digest, KeyFault, Layer, LayerFault, Mismatch};
+use crate::{Digest, KeyFault, LayerFault, Mismatch};
 
 /// Bytes of a buffer behind this stage.
 pub(super) const OUT: usize = BUFFER + SLACK;
 
-/// Decrypts the bytes `from` with `key`. Goes on to the end even if nobody wants the plain bytes any more: whether the
+/// Decrypts the bytes `from` with `key`, whose private options may name them by the digest `also` as well, which the next
+/// stages compare. Goes on to the end even if nobody wants the plain bytes any more: whether the
 /// cipher text was the right one decides who is to blame.
 pub(super) fn decrypt(
-    layer: &Layer,
     key: &LayerKey,
+    also: Option<Digest>,
     from: &mut Receiver,
     mut to: Sender,
 ) -> Result<(), LayerFault> {
@@ -55,9 +56,7 @@ pub(super) fn decrypt(
     }
     opener.finish().map_err(|_| LayerFault::Mac)?;
     let actual = hasher.finish();
-    // Tools that compress while they encrypt name what they read. That is told by its digest only if it was the archive.
-    let names_archive = layer.compression != Compression::None && layer.diff_id == before;
-    if actual != before && !names_archive {
+    if actual != before && also != Some(before) {
         let digests = Box::new(Mismatch { expected: before, actual });
         return Err(LayerFault::PlainDigest { digests });
     }

@@ -8,7 +8,7 @@ use std::sync::{
 };
 
 use super::Options;
-use crate::{Compression, Layer, LayerFault, Limits};
+use crate::{Compression, LayerFault, Limits};
 
 /// Bytes of a block of most file systems.
 const BLOCK: u64 = 4096;
@@ -68,18 +68,18 @@ impl Run {
         &self.options
     }
 
-    /// Counts a layer that is begun.
-    pub(super) fn begin(&self, layer: &Layer) {
-        if layer.compression != Compression::None {
-            self.compressed.fetch_add(layer.descriptor.size, Ordering::Relaxed);
+    /// Counts a blob of `size` bytes that is begun.
+    pub(super) fn begin(&self, size: u64, compression: Compression) {
+        if compression != Compression::None {
+            self.compressed.fetch_add(size, Ordering::Relaxed);
         }
     }
 
-    /// Counts uncompressed bytes of the archive of `layer`.
-    pub(super) fn take_bytes(&self, layer: &Layer, count: u64) -> Result<(), LayerFault> {
+    /// Counts uncompressed bytes of a blob that is compressed so.
+    pub(super) fn take_bytes(&self, compression: Compression, count: u64) -> Result<(), LayerFault> {
         const WHAT: &str = "bytes when uncompressed";
         take(&self.bytes, count, WHAT, self.options.limits.bytes)?;
-        if layer.compression == Compression::None {
+        if compression == Compression::None {
             return Ok(());
         }
         let compressed = self.compressed.load(Ordering::Relaxed);
@@ -89,7 +89,7 @@ impl Run {
 
     /// Counts an entry of an archive; `size` is the length that its file claims to have. File systems set whole blocks aside,
     /// also for a piece between two holes: what a file takes up is bounded by its length with all of them.
-    pub(super) fn take_entry(&self, size: u64) -> Result<(), LayerFault> {
+    pub(crate) fn take_entry(&self, size: u64) -> Result<(), LayerFault> {
         take(&self.entries, 1, "entries", self.options.limits.entries)?;
         let blocks = size.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX);
         take(&self.claimed, blocks, "bytes of files", self.options.limits.bytes)

@@ -27,7 +27,7 @@ pub(super) struct Sender {
 
 /// The end that bytes come out of.
 #[derive(Debug)]
-pub(super) struct Receiver {
+pub(crate) struct Receiver {
     full: mpsc::Receiver<Message>,
     empty: mpsc::SyncSender<Vec<u8>>,
     buffer: Vec<u8>,
