@@ -64,6 +64,20 @@ pub enum ImageError {
         /// The type, cut.
         media_type: String,
     },
+    /// What was to be pulled as an artifact is none.
+    #[error("this is no artifact that can be pulled: {why}")]
+    Artifact {
+        /// What it is, or lacks.
+        why: String,
+    },
+    /// A layer of an artifact has a name that no file must get.
+    #[error("the title {title:?} is refused: {why}")]
+    Title {
+        /// The name, cut.
+        title: String,
+        /// Which rule it breaks.
+        why: String,
+    },
     /// A blob is longer or shorter than its descriptor says.
     #[error("{what} has {actual} bytes, its descriptor says {expected}")]
     Length {
@@ -286,6 +300,8 @@ impl ImageError {
             Self::NoPlatform { .. } => "IMAGE_PLATFORM_MISSING",
             Self::Document { .. } => "IMAGE_DOCUMENT_INVALID",
             Self::MediaType { .. } => "IMAGE_MEDIA_TYPE",
+            Self::Artifact { .. } => "ARTIFACT_INVALID",
+            Self::Title { .. } => "ARTIFACT_TITLE_REFUSED",
             Self::Length { .. } => "IMAGE_LENGTH",
             Self::DigestMismatch { .. } => "IMAGE_DIGEST_MISMATCH",
             Self::Read { .. } => "IMAGE_READ",
@@ -313,6 +329,8 @@ impl ImageError {
             Self::NotFound { .. } | Self::NoPlatform { .. } => Blame::Absent,
             Self::Document { .. }
             | Self::MediaType { .. }
+            | Self::Artifact { .. }
+            | Self::Title { .. }
             | Self::Length { .. }
             | Self::DigestMismatch { .. } => Blame::Misbehaved,
             Self::Read { .. } | Self::TargetBusy { .. } | Self::StoreBusy { .. } | Self::Interrupted => {
@@ -335,6 +353,12 @@ impl ImageError {
             Self::NoPlatform { .. } => "build and push the image for this machine's architecture too",
             Self::Document { .. } => "push the image anew with a current tool",
             Self::MediaType { .. } => "push the image with layers in tar, tar+gzip or tar+zstd",
+            Self::Artifact { .. } => {
+                "unpack an image with --rootfs; push files with a tool that names them, such as oras"
+            }
+            Self::Title { .. } => {
+                "push it anew with relative names, each once, none of which lies in another"
+            }
             Self::Length { .. } | Self::DigestMismatch { .. } => DIGEST_HINT,
             Self::Read { .. } => "check the path, the network and the permissions",
             Self::Source(fault) => fault.hint(),
@@ -445,6 +469,7 @@ fn storage_hint(source: &io::Error) -> &'static str {
         io::ErrorKind::PermissionDenied => "run as root: owners, devices and attributes of an image need it",
         io::ErrorKind::StorageFull => "free some space, or name a folder on a larger file system",
         io::ErrorKind::ReadOnlyFilesystem => "name a folder on a file system that can be written",
+        io::ErrorKind::ResourceBusy => "name a new folder below the mount point",
         io::ErrorKind::Unsupported => "name a folder on a file system with extended attributes",
         _ => "check the folder's file system and the kernel's log",
     }

@@ -3,14 +3,15 @@
 use cc_sealed::LayerEncryption;
 
 use crate::{
-    Algorithm, Compression, Descriptor, Digest, Error, ImageConfig, Manifest, Platform, Pointer, Source,
+    Algorithm, Compression, Descriptor, Digest, Document, Error, ImageConfig, Manifest, Platform, Pointer,
+    Source,
     descriptor::Storage,
     manifest::Top,
     source::{check_digest, read_small},
 };
 
 /// Most bytes of all layers of an image together that a manifest may announce, so that sums cannot overflow.
-const MAX_TOTAL: u64 = 1 << 50;
+pub(crate) const MAX_TOTAL: u64 = 1 << 50;
 
 /// An image whose manifest and configuration were read and compared with their digests. Its layers were not.
 #[derive(Clone, Debug)]
@@ -42,7 +43,8 @@ impl Image {
     /// What the source says; `IMAGE_DIGEST_MISMATCH`, `IMAGE_LENGTH`, `IMAGE_DOCUMENT_INVALID`, `IMAGE_MEDIA_TYPE` for
     /// documents that are not what they should be; `IMAGE_PLATFORM_MISSING`, also where the configuration names another architecture than `platform`.
     pub fn resolve(source: &dyn Source, pointer: &Pointer, platform: &Platform) -> Result<Self, Error> {
-        let (digest, top) = read_top(source, pointer)?;
+        let (digest, document) = read_named(source, pointer)?;
+        let top = Top::parse(document.media_type.as_deref(), &document.bytes)?;
         let (index_digest, manifest_digest, manifest) = match top {
             Top::Manifest(manifest) => (None, digest, manifest),
             Top::Index(index) => {
@@ -104,7 +106,8 @@ impl Image {
     }
 }
 
-fn read_top(source: &dyn Source, pointer: &Pointer) -> Result<(Digest, Top), Error> {
+/// The document that `pointer` names, and its digest.
+pub(crate) fn read_named(source: &dyn Source, pointer: &Pointer) -> Result<(Digest, Document), Error> {
     let document = source.document(pointer)?;
     let digest = match pointer {
         Pointer::Digest(digest) => {
@@ -113,11 +116,11 @@ fn read_top(source: &dyn Source, pointer: &Pointer) -> Result<(Digest, Top), Err
         }
         Pointer::Tag(_) => Digest::of(Algorithm::Sha256, &document.bytes),
     };
-    Ok((digest, Top::parse(document.media_type.as_deref(), &document.bytes)?))
+    Ok((digest, document))
 }
 
 /// A manifest that an index names. Registries give it under the path of manifests, not of blobs.
-fn read_document(source: &dyn Source, descriptor: &Descriptor) -> Result<Vec<u8>, Error> {
+pub(crate) fn read_document(source: &dyn Source, descriptor: &Descriptor) -> Result<Vec<u8>, Error> {
     let what = "image manifest";
     let document = source.document(&Pointer::Digest(descriptor.digest))?;
     if document.bytes.len() as u64 != descriptor.size {

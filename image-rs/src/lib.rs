@@ -13,6 +13,7 @@
 //! Implements the reading half of the OCI image specification 1.1 (image index, manifest, configuration, layer, image
 //! layout) and the corresponding formats of Docker's image manifest version 2, schema 2.
 
+mod artifact;
 mod config;
 mod crew;
 mod descriptor;
@@ -35,6 +36,7 @@ mod staging;
 pub mod store;
 pub mod tree;
 
+pub use artifact::{Artifact, ArtifactOrder, Part, PartForm, Pulled, Title, pull_artifact};
 pub use config::ImageConfig;
 pub use descriptor::{Compression, Descriptor, Storage};
 pub use digest::{Algorithm, Digest, Hasher};

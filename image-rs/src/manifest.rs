@@ -6,6 +6,8 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::Value;
+
 use crate::{
     Descriptor, Error, Platform, Storage, descriptor,
     json::{self, Object},
@@ -23,7 +25,9 @@ const CONFIG_TYPES: [&str; 2] =
 const MAX_LAYERS: usize = 500;
 /// Most entries of an index.
 const MAX_ENTRIES: usize = 1000;
-const MEMBERS: [&str; 6] = ["schemaVersion", "mediaType", "config", "layers", "manifests", "fsLayers"];
+const MEMBERS: [&str; 7] =
+    ["schemaVersion", "mediaType", "artifactType", "config", "layers", "manifests", "fsLayers"];
+pub(crate) const WHAT: &str = "image manifest";
 
 /// Configuration and layers of one image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,57 +63,74 @@ impl Top {
     /// # Errors
     /// `IMAGE_DOCUMENT_INVALID`, or `IMAGE_MEDIA_TYPE` for a document of another kind.
     pub fn parse(announced: Option<&str>, bytes: &[u8]) -> Result<Self, Error> {
-        const WHAT: &str = "image manifest";
         let value = json::parse(WHAT, bytes)?;
-        let document = Object::new(WHAT, &value, &MEMBERS)?;
-        let own = document.text("mediaType")?;
-        let media_type = match (announced, own) {
-            (Some(announced), Some(own)) if announced != own => {
-                return Err(document.malformed(format!("it says {own:?} and was announced as {announced:?}")));
-            }
-            (Some(media_type), _) | (None, Some(media_type)) => media_type,
-            (None, None) => return Err(document.malformed("nothing says which kind of document it is")),
-        };
-        let kinds = ["layers", "manifests", "fsLayers"];
-        if kinds.iter().filter(|name| document.has(name)).count() > 1 {
-            return Err(document.malformed("it is a manifest and an index at once"));
-        }
-        let schema = |document: &Object<'_>| match document.required_number("schemaVersion")? {
-            2 => Ok(()),
-            other => Err(document.malformed(format!("schemaVersion is {other} instead of 2"))),
-        };
-        if MANIFEST_TYPES.contains(&media_type) {
-            schema(&document)?;
-            read_manifest(&document).map(Self::Manifest)
-        } else if INDEX_TYPES.contains(&media_type) {
-            schema(&document)?;
-            Index::read(&document).map(Self::Index)
-        } else {
-            Err(Error::MediaType {
-                what: WHAT.to_owned(),
-                media_type: media_type.chars().take(160).collect(),
-            })
+        match open(announced, &value)? {
+            (Kind::Manifest, document) => read_manifest(&document).map(Self::Manifest),
+            (Kind::Index, document) => Index::read(&document).map(Self::Index),
         }
     }
 }
 
-fn read_manifest(document: &Object<'_>) -> Result<Manifest, Error> {
+/// What a document with `schemaVersion` 2 is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Manifest,
+    Index,
+}
+
+/// Finds out which kind of document `value` is, announced as in [`Top::parse`].
+pub(crate) fn open<'a>(announced: Option<&str>, value: &'a Value) -> Result<(Kind, Object<'a>), Error> {
+    let document = Object::new(WHAT, value, &MEMBERS)?;
+    let own = document.text("mediaType")?;
+    let media_type = match (announced, own) {
+        (Some(announced), Some(own)) if announced != own => {
+            return Err(document.malformed(format!("it says {own:?} and was announced as {announced:?}")));
+        }
+        (Some(media_type), _) | (None, Some(media_type)) => media_type,
+        (None, None) => return Err(document.malformed("nothing says which kind of document it is")),
+    };
+    let kinds = ["layers", "manifests", "fsLayers"];
+    if kinds.iter().filter(|name| document.has(name)).count() > 1 {
+        return Err(document.malformed("it is a manifest and an index at once"));
+    }
+    let kind = match media_type {
+        known if MANIFEST_TYPES.contains(&known) => Kind::Manifest,
+        known if INDEX_TYPES.contains(&known) => Kind::Index,
+        other => return Err(media_type_of(WHAT.to_owned(), other)),
+    };
+    match document.required_number("schemaVersion")? {
+        2 => Ok((kind, document)),
+        other => Err(document.malformed(format!("schemaVersion is {other} instead of 2"))),
+    }
+}
+
+fn media_type_of(what: String, media_type: &str) -> Error {
+    Error::MediaType { what, media_type: media_type.chars().take(160).collect() }
+}
+
+/// The configuration and the layers that a manifest names, whatever they are.
+pub(crate) fn read_descriptors(document: &Object<'_>) -> Result<(Descriptor, Vec<Descriptor>), Error> {
     let config = document.object("config", &descriptor::MEMBERS)?;
     let config = config.ok_or_else(|| document.malformed("config is missing"))?;
-    let config = Descriptor::read(&config)?;
-    if !CONFIG_TYPES.contains(&config.media_type.as_str()) {
-        return Err(Error::MediaType {
-            what: "image configuration".to_owned(),
-            media_type: config.media_type,
-        });
-    }
     let layers = document.objects("layers", &descriptor::MEMBERS, MAX_LAYERS)?;
     let layers = layers.ok_or_else(|| document.malformed("layers is missing"))?;
-    let layers: Vec<Descriptor> = layers.iter().map(Descriptor::read).collect::<Result<_, _>>()?;
+    let layers = layers.iter().map(Descriptor::read).collect::<Result<_, _>>()?;
+    Ok((Descriptor::read(&config)?, layers))
+}
+
+/// Whether a manifest with a configuration of this type is an image's.
+pub(crate) fn is_image_config(media_type: &str) -> bool {
+    CONFIG_TYPES.contains(&media_type)
+}
+
+fn read_manifest(document: &Object<'_>) -> Result<Manifest, Error> {
+    let (config, layers) = read_descriptors(document)?;
+    if !is_image_config(&config.media_type) {
+        return Err(media_type_of("image configuration".to_owned(), &config.media_type));
+    }
     for (i, layer) in layers.iter().enumerate() {
         if Storage::of_media_type(&layer.media_type).is_none() {
-            let media_type = layer.media_type.chars().take(160).collect();
-            return Err(Error::MediaType { what: format!("layer {i}"), media_type });
+            return Err(media_type_of(format!("layer {i}"), &layer.media_type));
         }
     }
     Ok(Manifest { config, layers })
@@ -144,7 +165,7 @@ impl Index {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 

@@ -10,7 +10,9 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, FlockOperation, Gid, Mode, OFlags, RenameFlags, Uid},
+    fs::{
+        AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, RenameFlags, StatxAttributes, StatxFlags, Uid,
+    },
     io::Errno,
 };
 
@@ -23,6 +25,8 @@ pub(crate) struct Staging {
     name: OsString,
     target: OsString,
     folder: OwnedFd,
+    /// Whether an empty directory of the target's name gives way to it.
+    replaces_empty: bool,
 }
 
 impl Staging {
@@ -31,12 +35,40 @@ impl Staging {
     /// # Errors
     /// `IMAGE_TARGET_EXISTS`, `IMAGE_TARGET_BUSY`, `IMAGE_STORAGE`.
     pub(crate) fn begin(parent: BorrowedFd<'_>, target: &OsStr) -> Result<Self, Error> {
-        let failed = |error: Errno| storage("make a folder beside", target, error);
         match rustix::fs::statat(parent, target, AtFlags::SYMLINK_NOFOLLOW) {
-            Err(Errno::NOENT) => {}
-            Err(error) => return Err(failed(error)),
-            Ok(_) => return Err(Error::TargetExists { path: target.display().to_string() }),
+            Err(Errno::NOENT) => Self::make_folder(parent, target, false),
+            Err(error) => Err(storage("make a folder beside", target, error)),
+            Ok(_) => Err(Error::TargetExists { path: target.display().to_string() }),
         }
+    }
+
+    /// The same, but an empty directory of the target's name gives way to the result.
+    ///
+    /// # Errors
+    /// As [`Staging::begin`]; `IMAGE_STORAGE` for a mount point, which no rename can replace.
+    pub(crate) fn begin_in_empty(parent: BorrowedFd<'_>, target: &OsStr) -> Result<Self, Error> {
+        let failed = |error: Errno| storage("look at", target, error);
+        let exists = || Error::TargetExists { path: target.display().to_string() };
+        let status = match rustix::fs::statx(parent, target, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE) {
+            Err(Errno::NOENT) => return Self::make_folder(parent, target, true),
+            other => other.map_err(failed)?,
+        };
+        if FileType::from_raw_mode(status.stx_mode.into()) != FileType::Directory {
+            return Err(exists());
+        }
+        if status.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
+            return Err(storage("replace the mount point", target, Errno::BUSY));
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = rustix::fs::openat(parent, target, flags, Mode::empty()).map_err(failed)?;
+        match tree::is_empty(directory.as_fd()).map_err(failed)? {
+            true => Self::make_folder(parent, target, true),
+            false => Err(exists()),
+        }
+    }
+
+    fn make_folder(parent: BorrowedFd<'_>, target: &OsStr, replaces_empty: bool) -> Result<Self, Error> {
+        let failed = |error: Errno| storage("make a folder beside", target, error);
         let mut name = OsString::from(".");
         name.push(target);
         name.push(".partial");
@@ -65,7 +97,7 @@ impl Staging {
                 let parent = parent
                     .try_clone_to_owned()
                     .map_err(|source| Error::Storage { doing: "keep the folder open".to_owned(), source })?;
-                return Ok(Self { parent, name, target: target.to_owned(), folder });
+                return Ok(Self { parent, name, target: target.to_owned(), folder, replaces_empty });
             }
             if !gone {
                 tree::remove(parent, &name).map_err(failed)?;
@@ -90,6 +122,14 @@ impl Staging {
         Ok(root)
     }
 
+    /// Makes the empty directory `name` in it that will be open to all for reading, whatever the umask is.
+    pub(crate) fn make_open(&self, name: &str) -> Result<OwnedFd, Error> {
+        let folder = self.make(name)?;
+        rustix::fs::fchmod(&folder, Mode::from_raw_mode(0o755))
+            .map_err(|error| storage("make a folder beside", &self.target, error))?;
+        Ok(folder)
+    }
+
     /// Opens the directory `name` in it.
     pub(crate) fn open(&self, name: &str) -> Result<OwnedFd, Error> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -99,12 +139,28 @@ impl Staging {
 
     /// Gives what is called `name` in it the name that was wanted, and removes the rest.
     pub(crate) fn publish(self, name: &str) -> Result<(), Error> {
-        let renamed =
-            rustix::fs::renameat_with(&self.folder, name, &self.parent, &self.target, RenameFlags::NOREPLACE);
+        // Without the flag a directory takes the place of an empty one only.
+        let flags = if self.replaces_empty { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
+        let renamed = rustix::fs::renameat_with(&self.folder, name, &self.parent, &self.target, flags);
         renamed.map_err(|error| match error {
-            Errno::EXIST => Error::TargetExists { path: self.target.display().to_string() },
+            Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR => {
+                Error::TargetExists { path: self.target.display().to_string() }
+            }
             other => storage("give its name to", &self.target, other),
         })
+    }
+
+    /// The same after all of it was written to the disk, and so is its name.
+    pub(crate) fn publish_durably(self, name: &str) -> Result<(), Error> {
+        let failed = |error| storage("write to the disk", &self.target, error);
+        // One call for all files: a model may have many, and each fsync(2) waits for the journal.
+        rustix::fs::syncfs(&self.folder).map_err(failed)?;
+        let parent = self.parent.try_clone();
+        let parent =
+            parent.map_err(|source| Error::Storage { doing: "keep the folder open".to_owned(), source })?;
+        let target = self.target.clone();
+        self.publish(name)?;
+        rustix::fs::fsync(&parent).map_err(|error| storage("write to the disk", &target, error))
     }
 }
 

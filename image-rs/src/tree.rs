@@ -46,6 +46,11 @@ pub(crate) fn take_each(
     }
 }
 
+/// Whether nothing is in `directory`.
+pub(crate) fn is_empty(directory: BorrowedFd<'_>) -> Result<bool, Errno> {
+    Ok(all_names(directory)?.next().transpose()?.is_none())
+}
+
 /// The names in `directory`, without `.` and `..`.
 pub(crate) fn names(directory: BorrowedFd<'_>) -> Result<Vec<CString>, Errno> {
     all_names(directory)?.collect()

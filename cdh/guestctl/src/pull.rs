@@ -1,10 +1,11 @@
-//! `guestctl pull`: an image, unpacked into a new folder, every byte compared with its digest.
+//! `guestctl pull`: an image, unpacked into a new folder, or an artifact's files, every byte compared with its digest.
 //!
 //! The work is that of the image library, on threads of its own; this side shows how far it is, and stops it when the
 //! operator does (Ctrl-C, SIGTERM), after which nothing is left. The folder appears complete or not at all. It needs
-//! root: an image has owners, devices and file capabilities.
+//! root for images, which have owners, devices and file capabilities.
 
 mod admission;
+mod artifact;
 mod bundle;
 mod keys;
 mod place;
@@ -37,6 +38,7 @@ Example:
   guestctl pull quay.io/team/app:1.0 --authfile auth.json --rootfs /srv/app
   guestctl pull oci:/srv/images/app:1.0 --rootfs /srv/app
   guestctl pull quay.io/team/app:1.0 --bundle /run/bundles/app
+  guestctl pull --artifact quay.io/team/model:7b /srv/models/7b --policy policy.json
   guestctl pull oci:/srv/images/app --rootfs /srv/app --refuse-devices --json
   guestctl pull oci:/srv/images/app:1.0 --policy policy.json --name quay.io/team/app:1.0 --explain")]
 pub(crate) struct Args {
@@ -44,8 +46,14 @@ pub(crate) struct Args {
     /// `oci-archive:FILE[:NAME]`, with the name of the image in it if it holds several
     #[arg(value_name = "IMAGE")]
     from: From,
+    /// With --artifact: put the files into this folder, which must not exist or be empty
+    #[arg(value_name = "DIR", requires = "artifact")]
+    dir: Option<PathBuf>,
+    /// IMAGE is an artifact (files such as a model, as oras pushes them); its files get into DIR
+    #[arg(long, conflicts_with_all = ["rootfs", "bundle", "refuse_devices", "drop_privileges"])]
+    artifact: bool,
     /// Unpack into this new folder
-    #[arg(long, value_name = "FOLDER", required_unless_present_any = ["explain", "bundle"])]
+    #[arg(long, value_name = "FOLDER", required_unless_present_any = ["explain", "bundle", "artifact"])]
     rootfs: Option<PathBuf>,
     /// Have the data hub make a bundle (rootfs, mounted, and config.json) in this folder, by the hub's own policy and
     /// settings; there is no way to a bundle without a hub
@@ -79,6 +87,17 @@ pub(crate) async fn run(args: &Args, json: bool, console: &mut Console<'_>) -> R
     if let Some(folder) = &args.bundle {
         return bundle::run(&args.from, folder, args.keys.hub(), json, console).await;
     }
+    if args.artifact {
+        return match &args.dir {
+            _ if args.admission.explain => artifact::explain(args, json, console).await,
+            Some(folder) => artifact::run(args, folder, json, console).await,
+            None => Err(Failure::Argument {
+                argument: "DIR".to_owned(),
+                why: "--artifact needs a folder to put the files into".to_owned(),
+                hint: "guestctl pull --artifact IMAGE DIR".to_owned(),
+            }),
+        };
+    }
     let admission = args.admission.read()?;
     let Some(rootfs) = args.rootfs.clone().filter(|_| !args.admission.explain) else {
         return explain(args, admission, json, console).await;
@@ -86,16 +105,27 @@ pub(crate) async fn run(args: &Args, json: bool, console: &mut Console<'_>) -> R
     if args.admission.policy().is_none() {
         console.complain("warning: no --policy: whatever image this is, it is unpacked\n");
     }
-    let started = |source| Failure::Start { step: "wait for signals", source };
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(started)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(started)?;
     let progress = Arc::new(Progress::default());
     let place = Place::new(&args.from, &args.registry, progress.network())?;
     let work = {
         let (progress, target) = (Arc::clone(&progress), rootfs.clone());
-        let (platform, options, keys) = (platform(args), options(args), args.keys.service()?);
+        let (platform, options, keys) = (platform(args), args.options(), args.keys.service()?);
         move || pull(&place, &admission, &target, (&platform, &options), &keys, &progress)
     };
+    let (image, unpacked) = watch(work, &progress, json, console).await?.map_err(failed(args))?;
+    report(args, &rootfs, &image, &unpacked, json, console)
+}
+
+/// Does `work` on a thread of its own, shows how far it is, and stops it by signals.
+async fn watch<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+    progress: &Progress,
+    json: bool,
+    console: &mut Console<'_>,
+) -> Result<Result<T, Error>, Failure> {
+    let started = |source| Failure::Start { step: "wait for signals", source };
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(started)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(started)?;
     let mut work = tokio::task::spawn_blocking(work);
     let mut view = View::new(json, console);
     // Whoever reads the progress may go away: then the pull is stopped as by a signal, and waited for.
@@ -104,7 +134,7 @@ pub(crate) async fn run(args: &Args, json: bool, console: &mut Console<'_>) -> R
         tokio::select! {
             result = &mut work => break result,
             () = tokio::time::sleep(view.interval()), if shown.is_ok() => {
-                shown = view.show(&progress);
+                shown = view.show(progress);
                 if shown.is_err() {
                     progress.stop();
                 }
@@ -114,13 +144,21 @@ pub(crate) async fn run(args: &Args, json: bool, console: &mut Console<'_>) -> R
         }
     };
     shown?;
-    view.end(&progress)?;
-    let failed = |error| Failure::Image { image: args.from.to_string(), error: Box::new(error) };
-    let (image, unpacked) = match result {
-        Ok(result) => result.map_err(failed)?,
-        Err(join) => std::panic::resume_unwind(join.into_panic()),
-    };
-    report(args, &rootfs, &image, &unpacked, json, console)
+    view.end(progress)?;
+    result.map_err(|join| std::panic::resume_unwind(join.into_panic()))
+}
+
+/// What judging gives, which blocks.
+async fn explained<T: Send + 'static>(
+    judge: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<Result<T, Error>, Failure> {
+    let judged = tokio::task::spawn_blocking(judge).await;
+    judged.map_err(|join| std::panic::resume_unwind(join.into_panic()))
+}
+
+/// Names the image in an error.
+fn failed(args: &Args) -> impl Fn(Error) -> Failure {
+    |error| Failure::Image { image: args.from.to_string(), error: Box::new(error) }
 }
 
 /// Judges the image and says how, without unpacking it.
@@ -135,30 +173,28 @@ async fn explain(
     let judge = move || {
         place.first(|found| {
             let image = Image::resolve(found.source, found.pointer, &platform)?;
-            Ok(admission.decide(found, &image))
+            Ok(admission.decide(found, (image.manifest_digest(), image.index_digest())))
         })
     };
-    let failed = |error| Failure::Image { image: args.from.to_string(), error: Box::new(error) };
-    let verdict = match tokio::task::spawn_blocking(judge).await {
-        Ok(verdict) => verdict.map_err(failed)?,
-        Err(join) => std::panic::resume_unwind(join.into_panic()),
-    };
+    let verdict = explained(judge).await?.map_err(failed(args))?;
     admission::show(&verdict, json, console)?;
-    verdict.admitted().map(drop).map_err(failed)
+    verdict.admitted().map(drop).map_err(failed(args))
 }
 
 fn platform(args: &Args) -> Platform {
     args.platform.clone().unwrap_or_else(Platform::of_this_machine)
 }
 
-fn options(args: &Args) -> layer::Options {
-    let mut options = layer::Options::default();
-    options.policy.refuse_devices = args.refuse_devices;
-    options.policy.drop_privileges = args.drop_privileges;
-    if let Some(bytes) = args.max_bytes {
-        options.limits.bytes = bytes;
+impl Args {
+    fn options(&self) -> layer::Options {
+        let mut options = layer::Options::default();
+        options.policy.refuse_devices = self.refuse_devices;
+        options.policy.drop_privileges = self.drop_privileges;
+        if let Some(bytes) = self.max_bytes {
+            options.limits.bytes = bytes;
+        }
+        options
     }
-    options
 }
 
 fn pull(
@@ -172,8 +208,9 @@ fn pull(
     let (folder, name) = split(target)?;
     place.first(|found| {
         let image = Image::resolve(found.source, found.pointer, platform)?;
-        let admitted = admission.decide(found, &image).admitted()?;
-        progress.expect(&image);
+        let digests = (image.manifest_digest(), image.index_digest());
+        let admitted = admission.decide(found, digests).admitted()?;
+        progress.expect(image.layers().iter().map(|layer| layer.descriptor.size));
         let order =
             Order { source: found.source, image: &image, admitted: &admitted, keys: Arc::clone(keys) };
         let unpacked = unpack_rootfs(&order, folder.as_fd(), &name, options, progress)?;

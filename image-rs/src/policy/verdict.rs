@@ -184,7 +184,12 @@ impl Admitted {
     /// # Errors
     /// `IMAGE_DIGEST_MISMATCH`.
     pub fn covers(&self, image: &Image) -> Result<(), Error> {
-        let (expected, actual) = (self.manifest, image.manifest_digest());
+        self.covers_manifest(image.manifest_digest())
+    }
+
+    /// The same for whatever has the manifest `actual`.
+    pub(crate) fn covers_manifest(&self, actual: Digest) -> Result<(), Error> {
+        let expected = self.manifest;
         if expected == actual {
             Ok(())
         } else {

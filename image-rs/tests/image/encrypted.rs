@@ -1,6 +1,6 @@
 //! Encrypted layers: what is compared, who is asked for keys and when, and that real skopeo reads what is written here.
 
-mod writer;
+pub mod writer;
 
 use std::{
     ffi::OsStr,
@@ -33,7 +33,7 @@ use crate::{
 
 /// Opens what [`in_clear`] wraps.
 #[derive(Debug)]
-struct Open;
+pub struct Open;
 
 impl LayerKeys for Open {
     fn open(&self, wrapped: &WrappedOptions) -> Option<Result<Secret, KeyRefusal>> {

@@ -11,6 +11,7 @@
 )]
 
 mod archive;
+mod artifact;
 mod documents;
 mod encrypted;
 mod layout;

@@ -13,7 +13,7 @@ use std::{
 
 use image_registry::Repository;
 use image_rs::{
-    Error, Image, Reference,
+    Digest, Error, Reference,
     policy::{Beside, Lookaside, Policy, Subject, Verdict},
 };
 
@@ -82,12 +82,12 @@ impl Args {
 }
 
 impl Admission {
-    /// Judges `image`, whose signatures are beside it.
-    pub(super) fn decide(&self, found: &Found<'_>, image: &Image) -> Verdict {
+    /// Judges what has this manifest, chosen from this index; its signatures are beside it.
+    pub(super) fn decide(&self, found: &Found<'_>, (manifest, index): (Digest, Option<Digest>)) -> Verdict {
         let subject = Subject {
             reference: self.name.as_ref().or_else(|| found.repository.map(Repository::reference)),
-            manifest: image.manifest_digest(),
-            index: image.index_digest(),
+            manifest,
+            index,
         };
         match found.repository {
             Some(repository) => {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use image_registry::Stop;
-use image_rs::{Event, Image, Observer};
+use image_rs::{Event, Observer};
 use serde_json::{Value, json};
 
 use crate::{failure::Failure, output::Console};
@@ -42,11 +42,10 @@ impl Progress {
         &self.network
     }
 
-    /// Tells how much there is to do.
-    pub(super) fn expect(&self, image: &Image) {
-        let sizes = image.layers().iter().map(|layer| layer.descriptor.size);
+    /// Tells how many bytes each layer has.
+    pub(super) fn expect(&self, sizes: impl ExactSizeIterator<Item = u64>) {
+        *self.read.lock().unwrap_or_else(PoisonError::into_inner) = vec![0; sizes.len()];
         self.total.store(sizes.sum(), Ordering::Relaxed);
-        *self.read.lock().unwrap_or_else(PoisonError::into_inner) = vec![0; image.layers().len()];
     }
 
     fn bytes_read(&self) -> u64 {
