@@ -119,11 +119,34 @@ fn image(machine: &Container) {
         .must(&["guestctl", "pull", "oci:/srv/app:1.0", "--bundle", "/run/bundle"])
         .unwrap_or_else(|e| panic!("{e:#}\n{}", log()));
     assert_eq!(machine.must(&["cat", "/run/bundle/rootfs/etc/app"]).unwrap(), "from-an-image\n", "{}", log());
+    // The kernel writes to the overlay with the rights of the unit that mounted it.
+    let write = "cd /run/bundle/rootfs; chgrp 8 etc; chmod 2775 etc; mknod null c 1 3; stat --format='%a %F' etc null";
+    let written = machine.must(&["sh", "-ec", write]).unwrap();
+    assert_eq!(written, "2775 directory\n644 character special file\n");
     for unit in ["cdh-storage-mount.service", "cdh-storage-unpack.service"] {
         machine
             .must(&["systemctl", "is-active", unit])
             .unwrap_or_else(|e| panic!("{unit}: {e:#}\n{}", log()));
     }
+}
+
+/// A configuration that cannot be used is told once; who asks then is sent away, and the service manager has no reason to try on.
+fn unusable_configuration(machine: &Container) {
+    let unit = "confidential-data-hub.service";
+    let spoil = "systemctl stop confidential-data-hub; cd /etc/confidential-containers; \
+                 sed 's/cc_kbc/no_such/' confidential-data-hub.toml >t; cp confidential-data-hub.toml kept; cat t >confidential-data-hub.toml";
+    machine.must(&["sh", "-ec", spoil]).unwrap();
+    let told = || machine.journal(unit).unwrap().matches("KBC_UNKNOWN").count();
+    let before = told();
+    let ask = machine.run(&["timeout", "60", "guestctl", "get", "kbs:///default/key/1"]).unwrap();
+    assert!(!ask.status.success() && ask.status.code() != Some(124), "{ask:?}");
+    let failed = || Ok(machine.run(&["systemctl", "is-failed", "--quiet", unit])?.status.success());
+    machine.wait_for("the data hub to be down", failed).unwrap();
+    let times = told() - before;
+    // Callers try again once or twice by themselves.
+    assert!((1..=5).contains(&times), "started {times} times for one caller");
+    let mend = "cd /etc/confidential-containers; cat kept >confidential-data-hub.toml; systemctl restart confidential-data-hub.socket confidential-data-hub";
+    machine.must(&["sh", "-ec", mend]).unwrap();
 }
 
 /// What docs/deploy-rhel.md has an administrator do after the installation: it is done here to the letter.
@@ -200,6 +223,8 @@ fn an_application_without_rights_gets_its_secret_on_a_machine_set_up_by_presets(
         if tree == Tree::Trixie {
             image(machine);
         }
+        unusable_configuration(machine);
+        serves("after a bad configuration was mended");
         assert_eq!(machine.must(&["systemctl", "list-units", "--failed", "--no-legend"]).unwrap(), "");
     }
 }

@@ -273,6 +273,30 @@ impl Listener {
             .collect()
     }
 
+    /// Another handle on the same socket; it owns no path.
+    pub(crate) fn another_handle(&self) -> io::Result<Self> {
+        let socket = match &self.socket {
+            Socket::Unix(socket) => Socket::Unix(socket.try_clone()?),
+            Socket::Tcp(socket) => Socket::Tcp(socket.try_clone()?),
+        };
+        Ok(Self { socket, place: Place::Elsewhere(self.to_string()) })
+    }
+
+    /// Ends the connections that wait on the socket, [`BACKLOG`] at most. For a daemon that cannot use its configuration:
+    /// a service manager that owns the socket would start it again for each of them, as long as they wait
+    /// (`systemd.socket(5)`), and callers would wait for nothing.
+    pub(crate) fn end_waiting(&self) {
+        for _ in 0..BACKLOG {
+            let ended = match &self.socket {
+                Socket::Unix(socket) => socket.set_nonblocking(true).and_then(|()| socket.accept().map(drop)),
+                Socket::Tcp(socket) => socket.set_nonblocking(true).and_then(|()| socket.accept().map(drop)),
+            };
+            if ended.is_err() {
+                return;
+            }
+        }
+    }
+
     /// The TCP address that was bound: of interest after port 0. `None` for a Unix socket.
     #[must_use]
     pub fn tcp_address(&self) -> Option<SocketAddr> {

@@ -121,6 +121,22 @@ where
     F: Future<Output = Result<(), StartFault>>,
 {
     let inherited = Listener::inherited()?;
+    let waiting: Vec<_> = inherited.iter().filter_map(|socket| socket.another_handle().ok()).collect();
+    let result = start(settings, inherited, serve);
+    if result.as_ref().is_err_and(|fault| fault.exit == EXIT_CONFIG) {
+        waiting.iter().for_each(Listener::end_waiting);
+    }
+    result
+}
+
+fn start<F>(
+    settings: &Settings,
+    inherited: Vec<Listener>,
+    serve: impl FnOnce(Vec<Listener>, Shutdown) -> F,
+) -> Result<(), StartFault>
+where
+    F: Future<Output = Result<(), StartFault>>,
+{
     telemetry::init(&settings.log_level)?;
     let system = |doing: &'static str| {
         move |e: std::io::Error| {
@@ -155,9 +171,14 @@ where
     result
 }
 
-/// Tells the cause on standard error; the exit code.
+/// Tells the cause on standard error; the exit code. Callers that wait on sockets of the service manager for a daemon
+/// that cannot use its configuration are sent away: nobody is coming.
 #[allow(clippy::print_stderr, reason = "the cause of a failed start goes to stderr, log or no log")]
 pub fn report(name: &str, fault: &StartFault) -> ExitCode {
+    if fault.exit == EXIT_CONFIG {
+        // Nothing to do where they are taken already, or are not what they should be.
+        Listener::inherited().unwrap_or_default().iter().for_each(Listener::end_waiting);
+    }
     eprintln!("{name}: {fault}\nhint: {}", fault.hint);
     ExitCode::from(fault.exit)
 }
