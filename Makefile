@@ -9,7 +9,7 @@ export VECTORS_DIR ?= $(if $(wildcard ../shared/vectors),$(abspath ../shared/vec
 # The folder that gets the binaries itself, as in the existing stack.
 DESTDIR ?= /usr/local/bin
 DAEMONS := attestation-agent confidential-data-hub api-server-rest
-BINARIES := $(DAEMONS) cdh-storage guestctl trustee-attester coco_keyprovider
+BINARIES := $(DAEMONS) cdh-storage guestctl trustee-attester initrd-unlock coco_keyprovider
 
 # The variables by which the existing stack chooses a build. One build serves every platform and both kinds of RPC,
 # so these only have to be accepted.
@@ -54,7 +54,7 @@ TIME_EACH ?= 3
 # What `make long-run` asks for.
 REQUESTS ?= 100000
 
-.PHONY: FORCE help setup setup-test build install install-units manual demo up test lint unit deny advisories fuzz fuzz-smoke bench long-run clean
+.PHONY: FORCE help setup setup-test build install install-units install-initramfs manual demo up test lint unit deny advisories fuzz fuzz-smoke bench long-run clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -71,7 +71,7 @@ build: $(addprefix $(RELEASE)/,$(BINARIES)) ## Build the release binaries
 $(RELEASE)/attestation-agent $(RELEASE)/confidential-data-hub $(RELEASE)/cdh-storage $(RELEASE)/coco_keyprovider: FORCE
 	$(FIXED) cargo build --release --locked --target $(TARGET) --bin $(@F) $(if $(filter cdh-storage,$(@F)),$(LUKS))
 
-$(RELEASE)/api-server-rest $(RELEASE)/guestctl $(RELEASE)/trustee-attester: FORCE
+$(RELEASE)/api-server-rest $(RELEASE)/guestctl $(RELEASE)/trustee-attester $(RELEASE)/initrd-unlock: FORCE
 	$(FIXED) cargo rustc --release --locked --target $(TARGET) -p $(@F) --bin $(@F) -- -C target-feature=+crt-static
 
 FORCE:
@@ -92,6 +92,12 @@ install-units: ## Install units, presets, the group and the folders of the socke
 	install -m 0644 systemd/system-preset/*.preset $(ROOT)/usr/lib/systemd/system-preset
 	install -m 0644 systemd/sysusers.d/*.conf $(ROOT)/usr/lib/sysusers.d
 	install -m 0644 systemd/tmpfiles.d/*.conf $(ROOT)/usr/lib/tmpfiles.d
+
+install-initramfs: ## Install what opens volumes in an initramfs, for initramfs-tools and dracut, below ROOT=
+	install -D -m 0755 -t $(ROOT)/usr/share/initramfs-tools/hooks systemd/initramfs-tools/hooks/confidential-unlock
+	install -D -m 0755 -t $(ROOT)/usr/share/initramfs-tools/scripts/local-top systemd/initramfs-tools/scripts/local-top/confidential-unlock
+	install -D -m 0755 -t $(ROOT)/usr/lib/dracut/modules.d/90confidential-unlock systemd/dracut/confidential-unlock/module-setup.sh
+	install -D -m 0644 -t $(ROOT)/usr/lib/dracut/modules.d/90confidential-unlock systemd/dracut/confidential-unlock/confidential-unlock.service
 
 demo: setup ## Watch a secret being released, bad machines being denied, and images being pulled or refused
 	cargo build --locked --workspace --bins

@@ -7,23 +7,22 @@
 //!
 //! `tests/trees/make` makes the kernel, the first file system in memory and the disk with the tree.
 
+mod boot;
+
 use std::fs;
 use std::io::Write;
+use std::iter;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use tempfile::TempDir;
 
-use crate::process::{Process, binary_folder, command};
+pub use self::boot::Boot;
+use crate::process::{binary_folder, command};
 use crate::stack::skip;
 
-/// How long a machine may run, on a busy host.
-const TIME_LIMIT: Duration = Duration::from_secs(200);
-/// Pause between two looks at the console.
-const GLANCE: Duration = Duration::from_millis(100);
 /// The line by which a machine says that its work is done.
 const DONE: &str = "VM-DONE";
 
@@ -69,7 +68,15 @@ pub fn runs_here() -> bool {
     root && tree && qemu
 }
 
-fn trees() -> PathBuf {
+/// The kernel of all machines.
+#[must_use]
+pub fn kernel() -> PathBuf {
+    trees().join("kernel/vmlinuz")
+}
+
+/// The folder with the trees.
+#[must_use]
+pub fn trees() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/trees")
 }
 
@@ -162,64 +169,22 @@ impl Setup {
     ///
     /// # Errors
     /// It does not start, or does not do its work in time; the console is in the error.
-    #[allow(clippy::disallowed_methods, reason = "a test waits for another machine")]
     pub fn run(self) -> anyhow::Result<String> {
         let folder = self.folder.path();
         let initrd = self.initrd()?;
-        let console = folder.join("console");
-        let mut tpm = None;
-        let mut qemu = command("qemu-system-x86_64");
         let masks: String = MASKED.iter().map(|unit| format!(" systemd.mask={unit}")).collect();
-        // One processor: a kernel that patches its code while another processor runs it dies of that under emulation now and then.
-        qemu.args("-machine q35 -accel tcg,thread=single -cpu max,-cx16 -m 1536 -smp 1 -nodefaults".split(' '))
-            .args("-no-user-config -no-reboot -display none -device virtio-rng-pci".split(' '))
-            .args("-netdev user,id=n0 -device virtio-net-pci,netdev=n0,romfile=".split(' '))
-            .arg("-serial")
-            .arg(format!("file:{}", console.display()))
-            .arg("-kernel")
-            .arg(trees().join("kernel/vmlinuz"))
-            .arg("-initrd")
-            .arg(&initrd)
-            .arg("-append")
-            // A kernel that panics ends the machine; names of network devices are the kernel's own.
-            .arg(format!(
-                "console=ttyS0 loglevel=4 panic=-1 net.ifnames=0 systemd.unit=multi-user.target systemd.show_status=1{masks}"
-            ))
-            .arg("-drive")
-            .arg(format!("file={},format=raw,if=virtio,readonly=on", trees().join("trixie.ext4").display()));
-        for disk in &self.disks {
-            qemu.arg("-drive").arg(format!("file={},format=raw,if=virtio", disk.display()));
-        }
-        if let Some(state) = &self.tpm {
-            let socket = folder.join("tpm.ctrl");
-            let mut swtpm = command("swtpm");
-            swtpm
-                .args(["socket", "--tpm2", "--terminate", "--flags", "startup-clear", "--tpmstate"])
-                .arg(format!("dir={}", state.display()))
-                .arg("--ctrl")
-                .arg(format!("type=unixio,path={}", socket.display()));
-            let mut process = Process::start("swtpm", swtpm, folder)?;
-            process.wait_for_path(&socket)?;
-            tpm = Some(process);
-            qemu.arg("-chardev")
-                .arg(format!("socket,id=ct,path={}", socket.display()))
-                .args("-tpmdev emulator,id=t0,chardev=ct -device tpm-tis,tpmdev=t0".split(' '));
-        }
-        let mut machine = Process::start("qemu", qemu, folder)?;
-        let started = Instant::now();
-        let said = || String::from_utf8_lossy(&fs::read(&console).unwrap_or_default()).replace('\r', "");
-        while machine.is_running()? {
-            ensure!(
-                started.elapsed() < TIME_LIMIT,
-                "the machine did not end in time:\n{}\n{}",
-                said(),
-                machine.log()
-            );
-            std::thread::sleep(GLANCE);
-        }
-        drop(tpm);
-        let said = said();
-        ensure!(said.contains(DONE), "the machine did not do its work:\n{said}\n{}", machine.log());
+        let tree = format!("file={},format=raw,readonly=on", trees().join("trixie.ext4").display());
+        let disks = self.disks.iter().map(|disk| format!("file={},format=raw", disk.display()));
+        let boot = Boot {
+            kernel: &kernel(),
+            initrd: &initrd,
+            command_line: &format!("systemd.unit=multi-user.target systemd.show_status=1{masks}"),
+            drives: &iter::once(tree).chain(disks).collect::<Vec<_>>(),
+            tpm: self.tpm.as_deref(),
+            firmware: None,
+        };
+        let said = boot.run(folder)?;
+        ensure!(said.contains(DONE), "the machine did not do its work:\n{said}");
         Ok(said)
     }
 

@@ -12,6 +12,7 @@ use std::{
 };
 
 use cc_evidence::blame::Blame;
+use cc_volume::command_line;
 
 use super::{configured::Configured, mapping::Mapping};
 use crate::failure::{self, Failure};
@@ -65,10 +66,13 @@ pub(super) fn refuse_others(configured: &Configured, copy: &Path) -> Result<(), 
     }
     let text = fs::read_to_string("/proc/cmdline")
         .map_err(|source| Failure::Unreadable { path: "/proc/cmdline".into(), source })?;
-    if let Some(parameter) = concerning(&text, name, &volume.uuid) {
+    if let Some(parameter) = command_line::concerning(&text, name, &volume.uuid) {
         return Err(otherwise(
             name,
-            &format!("the kernel's command line has {parameter}, which systemd prefers to /etc/crypttab"),
+            &format!(
+                "the kernel's command line has {}, which systemd prefers to /etc/crypttab",
+                crate::table::printable(&parameter)
+            ),
             "remove it from the command line, and have the key broker's policy measure that",
         ));
     }
@@ -84,29 +88,6 @@ pub(super) fn refuse_others(configured: &Configured, copy: &Path) -> Result<(), 
 fn otherwise(name: &str, why: &str, hint: &str) -> Failure {
     let message = format!("the volume {name} would not be opened with the checked header: {why}");
     failure::of(Blame::Denied, "VOLUME_OPENED_OTHERWISE", &message, hint)
-}
-
-/// The first parameter of the kernel's command line that says something about this volume, or about all of them.
-fn concerning(text: &str, name: &str, uuid: &str) -> Option<String> {
-    // Quotes only hold words together: without them more words are looked at, none less.
-    let plain: String = text.chars().filter(|char| !matches!(char, '"' | '\'' | '\\')).collect();
-    let found = plain.split_ascii_whitespace().find(|word| {
-        let (key, value) = word.split_once('=').unwrap_or((word, ""));
-        let key = key.to_ascii_lowercase();
-        let Some(key) = key.strip_prefix("rd.").unwrap_or(&key).strip_prefix("luks.") else { return false };
-        // Whether crypttab is read at all: without it nothing is opened.
-        key != "crypttab" && !is_of_another(value, name, uuid)
-    });
-    found.map(crate::table::printable)
-}
-
-/// Whether a value begins with the UUID of another volume, and does not give that one the name of this.
-fn is_of_another(value: &str, name: &str, uuid: &str) -> bool {
-    let value = value.strip_prefix("luks-").unwrap_or(value);
-    let (theirs, rest) = value.split_at_checked(uuid.len()).unwrap_or(("", ""));
-    let is_uuid = theirs.split('-').map(str::len).eq([8, 4, 4, 4, 12])
-        && theirs.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit());
-    is_uuid && !theirs.eq_ignore_ascii_case(uuid) && rest.strip_prefix('=') != Some(name)
 }
 
 /// The commands that systemd would open the volume with. None if there is no such unit here, and this is not part of it.
@@ -207,35 +188,6 @@ mod tests {
 
     const UUID: &str = "6a2d7e1c-93f4-4a55-8f70-1d3b2c5e9a10";
     const OTHER: &str = "7a2d7e1c-93f4-4a55-8f70-1d3b2c5e9a10";
-
-    #[test]
-    fn parameters_about_the_volume_or_about_all_are_found() {
-        for text in [
-            format!("quiet luks.options={UUID}=luks"),
-            format!("rd.luks.options={UUID}=luks"),
-            format!("RD.luks.options={}=luks", UUID.to_uppercase()),
-            format!("\"luks.options={UUID}=luks x\""),
-            "luks.options=luks".to_owned(),
-            "luks.key=/key".to_owned(),
-            format!("luks.uuid=luks-{UUID}"),
-            format!("luks.uuid={UUID}"),
-            format!("luks.name={UUID}=x"),
-            format!("luks.name={OTHER}=data"),
-            format!("luks.data={UUID}=/dev/vdz"),
-            format!("luks.key={UUID}=/key"),
-            "rd.luks.new=1".to_owned(),
-            "luks.options".to_owned(),
-        ] {
-            assert!(concerning(&text, "data", UUID).is_some(), "{text}");
-        }
-        for text in [
-            "".to_owned(),
-            "quiet luks=no rd.luks=0 luks.crypttab=no rd.luks.crypttab=no".to_owned(),
-            format!("luks.options={OTHER}=luks luks.name={OTHER}=other luks.uuid=luks-{OTHER}"),
-        ] {
-            assert_eq!(concerning(&text, "data", UUID), None, "{text}");
-        }
-    }
 
     #[test]
     fn a_unit_that_would_open_in_another_way_is_refused() {

@@ -27,15 +27,15 @@ const BUFFER_FULL: u32 = 1 << 8;
 const VERSION: u32 = 4;
 
 /// `DM_DEV_REMOVE`.
-pub(super) const REMOVE: Opcode = opcode::read_write::<[u8; HEAD_LEN]>(0xfd, 4);
+pub(crate) const REMOVE: Opcode = opcode::read_write::<[u8; HEAD_LEN]>(0xfd, 4);
 /// `DM_TABLE_STATUS`.
-pub(super) const TABLE_STATUS: Opcode = opcode::read_write::<[u8; HEAD_LEN]>(0xfd, 12);
+pub(crate) const TABLE_STATUS: Opcode = opcode::read_write::<[u8; HEAD_LEN]>(0xfd, 12);
 
 #[repr(C, align(8))]
 struct Buffer([u8; LEN]);
 
 /// A request about one mapping, and its answer.
-pub(super) struct Request {
+pub(crate) struct Request {
     buffer: Box<Buffer>,
 }
 
@@ -44,7 +44,7 @@ impl Request {
     ///
     /// # Errors
     /// What is wrong with the name.
-    pub(super) fn new(name: &str) -> Result<Self, &'static str> {
+    pub(crate) fn new(name: &str) -> Result<Self, &'static str> {
         // The field has 128 bytes, the last of which is zero.
         if name.is_empty() || name.len() > 127 || name.bytes().any(|byte| byte == 0 || byte == b'/') {
             return Err("it has a name that no mapping has");
@@ -64,7 +64,7 @@ impl Request {
     ///
     /// # Errors
     /// What the kernel says.
-    pub(super) fn send<const CODE: Opcode>(&mut self, control: impl AsFd) -> io::Result<()> {
+    pub(crate) fn send<const CODE: Opcode>(&mut self, control: impl AsFd) -> io::Result<()> {
         // SAFETY: CODE is one of the two above, which take a `struct dm_ioctl` that says in `data_size` how long the buffer is that
         // it begins: LEN bytes, all of them ours, aligned for its widest field. The kernel reads and writes no more than those.
         Ok(unsafe { ioctl(control, Updater::<CODE, Buffer>::new(&mut self.buffer)) }?)
@@ -74,7 +74,7 @@ impl Request {
     ///
     /// # Errors
     /// What else it is.
-    pub(super) fn only_target(&self) -> Result<(u64, u64, &str, &str), &'static str> {
+    pub(crate) fn only_target(&self) -> Result<(u64, u64, &str, &str), &'static str> {
         if self.u32(28).is_none_or(|flags| flags & BUFFER_FULL != 0) || self.u32(20) != Some(1) {
             return Err("it is not one target");
         }

@@ -1,0 +1,49 @@
+#!/bin/bash
+# A module of dracut: puts what opens encrypted volumes with keys from a key broker into the initramfs. See docs/disks.md.
+# shellcheck disable=SC2154 # dracut sets the variables
+
+config=/etc/confidential-containers/unlock.toml
+
+program() {
+    local program
+    for program in /usr/local/bin/initrd-unlock /usr/bin/initrd-unlock; do
+        [[ -x ${dracutsysrootdir-}$program ]] && echo "$program" && return
+    done
+    return 1
+}
+
+# Only where the machine is configured for it, and on request.
+check() {
+    require_binaries cryptsetup || return 1
+    program >/dev/null || { derror "confidential-unlock: initrd-unlock is not installed"; return 1; }
+    [[ -e ${dracutsysrootdir-}$config ]] && return 0
+    return 255
+}
+
+depends() {
+    echo dracut-systemd dm network
+}
+
+installkernel() {
+    # Whatever the machine that makes the initramfs has. What a kernel does not have as a module is left out.
+    hostonly='' instmods dm_crypt dm_integrity xts aes_generic aesni_intel authenc authencesn hmac sha256_generic algif_skcipher
+    hostonly='' instmods configfs tsm sev-guest tdx-guest vmw_vsock_virtio_transport =drivers/char/tpm
+    hostonly='' instmods virtio_pci virtio_blk virtio_scsi virtio_net virtio_rng sd_mod nvme hv_vmbus hv_storvsc hv_netvsc ena gve
+}
+
+install() {
+    if [[ ! -e ${dracutsysrootdir-}$config ]]; then
+        dfatal "confidential-unlock: there is no $config"
+        return 1
+    fi
+    inst "$(program)" /usr/bin/initrd-unlock
+    inst_multiple cryptsetup modprobe mount
+    # Loaded when a thread of cryptsetup ends (Argon2).
+    inst_libdir_file 'libgcc_s.so*'
+    inst_simple "$config"
+    inst_simple "$moddir/confidential-unlock.service" "$systemdsystemunitdir/confidential-unlock.service"
+    $SYSTEMCTL -q --root "$initdir" add-wants initrd-root-device.target confidential-unlock.service
+    # Nobody gets a shell at a console that belongs to the host.
+    mkdir -p "$initdir/etc/cmdline.d"
+    echo 'rd.neednet=1 rd.shell=0 rd.emergency=poweroff' >"$initdir/etc/cmdline.d/90-confidential-unlock.conf"
+}

@@ -1,0 +1,153 @@
+//! A root disk that is opened in the initramfs: virtual machines whose root file system is a LUKS2 volume with its key at a key broker,
+//! by the hook of initramfs-tools and by the module of dracut. `image.rs` makes disk and initramfs.
+//!
+//! The firmware is UEFI where the measurement counts: it measures kernel, command line and initramfs into PCRs 4 and 9. The program in
+//! the initramfs is the debug build with the libraries that the hook finds for it, not the static one of a release.
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    missing_docs,
+    reason = "tests fail loudly"
+)]
+
+mod image;
+#[path = "../disks/mutant.rs"]
+mod mutant;
+
+use std::path::{Path, PathBuf};
+
+use cc_tests::process::command;
+use cc_tests::soft_tpm::{self, SoftTpm};
+use cc_tests::stack::{Options, Part, Stack, Tee, skip};
+use cc_tests::vm::{self, Boot};
+
+use crate::image::{CRYPTSETUP, Image, KEY, Maker};
+
+/// UEFI firmware for virtual machines, as Debian has it.
+const FIRMWARE: &str = "/usr/share/ovmf/OVMF.fd";
+/// Nobody has extended this PCR.
+const ZERO: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// A machine with an encrypted root disk, and its key broker.
+struct Machine {
+    folder: tempfile::TempDir,
+    stack: Stack,
+    image: Image,
+}
+
+impl Machine {
+    fn make() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let kbs_arguments = vec!["--tls-name".to_owned(), "10.0.2.2".to_owned()];
+        let mut stack =
+            Stack::prepare(Options { tee: Tee::Tpm, kbs_arguments, ..Options::default() }).unwrap();
+        stack.start_part(Part::Kbs).unwrap();
+        SoftTpm::start(&folder.path().join("tpm")).unwrap().make_key("-G rsa -s rsassa").unwrap();
+        let policy = "default = \"affirming\"\n[[allow]]\nresource = \"*/*/*\"\ntee = \"tpm\"\n";
+        stack.set_policy(policy).unwrap();
+        stack.put_resource("disk-encryption/vm/luks-key-0", &KEY).unwrap();
+        let image = Image::make(folder.path());
+        Self { folder, stack, image }
+    }
+
+    /// An initramfs that asks this machine's key broker; `more` is one line more of its configuration.
+    fn initrd(&self, maker: Maker, more: &str) -> PathBuf {
+        let certificate = std::fs::read_to_string(self.stack.kbs_certificate()).unwrap();
+        let url = self.stack.kbs_url().replace("127.0.0.1", "10.0.2.2");
+        image::initrd(self.folder.path(), maker, &image::config(&url, &certificate, more))
+    }
+
+    fn boot(&self, initrd: &Path, firmware: bool, more: &str) -> String {
+        let folder = tempfile::tempdir_in(self.folder.path()).unwrap();
+        let boot = Boot {
+            kernel: &vm::kernel(),
+            initrd,
+            command_line: &format!("root=/dev/mapper/root rw systemd.show_status=1 {more}"),
+            drives: &[format!("file={},format=raw,snapshot=on", self.image.disk.display())],
+            tpm: Some(&self.folder.path().join("tpm/state")),
+            firmware: firmware.then_some(Path::new(FIRMWARE)),
+        };
+        boot.run(folder.path()).unwrap_or_else(|e| panic!("{e:#}"))
+    }
+
+    /// Tells the key broker that a machine with these PCRs is good.
+    fn trust(&self, pcrs: &[(&str, &str)]) {
+        let ak = std::fs::read_to_string(self.folder.path().join("tpm/ak.pem")).unwrap();
+        let mut values = serde_json::json!({ "trusted_aks": [ak] });
+        for (pcr, value) in pcrs {
+            values[format!("tpm_pcr{pcr:0>2}")] = serde_json::json!([value]);
+        }
+        self.stack.set_reference_values(&values).unwrap();
+    }
+}
+
+/// Whether this machine has what these tests need; tells what is missing.
+fn runs_here() -> bool {
+    if !(vm::runs_here() && soft_tpm::runs_here()) {
+        return false;
+    }
+    let tree = vm::trees().join("rootdisk").is_dir();
+    let cryptsetup = command(CRYPTSETUP).arg("--version").output().is_ok();
+    let firmware = Path::new(FIRMWARE).is_file();
+    let python = command("/usr/bin/python3").args(["-c", "import cryptography"]).output();
+    let python = python.is_ok_and(|output| output.status.success());
+    let all = tree && cryptsetup && firmware && python;
+    if !all {
+        skip(&format!(
+            "a root disk needs the tree rootdisk (here: {tree}), cryptsetup (here: {cryptsetup}), {FIRMWARE} (here: {firmware}) \
+             and Python's cryptography (here: {python})"
+        ));
+    }
+    all
+}
+
+/// The value that a machine told of a PCR.
+fn pcr(console: &str, number: u8) -> &str {
+    let prefix = format!("PCR {number} ");
+    console.lines().find_map(|line| line.strip_prefix(prefix.as_str())).unwrap_or_else(|| panic!("{console}"))
+}
+
+/// That the machine came to its end with the root file system of the volume, opened as the header says.
+fn assert_booted(console: &str) {
+    assert!(console.contains("ROOT-BOOTED"), "{console}");
+    assert!(console.contains("the volume root on /dev/vda is open"), "{console}");
+    let table = console.lines().find(|line| line.starts_with("TABLE ")).unwrap();
+    assert!(table.contains(" crypt aes-xts-plain64 :64:logon:cryptsetup:"), "{table}");
+}
+
+/// That the volume stayed closed for the reason `code`, and the machine ended in its initramfs.
+fn assert_closed(console: &str, code: &str) {
+    assert!(console.contains(&format!("[{code}]")), "{console}");
+    assert!(console.contains("the volume root stays closed"), "{console}");
+    assert!(!console.contains("ROOT-BOOTED") && !console.contains("(initramfs)"), "{console}");
+}
+
+#[test]
+fn a_root_disk_opens_by_the_hook_of_initramfs_tools_on_the_measured_machine_alone() {
+    if !runs_here() {
+        return;
+    }
+    let mut machine = Machine::make();
+    machine.trust(&[("11", ZERO)]);
+    let initrd = machine.initrd(Maker::InitramfsTools, "");
+    let first = machine.boot(&initrd, true, "");
+    assert_booted(&first);
+
+    // From here on the key broker wants the kernel, the command line and the initramfs of the first boot.
+    machine.trust(&[("4", pcr(&first, 4)), ("9", pcr(&first, 9)), ("11", ZERO)]);
+    let other_line = machine.boot(&initrd, true, "quiet");
+    assert_closed(&other_line, "KBS_DENIED_POLICY");
+    assert!(other_line.contains("PCR 9"), "{other_line}");
+    let other_initrd = machine.boot(&machine.initrd(Maker::InitramfsTools, "timeout = 99"), true, "");
+    assert_closed(&other_initrd, "KBS_DENIED_POLICY");
+    assert!(other_initrd.contains("PCR 9"), "{other_initrd}");
+
+    // The machine is the one that was measured, and the header on its disk is the host's.
+    machine.image.swap_header(&mutant::any_key_opens(&machine.image.disk));
+    let mutant = machine.boot(&initrd, true, "");
+    assert_closed(&mutant, "LUKS_HEADER_REFUSED");
+    assert!(mutant.contains("null-cipher"), "{mutant}");
+}
