@@ -283,7 +283,7 @@ impl Config {
         }
         let aa_socket =
             surroundings.aa_socket.as_deref().or(file.aa.aa_socket.as_deref()).unwrap_or(DEFAULT_AA_SOCKET);
-        let image = image_config(file.image.take(), surroundings)?;
+        let image = image_config(file.image.take(), unmeasured, surroundings)?;
         let signing_keys = file.signing_keys(surroundings);
         let denial_pause = match file.kbc.denial_pause_seconds {
             None => cc_kbs::DEFAULT_DENIAL_PAUSE,
@@ -406,10 +406,24 @@ fn defaults(kernel_command_line: &str) -> Result<FileConfig, StartFault> {
     })
 }
 
-/// The table of the file, or else what the kernel command line says; then the environment.
-fn image_config(table: Option<ImageConfig>, surroundings: &Surroundings) -> Result<ImageConfig, StartFault> {
+/// The table of the file, or else what the kernel command line says, as in the existing stack; then the environment. The kernel
+/// command line is the host's to write, and a policy for images that it chooses would be none.
+fn image_config(
+    table: Option<ImageConfig>,
+    unmeasured: UnmeasuredConfig,
+    surroundings: &Surroundings,
+) -> Result<ImageConfig, StartFault> {
     let from_host = || ImageConfig::of_kernel_command_line(&surroundings.kernel_command_line);
-    let mut image = table.unwrap_or_else(from_host);
+    let mut image = match table {
+        Some(table) => table,
+        None => {
+            let from_host = from_host();
+            if from_host.is_some() && unmeasured == UnmeasuredConfig::Refuse {
+                Source::kernel_command_line().refuse_unmeasured(None)?;
+            }
+            from_host.unwrap_or_default()
+        }
+    };
     if let Some(uri) = &surroundings.registry_credentials {
         image.authenticated_registry_credentials_uri = Some(uri.clone());
     }
@@ -556,6 +570,27 @@ mod tests {
             let config = with_file(text, &Surroundings::default(), more).unwrap();
             assert_eq!(config.unmeasured, expected, "{text} {more:?}");
         }
+    }
+
+    #[test]
+    fn the_host_chooses_no_policy_for_images_where_what_is_unmeasured_is_refused() {
+        let host = |text: &str| Surroundings { kernel_command_line: text.to_owned(), ..Surroundings::default() };
+        let policy = host("agent.image_policy_file=file:///p agent.enable_signature_verification=true");
+        let file = "[kbc]\nname = \"cc_kbc\"\n";
+        let strict = format!("{file}[access]\nstrict = true\n");
+        for (text, more) in [(file, &["--unmeasured-config", "refuse"][..]), (&strict, &[])] {
+            for said in [&policy, &host("agent.image_registry_auth=file:///a"), &host("agent.https_proxy=http://p")] {
+                let fault = with_file(text, said, more).unwrap_err();
+                assert_eq!(fault.code, "CONFIG_UNMEASURED", "{text} {}", said.kernel_command_line);
+                assert!(fault.hint.contains("[image]"), "{}", fault.hint);
+            }
+            assert!(with_file(text, &host("agent.enable_signature_verification=false quiet"), more).is_ok());
+            let own = with_file(&format!("{text}[image]\n"), &policy, more).unwrap();
+            assert_eq!(own.image.image_security_policy_uri, None, "a table in the file is the whole table");
+        }
+        assert_eq!(build(&["--unmeasured-config", "refuse"], &policy).unwrap_err().code, "CONFIG_UNMEASURED");
+        let taken = with_file(file, &policy, &[]).unwrap();
+        assert_eq!(taken.image.image_security_policy_uri.as_deref(), Some("file:///p"));
     }
 
     #[test]

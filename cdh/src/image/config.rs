@@ -9,7 +9,8 @@
 //! layouts = ["/srv/images"]              # of this project: `oci:/srv/images/app:1.0` names an image layout there
 //! ```
 //!
-//! Without the table it comes from the kernel command line, which the host writes.
+//! Without the table it comes from the kernel command line, which the host writes; where unmeasured configuration is refused,
+//! so is that.
 
 use std::path::PathBuf;
 
@@ -102,9 +103,10 @@ impl Default for ImageConfig {
 }
 
 impl ImageConfig {
-    /// What the kernel command line says. A later parameter of one name beats an earlier one.
+    /// What the kernel command line says; `None` if it says nothing that counts. A later parameter of one name beats an
+    /// earlier one.
     #[must_use]
-    pub fn of_kernel_command_line(text: &str) -> Self {
+    pub fn of_kernel_command_line(text: &str) -> Option<Self> {
         let last = |name: &str| {
             let mut parameters = text.split_ascii_whitespace().filter_map(|word| word.split_once('='));
             parameters.rfind(|(key, _)| *key == name).map(|(_, value)| value.to_owned())
@@ -115,12 +117,15 @@ impl ImageConfig {
             no_proxy: last("agent.no_proxy"),
         };
         let verifies = last("agent.enable_signature_verification").as_deref() == Some("true");
-        Self {
-            image_pull_proxy: (proxy.https_proxy.is_some() || proxy.http_proxy.is_some()).then_some(proxy),
-            authenticated_registry_credentials_uri: last("agent.image_registry_auth"),
-            image_security_policy_uri: last("agent.image_policy_file").filter(|_| verifies),
+        let proxy = (proxy.https_proxy.is_some() || proxy.http_proxy.is_some()).then_some(proxy);
+        let credentials = last("agent.image_registry_auth");
+        let policy = last("agent.image_policy_file").filter(|_| verifies);
+        (proxy.is_some() || credentials.is_some() || policy.is_some()).then(|| Self {
+            image_pull_proxy: proxy,
+            authenticated_registry_credentials_uri: credentials,
+            image_security_policy_uri: policy,
             ..Self::default()
-        }
+        })
     }
 
     /// What is wrong with it, if anything.
@@ -159,7 +164,8 @@ mod tests {
         let config = ImageConfig::of_kernel_command_line(
             "agent.https_proxy=http://a agent.https_proxy=http://b agent.no_proxy=c \
              agent.image_registry_auth=kbs:///default/credential/test agent.image_policy_file=kbs:///default/policy/test",
-        );
+        )
+        .unwrap();
         let proxy = config.image_pull_proxy.unwrap();
         assert_eq!((proxy.https_proxy.as_deref(), proxy.no_proxy.as_deref()), (Some("http://b"), Some("c")));
         assert_eq!(
@@ -169,9 +175,12 @@ mod tests {
         assert_eq!(config.image_security_policy_uri, None, "signatures are not to be verified");
         let config = ImageConfig::of_kernel_command_line(
             "agent.image_policy_file=file:///p agent.enable_signature_verification=true",
-        );
+        )
+        .unwrap();
         assert_eq!(config.image_security_policy_uri.as_deref(), Some("file:///p"));
         assert!(config.image_pull_proxy.is_none());
+        let nothing = "agent.no_proxy=a agent.image_policy_file=file:///p agent.enable_signature_verification=false";
+        assert!(ImageConfig::of_kernel_command_line(nothing).is_none());
     }
 
     #[test]

@@ -140,7 +140,9 @@ impl Source {
         let (why, way_out) = match (&self.content, vouched) {
             (None, _) => (
                 "the kernel command line is used, which is the host's to write".to_owned(),
-                "give a configuration file that is measured instead of agent.aa_kbc_params and cdh.kbs_resources".to_owned(),
+                "give a configuration file that is measured, with a table [image] if it is the data hub's, instead of agent.aa_kbc_params, cdh.kbs_resources \
+                 and parameters for images (agent.image_*, agent.*_proxy)"
+                    .to_owned(),
             ),
             (Some(_), Some(document)) if document.data().contains_key(&*name) => (
                 format!("{name} in the init-data that this machine was launched with has other bytes"),
