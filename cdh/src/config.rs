@@ -574,12 +574,15 @@ mod tests {
 
     #[test]
     fn the_host_chooses_no_policy_for_images_where_what_is_unmeasured_is_refused() {
-        let host = |text: &str| Surroundings { kernel_command_line: text.to_owned(), ..Surroundings::default() };
+        let host =
+            |text: &str| Surroundings { kernel_command_line: text.to_owned(), ..Surroundings::default() };
         let policy = host("agent.image_policy_file=file:///p agent.enable_signature_verification=true");
         let file = "[kbc]\nname = \"cc_kbc\"\n";
         let strict = format!("{file}[access]\nstrict = true\n");
         for (text, more) in [(file, &["--unmeasured-config", "refuse"][..]), (&strict, &[])] {
-            for said in [&policy, &host("agent.image_registry_auth=file:///a"), &host("agent.https_proxy=http://p")] {
+            for said in
+                [&policy, &host("agent.image_registry_auth=file:///a"), &host("agent.https_proxy=http://p")]
+            {
                 let fault = with_file(text, said, more).unwrap_err();
                 assert_eq!(fault.code, "CONFIG_UNMEASURED", "{text} {}", said.kernel_command_line);
                 assert!(fault.hint.contains("[image]"), "{}", fault.hint);

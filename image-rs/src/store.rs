@@ -7,13 +7,13 @@
 //!               layer.json, implied    what was checked; directories that the archive does not name
 //! locks/<name>          held by whoever fills that layer
 //! images/<digest>.json  which layers an image has
-//! overlay/              what is mounted; kept by whoever mounts
+//! overlay/<name>/boot, layers    what is mounted, in which boot, of which layers; kept by whoever mounts
 //! ```
 //!
 //! A layer has its name from all that was checked of it, and appears under it by one rename(2) at the end, so that there is
 //! nothing an index could be wrong about: what has a name is whole. What a killed process left has no such name, and goes.
 //! A store that was made in another boot, or whose `store.json` cannot be read, counts as empty: since then the host may
-//! have written to its disk.
+//! have written to its disk. So do notes about overlays that do not name this boot, which the host cannot have known.
 //!
 //! Whether an image may be used is NOT known here: the policy decides at each pull, whatever is in the store.
 
@@ -56,6 +56,7 @@ const FOLDERS: [&str; 4] = ["layers", "locks", "images", "overlay"];
 pub struct Store {
     folder: OwnedFd,
     path: String,
+    boot: String,
     limit: Option<u64>,
 }
 
@@ -84,14 +85,15 @@ impl Store {
         std::fs::create_dir_all(path).map_err(failed)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| failed(error.into()))?;
-        let store = Self { folder, path: path.display().to_string(), limit };
+        let boot = boot.trim().to_owned();
+        let store = Self { folder, path: path.display().to_string(), boot: boot.clone(), limit };
         for name in FOLDERS {
             match rustix::fs::mkdirat(&store.folder, name, Mode::RWXU) {
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(error) => return Err(failed(error.into())),
             }
         }
-        let identity = Identity { version: VERSION, boot: boot.trim().to_owned() };
+        let identity = Identity { version: VERSION, boot };
         match store.lock(FlockOperation::NonBlockingLockExclusive)? {
             Some(_alone) => store.tidy(&identity)?,
             None => {

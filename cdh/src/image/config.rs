@@ -179,7 +179,8 @@ mod tests {
         .unwrap();
         assert_eq!(config.image_security_policy_uri.as_deref(), Some("file:///p"));
         assert!(config.image_pull_proxy.is_none());
-        let nothing = "agent.no_proxy=a agent.image_policy_file=file:///p agent.enable_signature_verification=false";
+        let nothing =
+            "agent.no_proxy=a agent.image_policy_file=file:///p agent.enable_signature_verification=false";
         assert!(ImageConfig::of_kernel_command_line(nothing).is_none());
     }
 

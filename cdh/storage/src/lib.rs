@@ -14,6 +14,7 @@
 
 #![forbid(unsafe_code)]
 
+mod boot;
 pub mod cli;
 mod confine;
 mod error;

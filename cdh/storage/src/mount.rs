@@ -16,7 +16,7 @@ use cc_storage::{Answered, Request};
 use rustix::fs::{Mode, OFlags};
 
 use crate::{
-    Failure,
+    Failure, boot,
     serve::{Job, Worker, done},
 };
 
@@ -24,6 +24,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Mounts {
     store: OwnedFd,
+    /// Which boot this is.
+    boot: String,
 }
 
 impl Mounts {
@@ -44,8 +46,8 @@ impl Mounts {
                 Err(error) => return Err(Failure::storage(doing())(error)),
             }
         }
-        let mounts = Self { store: folder };
-        bundle::sweep(mounts.store.as_fd())?;
+        let mounts = Self { store: folder, boot: boot::id()? };
+        bundle::sweep(mounts.store.as_fd(), &mounts.boot)?;
         Ok(mounts)
     }
 }
@@ -58,9 +60,9 @@ impl Worker for Mounts {
             Request::MakeBundle(bundle) => {
                 let bundle = bundle.clone();
                 let config = File::from(job.only_fd()?);
-                bundle::make(self.store.as_fd(), &bundle, config)?;
+                bundle::make(self.store.as_fd(), &self.boot, &bundle, config)?;
             }
-            Request::RemoveBundle { path } => bundle::remove(self.store.as_fd(), path)?,
+            Request::RemoveBundle { path } => bundle::remove(self.store.as_fd(), &self.boot, path)?,
             _ => return Err(Failure::Request { why: "it is no work of the mode that mounts".to_owned() }),
         }
         Ok(done())

@@ -19,7 +19,7 @@ use rustix::{
 };
 
 use crate::{
-    Failure,
+    Failure, boot,
     serve::{Job, Worker, done},
 };
 
@@ -48,9 +48,8 @@ impl Layers {
     /// The store cannot be used.
     pub fn open(folder: &Path, limit: Option<u64>) -> Result<Self, Failure> {
         // A store of another boot lay on a disk that the host could write to in between.
-        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
-            .map_err(Failure::storage("read the number of this boot"))?;
-        Ok(Self { store: Arc::new(Store::open(folder, &boot, limit)?), run: Run::new(Options::default()) })
+        let store = Store::open(folder, &boot::id()?, limit)?;
+        Ok(Self { store: Arc::new(store), run: Run::new(Options::default()) })
     }
 
     fn claim(&self, layer: &Layer, channel: &Channel, memory: &mut Memory) -> Result<Answer, Failure> {

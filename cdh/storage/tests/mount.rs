@@ -104,6 +104,11 @@ impl Storage {
     }
 }
 
+/// Which boot this is.
+fn boot() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim().to_owned()
+}
+
 impl Drop for Storage {
     fn drop(&mut self) {
         self.client = None;
@@ -198,6 +203,7 @@ fn a_start_undoes_what_is_not_complete_and_forgets_what_is_gone() {
     let bundle = storage.folder.path().join("half");
     fs::create_dir_all(bundle.join("rootfs")).unwrap();
     fs::write(bundle.join("config.json"), "{}").unwrap();
+    fs::write(half.join("boot"), boot()).unwrap();
     fs::write(half.join("bundle"), bundle.to_str().unwrap()).unwrap();
     fs::write(half.join("made"), format!("{}\n", bundle.display())).unwrap();
     // The mounts go with the namespace of the first.
@@ -209,6 +215,36 @@ fn a_start_undoes_what_is_not_complete_and_forgets_what_is_gone() {
     assert_eq!(storage.ask(request).unwrap_err().code(), "BUNDLE_UNKNOWN");
     assert_eq!(storage.overlays(), 0);
     assert!(!bundle.exists());
+}
+
+#[test]
+fn what_another_boot_left_is_forgotten_and_nothing_is_removed_where_it_points() {
+    let Some(mut storage) = Storage::start() else { return };
+    storage.client = None;
+    storage.child.wait().unwrap();
+    let victim = storage.folder.path().join("victim");
+    fs::create_dir_all(victim.join("rootfs")).unwrap();
+    fs::write(victim.join("config.json"), "theirs").unwrap();
+    // Half of one and a complete one, from no boot and from another one.
+    for (number, boot, complete) in
+        [(1, None, false), (2, Some("another"), false), (3, Some("another"), true)]
+    {
+        let planted = storage.folder.path().join(format!("store/overlay/{number:064x}"));
+        fs::create_dir_all(planted.join("upper")).unwrap();
+        fs::write(planted.join("bundle"), victim.to_str().unwrap()).unwrap();
+        fs::write(planted.join("made"), format!("{}\n", victim.display())).unwrap();
+        boot.iter().for_each(|boot| fs::write(planted.join("boot"), boot).unwrap());
+        if complete {
+            fs::write(planted.join("complete"), "").unwrap();
+        }
+    }
+    let (client, child) = Storage::spawn(storage.folder.path());
+    (storage.client, storage.child) = (Some(client), child);
+    let request = storage.release("victim");
+    assert_eq!(storage.ask(request).unwrap_err().code(), "BUNDLE_UNKNOWN");
+    assert_eq!(storage.overlays(), 0);
+    assert_eq!(fs::read_to_string(victim.join("config.json")).unwrap(), "theirs");
+    assert!(victim.join("rootfs").is_dir());
 }
 
 #[test]

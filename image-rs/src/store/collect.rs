@@ -76,12 +76,17 @@ impl Store {
         Ok(collected)
     }
 
-    /// Layers that an overlay is made of: whoever mounts notes them, one a line, in `overlay/<anything>/layers`.
+    /// Layers that an overlay is made of: whoever mounts notes them, one a line, in `overlay/<anything>/layers`, and beside
+    /// it the boot. An overlay of another boot is mounted no more, and its notes may be the host's.
     fn mounted(&self) -> Result<BTreeSet<LayerName>, Error> {
         let overlays = self.subfolder("overlay")?;
         let names = tree::names(overlays.as_fd()).map_err(|error| self.storage("read", error))?;
         let mut layers = BTreeSet::new();
         for name in names.iter().filter_map(|name| name.to_str().ok()) {
+            let boot = self.read(overlays.as_fd(), &format!("{name}/boot"))?;
+            if boot.is_none_or(|boot| boot.trim_ascii() != self.boot.as_bytes()) {
+                continue;
+            }
             let list = self.read(overlays.as_fd(), &format!("{name}/layers"))?.unwrap_or_default();
             layers.extend(
                 String::from_utf8_lossy(&list).lines().filter_map(|line| line.parse::<LayerName>().ok()),

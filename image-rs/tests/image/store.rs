@@ -202,8 +202,20 @@ fn a_store_of_another_boot_and_a_damaged_one_are_empty() {
     let hold = store.hold().unwrap();
     assert_eq!(open(&folder, "the next boot", None).unwrap_err().code(), "IMAGE_STORE_BUSY");
     drop(hold);
+    // Between two boots the host can write: a layer of its own, and a note that it is mounted.
+    let layers = folder.path().join("store/layers");
+    let planted = folder.path().join("store/overlay").join("0".repeat(64));
+    fs::create_dir_all(&planted).unwrap();
+    fs::write(planted.join("layers"), names(&layers).join("\n")).unwrap();
+    fs::write(layers.join(&names(&layers)[0]).join("tree/planted"), "").unwrap();
+    for boot in [None, Some(BOOT)] {
+        boot.iter().for_each(|boot| fs::write(planted.join("boot"), boot).unwrap());
+        let store = open(&folder, "the next boot", None).unwrap();
+        assert_eq!(store.used().unwrap(), 0, "{boot:?}");
+    }
     let store = open(&folder, "the next boot", None).unwrap();
     assert!(!get(&store, &layer, &blob).unwrap().1);
+    assert!(!layers.join(&names(&layers)[0]).join("tree/planted").exists());
 }
 
 #[test]
@@ -236,6 +248,7 @@ fn images_keep_their_layers_and_so_do_mounts() {
     let mounted = folder.path().join("store/overlay/one");
     fs::create_dir_all(&mounted).unwrap();
     fs::write(mounted.join("layers"), format!("{}\n", stored[1].name)).unwrap();
+    fs::write(mounted.join("boot"), BOOT).unwrap();
     let collected = store.collect().unwrap();
     assert_eq!((collected.layers, collected.bytes), (1, stored[2].bytes));
     assert!(store.forget(&manifest).unwrap() && !store.forget(&manifest).unwrap());

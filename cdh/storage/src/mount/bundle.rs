@@ -31,7 +31,7 @@ const PARTIAL: &str = ".config.json.partial";
 const ROOTFS: &str = "rootfs";
 
 /// Makes `bundle` from layers of `store`, with the text of `config` as its `config.json`.
-pub(super) fn make(store: BorrowedFd<'_>, bundle: &Bundle, config: File) -> Result<(), Failure> {
+pub(super) fn make(store: BorrowedFd<'_>, boot: &str, bundle: &Bundle, config: File) -> Result<(), Failure> {
     check(store, &bundle.layers)?;
     let text = read(config)?;
     let at = |name: &str| Path::new(&bundle.path).join(name).display().to_string();
@@ -40,7 +40,7 @@ pub(super) fn make(store: BorrowedFd<'_>, bundle: &Bundle, config: File) -> Resu
         return Err(Failure::BundleExists { path: at(CONFIG) });
     }
     let rootfs = Rootfs::begin(folder.as_fd(), &at(ROOTFS))?;
-    let state = State::begin(store)?;
+    let state = State::begin(store, boot)?;
     let layers: String = bundle.layers.iter().map(|name| format!("{name}\n")).collect();
     state.write("layers", layers.as_bytes())?;
     state.write("made", folder.made().as_bytes())?;
@@ -64,26 +64,35 @@ pub(super) fn make(store: BorrowedFd<'_>, bundle: &Bundle, config: File) -> Resu
 }
 
 /// Unmounts and removes the bundle at `path`.
-pub(super) fn remove(store: BorrowedFd<'_>, path: &str) -> Result<(), Failure> {
+pub(super) fn remove(store: BorrowedFd<'_>, boot: &str, path: &str) -> Result<(), Failure> {
     for state in State::all(store)? {
-        if state.lock() && state.read("bundle")?.is_some_and(|place| place == path.as_bytes()) {
+        if state.lock()
+            && state.is_of(boot)
+            && state.read("bundle")?.is_some_and(|place| place == path.as_bytes())
+        {
             return undo(&state, path);
         }
     }
     Err(Failure::BundleUnknown { path: path.chars().take(200).collect() })
 }
 
-/// Undoes what killed processes left, and forgets what is not mounted any more.
-pub(super) fn sweep(store: BorrowedFd<'_>) -> Result<(), Failure> {
+/// Undoes what killed processes left, and forgets what is not mounted any more. What is said to have been left in another boot is
+/// forgotten as well, and nothing is done at the paths that it names: the host may have written them.
+pub(super) fn sweep(store: BorrowedFd<'_>, boot: &str) -> Result<(), Failure> {
     for state in State::all(store)? {
         // Somebody is at work there.
         if !state.lock() {
             continue;
         }
-        if state.read("complete")?.is_none() {
+        let is_mounted = !mounted::points(&overlay::upper(state.name()))?.is_empty();
+        if !state.is_of(boot) {
+            if !is_mounted {
+                state.clear()?;
+            }
+        } else if state.read("complete")?.is_none() {
             let path = state.read("bundle")?.and_then(|path| String::from_utf8(path).ok());
             undo(&state, path.as_deref().unwrap_or_default())?;
-        } else if mounted::points(&overlay::upper(state.name()))?.is_empty() {
+        } else if !is_mounted {
             state.clear()?;
         }
     }

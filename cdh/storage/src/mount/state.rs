@@ -1,7 +1,8 @@
 //! What is known of each overlay: the directory `overlay/<name>` in the store.
 //!
-//! In it are `upper` and `work` of the overlay, `layers`, `bundle` and `made`, which say what it was made of, where it is and which
-//! folders had to be made for it, and at last `complete`. Whoever works on it holds a lock.
+//! In it are `boot`, which names the boot that it is of, `upper` and `work` of the overlay, `layers`, `bundle` and `made`, which say
+//! what it was made of, where it is and which folders had to be made for it, and at last `complete`. Whoever works on it holds a
+//! lock. What does not name this boot counts for nothing: the store may lie on a disk that the host could write to in between.
 
 use std::{
     fs::File,
@@ -17,6 +18,8 @@ use rustix::{
 
 use crate::Failure;
 
+/// The note that names the boot.
+const BOOT: &str = "boot";
 /// Longest note, in bytes.
 const MAX_NOTE: u64 = 128 << 10;
 
@@ -32,7 +35,7 @@ pub(super) struct State {
 
 impl State {
     /// Makes and locks a new one. It goes with the value, unless it is kept.
-    pub(super) fn begin(store: BorrowedFd<'_>) -> Result<Self, Failure> {
+    pub(super) fn begin(store: BorrowedFd<'_>, boot: &str) -> Result<Self, Failure> {
         const DOING: &str = "make the directories of an overlay";
         let mut random = [0; 32];
         getrandom::fill(&mut random)
@@ -46,6 +49,7 @@ impl State {
         // Nobody else knows it yet.
         rustix::fs::flock(&state.fd, FlockOperation::NonBlockingLockExclusive)
             .map_err(Failure::storage(DOING))?;
+        state.write(BOOT, boot.as_bytes())?;
         // The mode of `upper` becomes that of the root directory.
         for (name, mode) in [("upper", 0o755), ("work", 0o700)] {
             let mode = Mode::from_raw_mode(mode);
@@ -83,6 +87,11 @@ impl State {
         rustix::fs::flock(&self.fd, FlockOperation::NonBlockingLockExclusive).is_ok()
     }
 
+    /// Whether it is of the boot called `boot`.
+    pub(super) fn is_of(&self, boot: &str) -> bool {
+        self.read(BOOT).is_ok_and(|note| note.is_some_and(|note| note == boot.as_bytes()))
+    }
+
     /// Writes a note that is not there yet.
     pub(super) fn write(&self, name: &str, text: &[u8]) -> Result<(), Failure> {
         const DOING: &str = "note what an overlay is made of";
@@ -95,7 +104,7 @@ impl State {
     /// Reads a note, if it is there.
     pub(super) fn read(&self, name: &str) -> Result<Option<Vec<u8>>, Failure> {
         const DOING: &str = "read what an overlay is made of";
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
             Ok(file) => file,
             Err(Errno::NOENT) => return Ok(None),
