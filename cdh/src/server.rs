@@ -59,6 +59,12 @@ fn unusable(e: HubError) -> StartFault {
 /// # Errors
 /// The first value that cannot be used.
 pub fn check(config: &Config) -> Result<(), StartFault> {
+    // Clients are made, as when serving; they belong to a runtime from the start, and use it only when asked.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| {
+        let what = format!("starting the runtime: {e}");
+        StartFault::new(EXIT_FAILED, "SYSTEM_RESOURCE", what, "see the system's limits")
+    })?;
+    let _inside = runtime.enter();
     prepare(config).map(drop).map_err(unusable)
 }
 

@@ -54,6 +54,16 @@ fn empty() {
 }
 
 #[test]
+fn usable() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("hub.toml");
+    let text = "[kbc]\nname = \"cc_kbc\"\nurl = \"https://kbs.example.com\"\n[kms.vault]\naddress = \"https://vault.example.com\"\n\
+                token = \"kbs:///default/kms/vault-token\"\n";
+    std::fs::write(&file, text).unwrap();
+    assert_eq!(check("confidential-data-hub", &file), (Some(0), String::new()));
+}
+
+#[test]
 fn malformed() {
     let folder = tempfile::tempdir().unwrap();
     for (name, text) in [
