@@ -77,6 +77,22 @@ impl Doors {
 /// Key broker and emulated TEE beside a machine with the daemons' configuration, that of the hub with these `tables`; the key broker
 /// gives out [`SECRET`]. None where that cannot run.
 pub(crate) fn prepared(tree: Tree, tables: &str) -> Option<(Stack, Setup)> {
+    let (stack, setup) = unconfigured(tree)?;
+    let certificate = std::fs::read_to_string(stack.kbs_certificate()).unwrap();
+    let hub = format!(
+        "[kbc]\nname = \"cc_kbc\"\nurl = {:?}\nkbs_cert = '''{certificate}'''\n{tables}",
+        stack.kbs_url()
+    );
+    let setup = setup
+        .file("etc/confidential-containers/attestation-agent.toml", stack.agent_config(), 0o600)
+        .unwrap()
+        .file("etc/confidential-containers/confidential-data-hub.toml", hub, 0o600)
+        .unwrap();
+    Some((stack, setup))
+}
+
+/// The same without any configuration.
+pub(crate) fn unconfigured(tree: Tree) -> Option<(Stack, Setup)> {
     if !(tree.boots_here() && cc_tests::stack::emulator_runs_here()) {
         return None;
     }
@@ -85,19 +101,8 @@ pub(crate) fn prepared(tree: Tree, tables: &str) -> Option<(Stack, Setup)> {
     stack.start_part(Part::Kbs).unwrap();
     stack.set_reference_values(&Machine::default().reference_values()).unwrap();
     stack.put_resource(RESOURCE, SECRET).unwrap();
-    let certificate = std::fs::read_to_string(stack.kbs_certificate()).unwrap();
-    let hub = format!(
-        "[kbc]\nname = \"cc_kbc\"\nurl = {:?}\nkbs_cert = '''{certificate}'''\n{tables}",
-        stack.kbs_url()
-    );
     let root = stack.folder().join("root");
-    let setup = Setup::new(tree)
-        .unwrap()
-        .bind(&root, root.to_str().unwrap())
-        .file("etc/confidential-containers/attestation-agent.toml", stack.agent_config(), 0o600)
-        .unwrap()
-        .file("etc/confidential-containers/confidential-data-hub.toml", hub, 0o600)
-        .unwrap();
+    let setup = Setup::new(tree).unwrap().bind(&root, root.to_str().unwrap());
     Some((stack, setup))
 }
 

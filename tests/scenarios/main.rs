@@ -15,6 +15,7 @@
 
 mod access;
 mod aliyun;
+mod ansible;
 mod attester;
 mod audit;
 mod azure;

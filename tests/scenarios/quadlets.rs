@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use crate::doors::prepared;
 use crate::{REST_PATH, SECRET};
 
-const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../quadlet");
+pub(crate) const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../quadlet");
 const DAEMONS: [&str; 3] = ["attestation-agent", "confidential-data-hub", "api-server-rest"];
 /// What stands in the shipped files where the administrator names the image.
 const PLACEHOLDER: &str = "registry.example.com/guest-services@sha256:0000000000000000000000000000000000000000000000000000000000000000";
@@ -58,7 +58,7 @@ fn the_generator_takes_every_file() {
 }
 
 /// Makes the base image out of the libraries that the daemons need, then the image as the Containerfile says; prints its digest.
-const IMAGE: &str = r#"set -eu
+pub(crate) const IMAGE: &str = r#"set -eu
 base=$(mktemp -d) dist=$(mktemp -d)
 for program in attestation-agent confidential-data-hub api-server-rest guestctl; do
     cp "/binaries/$program" "$dist"
@@ -73,7 +73,7 @@ podman image inspect --format '{{.Digest}}' localhost/guest-services
 "#;
 
 /// There are no controllers of control groups here that could hold the limit which is usual.
-const NO_LIMIT: &str = "[Container]\nPidsLimit=0\n";
+pub(crate) const NO_LIMIT: &str = "[Container]\nPidsLimit=0\n";
 
 fn shipped(name: &str) -> String {
     std::fs::read_to_string(format!("{SHIPPED}/{name}")).unwrap()

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod ansible;
 pub mod bench;
 pub mod container;
 pub mod curl;
