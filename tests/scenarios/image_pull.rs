@@ -3,18 +3,29 @@
 mod workplace;
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use cc_evidence::HashAlgorithm;
 use cc_evidence::ccel::{assemble, replay};
 use cc_tests::process::{Process, own_binary};
 use cc_tests::registry::Registry;
 use cc_tests::stack::{Options, Part, skip};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::image_keys::of_tree;
 use crate::measurement;
 use crate::measurement::register;
 use workplace::{Pulls, layer};
+
+/// Waits for something that is about to be so.
+fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "waited for: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
 
 /// A policy that refuses everything.
 const REJECT: &str = r#"{"default":[{"type":"reject"}]}"#;
@@ -91,6 +102,32 @@ fn a_pull_whose_event_is_refused_leaves_nothing() {
     let _ = fs::remove_file(pulls.stack.agent_socket());
     pulls.pull("app-1", "b/two").unwrap();
     assert_eq!(pulls.mounts(), 1);
+}
+
+#[test]
+fn a_hub_that_is_killed_in_a_pull_leaves_no_bundle_that_nobody_was_told_of() {
+    let Some(mut pulls) = Pulls::start(measurement::options()) else { return };
+    pulls.configure("");
+    pulls.image("app-1", &[layer("l", &[("file", "1")])], &json!({}));
+    // The agent hears of the event, and does not answer: the bundle stands, and is not measured.
+    pulls.stack.part(Part::Agent).unwrap().signal(Signal::STOP).unwrap();
+    let hub = rustix::process::Pid::from_raw(pulls.stack.part(Part::Hub).unwrap().pid() as i32).unwrap();
+    let config = pulls.stack.folder().join("b/one/config.json");
+    std::thread::scope(|scope| {
+        let pulling = scope.spawn(|| pulls.pull("app-1", "b/one"));
+        wait_until("the bundle stands", || config.exists());
+        rustix::process::kill_process(hub, Signal::KILL).unwrap();
+        // The caller's client gives up loudly when its connection is cut.
+        assert!(!pulling.join().is_ok_and(|answer| answer.is_ok()));
+    });
+    wait_until("the bundle is gone", || !pulls.stack.folder().join("b").exists());
+    wait_until("its overlay is gone", || pulls.overlays() == 0);
+    assert_eq!(pulls.records(), 0, "an image whose pull failed is not listed");
+    pulls.stack.part(Part::Agent).unwrap().signal(Signal::CONT).unwrap();
+    let _ = pulls.stack.stop_part(Part::Hub);
+    pulls.configure("");
+    pulls.pull("app-1", "b/one").unwrap();
+    assert_eq!((pulls.mounts(), pulls.records()), (1, 1));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use cc_crypto::Secret;
 use cc_evidence::blame::Blame;
 use cc_protos::attestation_agent::RuntimeMeasurementResult;
 use cc_sealed::{WrappedOptions, key_provider};
-use cc_storage::{Bundle, Fault, Request};
+use cc_storage::{Bundle, Client, Fault, Request};
 use image_registry::Stop;
 use image_rs::{
     Digest, Error, Image, KeyRefusal, LayerKeys, Platform,
@@ -26,7 +26,7 @@ use tokio::{runtime::Handle, time::Instant};
 use super::{
     config::ImageConfig,
     event,
-    layers::{self, Order},
+    layers::{self, Layers, Order},
     resource::Resources,
     source::{Found, Sources},
     storage::{Mode, Storage},
@@ -54,9 +54,12 @@ pub struct Puller {
     storage: Storage,
 }
 
-/// A bundle that was made.
+/// A bundle that stands, and goes with this value unless it is committed.
 struct Made {
     manifest: Digest,
+    /// The channel that it was made over.
+    mount: Client,
+    layers: Layers,
 }
 
 impl Puller {
@@ -91,19 +94,16 @@ impl Puller {
                 (Arc::clone(self), image.to_owned(), bundle.to_owned(), stop.clone());
             blocking(move || puller.make(&image, &bundle, &stop)).await?
         };
-        let measured = match stop.is_stopped() {
-            true => Err(Error::Interrupted.into()),
-            false => self.measure(image, &made.manifest).await,
-        };
-        if let Err(error) = measured {
-            let (puller, bundle) = (Arc::clone(self), bundle.to_owned());
-            if let Err(failure) = blocking(move || puller.remove(&bundle)).await {
-                tracing::error!(code = failure.code(), error = %failure, "a bundle stays that should not");
-            }
-            return Err(error);
+        let manifest = made.manifest;
+        let mut measured = wanted(&stop);
+        if measured.is_ok() {
+            measured = self.measure(image, &manifest).await;
         }
-        tracing::info!(image, manifest = %made.manifest, bundle, "image pulled");
-        Ok(made.manifest.to_string())
+        let measured = measured.and_then(|()| wanted(&stop));
+        let (name, path) = (image.to_owned(), bundle.to_owned());
+        blocking(move || made.finish(&name, &path, measured)).await?;
+        tracing::info!(image, %manifest, bundle, "image pulled");
+        Ok(manifest.to_string())
     }
 
     /// All steps up to the bundle.
@@ -113,7 +113,7 @@ impl Puller {
             let resolved = Image::resolve(found.source, &found.pointer, &Platform::of_this_machine())?;
             let admitted = self.admit(found, &resolved)?;
             admitted.covers(&resolved)?;
-            self.bundle(image, bundle, found, &resolved, stop)
+            self.bundle(bundle, found, &resolved, stop)
         })
     }
 
@@ -183,14 +183,7 @@ impl Puller {
     }
 
     /// Layers into the store, and the bundle of them.
-    fn bundle(
-        &self,
-        name: &str,
-        path: &str,
-        found: &Found<'_>,
-        image: &Image,
-        stop: &Stop,
-    ) -> Result<Made, HubError> {
+    fn bundle(&self, path: &str, found: &Found<'_>, image: &Image, stop: &Stop) -> Result<Made, HubError> {
         let keys =
             Arc::new(UnsealerKeys { unsealer: Arc::clone(&self.unsealer), runtime: Handle::current() });
         let order = Order {
@@ -200,29 +193,14 @@ impl Puller {
             parallel: self.config.max_concurrent_layer_downloads_per_image,
             stop,
         };
-        let mut layers = layers::fetch(&order, &self.storage)?;
+        let layers = layers::fetch(&order, &self.storage)?;
         let config = runtime_config(image.config()).to_string();
         let config = in_memory(config.as_bytes())
             .map_err(|source| Error::Storage { doing: "keep config.json in memory".to_owned(), source })?;
         let bundle = Bundle { path: path.to_owned(), layers: layers.names.clone() };
         let mut mount = self.storage.channel(Mode::Mount)?;
         mount.ask(Request::MakeBundle(bundle), None, &[config.as_fd()])?;
-        let record = cc_storage::Image {
-            reference: name.to_owned(),
-            manifest: image.manifest_digest().to_string(),
-            layers: layers.names.clone(),
-            at: SystemTime::now().duration_since(UNIX_EPOCH).map(|since| since.as_secs()).unwrap_or_default(),
-        };
-        if let Err(error) = layers.ask(Request::Record(record)) {
-            mount.ask(Request::RemoveBundle { path: path.to_owned() }, None, &[])?;
-            return Err(error);
-        }
-        Ok(Made { manifest: image.manifest_digest() })
-    }
-
-    fn remove(&self, path: &str) -> Result<(), HubError> {
-        let mut mount = self.storage.channel(Mode::Mount)?;
-        Ok(mount.ask(Request::RemoveBundle { path: path.to_owned() }, None, &[]).map(drop)?)
+        Ok(Made { manifest: image.manifest_digest(), mount, layers })
     }
 
     /// Has the agent measure the event. Where there is no agent, or none that measures, the pull goes on.
@@ -249,6 +227,39 @@ impl Puller {
         }
         Ok(())
     }
+}
+
+impl Made {
+    /// Notes the image called `name` and lets the bundle at `path` stay; or, if it was not `measured` or one of that fails, takes
+    /// the bundle away. The first error is told.
+    fn finish(mut self, name: &str, path: &str, measured: Result<(), HubError>) -> Result<(), HubError> {
+        let done = measured.and_then(|()| {
+            self.record(name)?;
+            Ok(self.mount.ask(Request::CommitBundle, None, &[]).map(drop)?)
+        });
+        if done.is_err()
+            && let Err(failure) = self.mount.ask(Request::RemoveBundle { path: path.to_owned() }, None, &[])
+        {
+            tracing::error!(bundle = path, code = failure.code(), error = %failure, "a bundle stays for now");
+        }
+        done
+    }
+
+    fn record(&mut self, name: &str) -> Result<(), HubError> {
+        let at =
+            SystemTime::now().duration_since(UNIX_EPOCH).map(|since| since.as_secs()).unwrap_or_default();
+        self.layers.ask(Request::Record(cc_storage::Image {
+            reference: name.to_owned(),
+            manifest: self.manifest.to_string(),
+            layers: self.layers.names.clone(),
+            at,
+        }))
+    }
+}
+
+/// Whether somebody still waits for the result.
+fn wanted(stop: &Stop) -> Result<(), HubError> {
+    if stop.is_stopped() { Err(Error::Interrupted.into()) } else { Ok(()) }
 }
 
 struct StopWhenDropped(Stop);

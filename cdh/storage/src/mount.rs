@@ -12,6 +12,7 @@ use std::{
     path::Path,
 };
 
+use bundle::Pending;
 use cc_storage::{Answered, Request};
 use rustix::fs::{Mode, OFlags};
 
@@ -52,18 +53,37 @@ impl Mounts {
     }
 }
 
-impl Worker for Mounts {
-    type Memory = ();
+/// What a channel remembers: the bundle that was made over it and is not committed. It goes with the channel.
+#[derive(Debug, Default)]
+pub struct Memory {
+    pending: Option<Pending>,
+}
 
-    fn work(&self, mut job: Job<'_>, (): &mut ()) -> Result<Answered, Failure> {
+impl Worker for Mounts {
+    type Memory = Memory;
+
+    fn work(&self, mut job: Job<'_>, memory: &mut Memory) -> Result<Answered, Failure> {
+        let refused = |why: &str| Err(Failure::Request { why: why.to_owned() });
         match &job.request {
             Request::MakeBundle(bundle) => {
                 let bundle = bundle.clone();
                 let config = File::from(job.only_fd()?);
-                bundle::make(self.store.as_fd(), &self.boot, &bundle, config)?;
+                if memory.pending.is_some() {
+                    return refused("the bundle before is neither committed nor removed");
+                }
+                memory.pending = Some(bundle::make(self.store.as_fd(), &self.boot, &bundle, config)?);
             }
-            Request::RemoveBundle { path } => bundle::remove(self.store.as_fd(), &self.boot, path)?,
-            _ => return Err(Failure::Request { why: "it is no work of the mode that mounts".to_owned() }),
+            Request::CommitBundle => match memory.pending.take() {
+                Some(pending) => pending.commit()?,
+                None => return refused("no bundle was made over this channel"),
+            },
+            Request::RemoveBundle { path } => {
+                match memory.pending.take_if(|pending| pending.path() == path) {
+                    Some(pending) => pending.undo()?,
+                    None => bundle::remove(self.store.as_fd(), &self.boot, path)?,
+                }
+            }
+            _ => return refused("it is no work of the mode that mounts"),
         }
         Ok(done())
     }

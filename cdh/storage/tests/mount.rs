@@ -128,6 +128,7 @@ fn a_bundle_is_made_and_removed() {
     fs::write(storage.seen("b/one/rootfs/new"), "").unwrap();
     assert!(!storage.folder.path().join(format!("store/layers/{}/tree/new", layers[1])).exists());
 
+    assert_eq!(storage.ask(Request::CommitBundle).unwrap(), Answer::Done);
     assert_eq!(storage.ask(request).unwrap_err().code(), "BUNDLE_EXISTS");
     let request = storage.release("b/one");
     storage.ask(request.clone()).unwrap();
@@ -182,7 +183,10 @@ fn channels_work_side_by_side_and_the_program_ends_with_the_first() {
     thread::scope(|scope| {
         for (client, request) in clients.iter_mut().zip(requests) {
             let config = config.try_clone().unwrap();
-            scope.spawn(move || client.ask(request, None, &[config.as_fd()]).map(drop));
+            scope.spawn(move || {
+                client.ask(request, None, &[config.as_fd()]).unwrap();
+                client.ask(Request::CommitBundle, None, &[]).unwrap();
+            });
         }
     });
     assert_eq!(storage.overlays(), 8);
@@ -198,6 +202,7 @@ fn a_start_undoes_what_is_not_complete_and_forgets_what_is_gone() {
     let layers = [storage.layer(1, &["file"])];
     let request = storage.bundle("b", &layers);
     storage.ask(request).unwrap();
+    storage.ask(Request::CommitBundle).unwrap();
     let half = storage.folder.path().join(format!("store/overlay/{}", "7".repeat(64)));
     fs::create_dir_all(half.join("upper")).unwrap();
     let bundle = storage.folder.path().join("half");
@@ -245,6 +250,35 @@ fn what_another_boot_left_is_forgotten_and_nothing_is_removed_where_it_points() 
     assert_eq!(storage.overlays(), 0);
     assert_eq!(fs::read_to_string(victim.join("config.json")).unwrap(), "theirs");
     assert!(victim.join("rootfs").is_dir());
+}
+
+#[test]
+fn a_bundle_that_is_not_committed_goes_with_its_channel() {
+    let Some(mut storage) = Storage::start() else { return };
+    let layers = [storage.layer(1, &["file"])];
+    let request = storage.bundle("b/one", &layers);
+    let mut other = storage.client().connect().unwrap();
+    let config = File::open("/dev/null").unwrap();
+    other.ask(request.clone(), None, &[config.as_fd()]).unwrap();
+    assert_eq!(storage.overlays(), 1);
+    let again = other.ask(request.clone(), None, &[config.as_fd()]).unwrap_err();
+    assert_eq!(again.code(), "STORAGE_REQUEST_REFUSED", "one at a time");
+    drop(other);
+    let bundle = storage.folder.path().join("b");
+    while bundle.exists() {
+        thread::sleep(std::time::Duration::from_millis(5));
+    }
+    assert_eq!(storage.overlays(), 0);
+    // By a word over the channel it goes too, and there is nothing to commit then.
+    storage.ask(request.clone()).unwrap();
+    let release = storage.release("b/one");
+    storage.ask(release).unwrap();
+    assert!(!bundle.exists() && storage.overlays() == 0);
+    assert_eq!(storage.ask(Request::CommitBundle).unwrap_err().code(), "STORAGE_REQUEST_REFUSED");
+    // Nothing of it is in the way of the next one.
+    storage.ask(request).unwrap();
+    storage.ask(Request::CommitBundle).unwrap();
+    assert!(storage.seen("b/one/rootfs/file").exists());
 }
 
 #[test]

@@ -182,6 +182,11 @@ impl Pulls {
         self.entries("overlay")
     }
 
+    /// Images that are listed as pulled.
+    pub(super) fn records(&self) -> usize {
+        self.entries("images")
+    }
+
     pub(super) fn layers(&self) -> usize {
         self.entries("layers")
     }

@@ -15,8 +15,11 @@ pub const MAX_LAYERS: usize = 500;
 pub enum Request {
     /// Serve the socket that comes with it like this one, until it is closed. Both modes.
     Connect,
-    /// Make a bundle of layers of the store. Mode `mount`. The text of `config.json` comes as a file.
+    /// Make a bundle of layers of the store. Mode `mount`. The text of `config.json` comes as a file. The bundle goes when the
+    /// channel is closed, unless it is committed before.
     MakeBundle(Bundle),
+    /// Let the bundle stay that was made over this channel. Mode `mount`.
+    CommitBundle,
     /// Unmount and remove what [`Request::MakeBundle`] made. Mode `mount`.
     RemoveBundle {
         /// The bundle's folder.

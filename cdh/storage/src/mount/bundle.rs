@@ -1,8 +1,9 @@
 //! A bundle: `rootfs`, which is an overlay of layers of the store, and `config.json` beside it.
 //!
-//! Whatever fails, and wherever the process is killed, nothing half made stays: what the overlay's directory in the store
-//! does not call complete is undone, by this call or when the program is started again. What is complete and not mounted
-//! any more belongs to a container that is gone.
+//! It is made in two steps: first it stands and belongs to whoever had it made ([`Pending`]), and goes when he goes; then it is
+//! committed. Whatever fails, and wherever a process is killed, nothing stays that nobody was told of: what the overlay's
+//! directory in the store does not call complete is undone when its channel is closed, or when the program is started again.
+//! What is complete and not mounted any more belongs to a container that is gone.
 
 use std::{
     collections::BTreeSet,
@@ -19,7 +20,12 @@ use rustix::{
     io::Errno,
 };
 
-use super::{folder::Folder, mounted, overlay, state::State};
+use super::{
+    folder::Folder,
+    mounted,
+    overlay::{self, Mounted},
+    state::State,
+};
 use crate::Failure;
 
 /// Longest `config.json`, in bytes.
@@ -30,8 +36,48 @@ const CONFIG: &str = "config.json";
 const PARTIAL: &str = ".config.json.partial";
 const ROOTFS: &str = "rootfs";
 
+/// A bundle that stands and is not committed. It goes with this value.
+#[derive(Debug)]
+pub(super) struct Pending {
+    // Undone in this order.
+    config: Config,
+    mounted: Mounted,
+    state: State,
+    rootfs: Rootfs,
+    folder: Folder,
+    path: String,
+}
+
+impl Pending {
+    /// Its folder.
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Lets it stay.
+    pub(super) fn commit(self) -> Result<(), Failure> {
+        self.state.write("complete", b"")?;
+        self.config.keep();
+        self.mounted.keep();
+        self.state.keep();
+        self.rootfs.keep();
+        self.folder.keep();
+        Ok(())
+    }
+
+    /// Takes it away.
+    pub(super) fn undo(self) -> Result<(), Failure> {
+        overlay::unmount(&overlay::upper(self.state.name()))
+    }
+}
+
 /// Makes `bundle` from layers of `store`, with the text of `config` as its `config.json`.
-pub(super) fn make(store: BorrowedFd<'_>, boot: &str, bundle: &Bundle, config: File) -> Result<(), Failure> {
+pub(super) fn make(
+    store: BorrowedFd<'_>,
+    boot: &str,
+    bundle: &Bundle,
+    config: File,
+) -> Result<Pending, Failure> {
     check(store, &bundle.layers)?;
     let text = read(config)?;
     let at = |name: &str| Path::new(&bundle.path).join(name).display().to_string();
@@ -54,13 +100,7 @@ pub(super) fn make(store: BorrowedFd<'_>, boot: &str, bundle: &Bundle, config: F
     restore_implied(store, &bundle.layers, folder.as_fd())
         .map_err(Failure::storage(format!("set the owners of directories in {}", at(ROOTFS))))?;
     let config = Config::write(folder.as_fd(), &text, &at(CONFIG))?;
-    state.write("complete", b"")?;
-    config.keep();
-    mounted.keep();
-    state.keep();
-    rootfs.keep();
-    folder.keep();
-    Ok(())
+    Ok(Pending { config, mounted, state, rootfs, folder, path: bundle.path.clone() })
 }
 
 /// Unmounts and removes the bundle at `path`.
@@ -164,23 +204,25 @@ fn read(config: File) -> Result<Vec<u8>, Failure> {
 }
 
 /// The directory that is mounted on.
-struct Rootfs<'a> {
-    folder: BorrowedFd<'a>,
+#[derive(Debug)]
+struct Rootfs {
+    folder: OwnedFd,
     fd: OwnedFd,
     /// Whether it goes with this value.
     passing: bool,
 }
 
-impl<'a> Rootfs<'a> {
-    fn begin(folder: BorrowedFd<'a>, path: &str) -> Result<Self, Failure> {
+impl Rootfs {
+    fn begin(folder: BorrowedFd<'_>, path: &str) -> Result<Self, Failure> {
         let failed = |error: Errno| Failure::storage(format!("make {path}"))(error);
-        let made = match rustix::fs::mkdirat(folder, ROOTFS, Mode::from_raw_mode(0o755)) {
+        let folder = folder.try_clone_to_owned().map_err(Failure::storage(format!("make {path}")))?;
+        let made = match rustix::fs::mkdirat(&folder, ROOTFS, Mode::from_raw_mode(0o755)) {
             Ok(()) => true,
             Err(Errno::EXIST) => false,
             Err(error) => return Err(failed(error)),
         };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(folder, ROOTFS, flags, Mode::empty()).map_err(failed)?;
+        let fd = rustix::fs::openat(&folder, ROOTFS, flags, Mode::empty()).map_err(failed)?;
         let rootfs = Self { folder, fd, passing: made };
         for entry in Dir::read_from(&rootfs.fd).map_err(failed)? {
             if !matches!(entry.map_err(failed)?.file_name().to_bytes(), b"." | b"..") {
@@ -195,28 +237,30 @@ impl<'a> Rootfs<'a> {
     }
 }
 
-impl Drop for Rootfs<'_> {
+impl Drop for Rootfs {
     fn drop(&mut self) {
         if self.passing {
-            let _ = rustix::fs::unlinkat(self.folder, ROOTFS, AtFlags::REMOVEDIR);
+            let _ = rustix::fs::unlinkat(&self.folder, ROOTFS, AtFlags::REMOVEDIR);
         }
     }
 }
 
 /// `config.json`, which appears complete.
-struct Config<'a> {
-    folder: BorrowedFd<'a>,
+#[derive(Debug)]
+struct Config {
+    folder: OwnedFd,
     name: &'static str,
     kept: bool,
 }
 
-impl<'a> Config<'a> {
-    fn write(folder: BorrowedFd<'a>, text: &[u8], path: &str) -> Result<Self, Failure> {
+impl Config {
+    fn write(folder: BorrowedFd<'_>, text: &[u8], path: &str) -> Result<Self, Failure> {
         let doing = || format!("write {path}");
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(folder, PARTIAL, flags, Mode::from_raw_mode(0o600))
             .map_err(Failure::storage(doing()))?;
-        let mut config = Self { folder, name: PARTIAL, kept: false };
+        let own = folder.try_clone_to_owned().map_err(Failure::storage(doing()))?;
+        let mut config = Self { folder: own, name: PARTIAL, kept: false };
         File::from(file).write_all(text).map_err(Failure::storage(doing()))?;
         match rustix::fs::renameat_with(folder, PARTIAL, folder, CONFIG, RenameFlags::NOREPLACE) {
             Ok(()) => config.name = CONFIG,
@@ -231,10 +275,10 @@ impl<'a> Config<'a> {
     }
 }
 
-impl Drop for Config<'_> {
+impl Drop for Config {
     fn drop(&mut self) {
         if !self.kept {
-            let _ = rustix::fs::unlinkat(self.folder, self.name, AtFlags::empty());
+            let _ = rustix::fs::unlinkat(&self.folder, self.name, AtFlags::empty());
         }
     }
 }
