@@ -99,6 +99,22 @@ impl Storage {
             .join(inside.strip_prefix("/").unwrap())
     }
 
+    /// Unmounts a path in its view of the file system.
+    fn unmount(&self, path: &str) {
+        let pid = self.child.id().to_string();
+        let path = self.folder.path().join(path);
+        let done = Command::new("nsenter").args(["--mount", "--target", &pid, "umount"]).arg(path).status();
+        assert!(done.unwrap().success());
+    }
+
+    /// The directory of the overlay of a bundle.
+    fn overlay_of(&self, bundle: &str) -> PathBuf {
+        let path = self.folder.path().join(bundle).display().to_string();
+        let all = fs::read_dir(self.folder.path().join("store/overlay")).unwrap();
+        let mut all = all.map(|entry| entry.unwrap().path());
+        all.find(|overlay| fs::read_to_string(overlay.join("bundle")).is_ok_and(|text| text == path)).unwrap()
+    }
+
     fn overlays(&self) -> usize {
         fs::read_dir(self.folder.path().join("store/overlay")).unwrap().count()
     }
@@ -279,6 +295,37 @@ fn a_bundle_that_is_not_committed_goes_with_its_channel() {
     storage.ask(request).unwrap();
     storage.ask(Request::CommitBundle).unwrap();
     assert!(storage.seen("b/one/rootfs/file").exists());
+}
+
+#[test]
+fn what_a_container_that_is_gone_wrote_goes_with_the_next_bundle() {
+    let Some(mut storage) = Storage::start() else { return };
+    let layers = [storage.layer(1, &["file"])];
+    for name in ["a", "b"] {
+        let request = storage.bundle(name, &layers);
+        storage.ask(request).unwrap();
+        storage.ask(Request::CommitBundle).unwrap();
+        fs::write(storage.seen(&format!("{name}/rootfs/written")), "").unwrap();
+    }
+    // As whoever ran it leaves it: unmounted, and its folder removed.
+    storage.unmount("a/rootfs");
+    fs::remove_dir_all(storage.folder.path().join("a")).unwrap();
+    assert_eq!(storage.overlays(), 2);
+    let request = storage.bundle("a", &layers);
+    storage.ask(request).unwrap();
+    storage.ask(Request::CommitBundle).unwrap();
+    assert_eq!(storage.overlays(), 2, "one of b, and one of the new a");
+    assert!(storage.seen("b/rootfs/written").exists() && !storage.seen("a/rootfs/written").exists());
+
+    // Two that are said to be at one path: the older one is not mounted any more.
+    storage.unmount("a/rootfs");
+    fs::remove_file(storage.folder.path().join("a/config.json")).unwrap();
+    let stale = storage.folder.path().join(format!("store/overlay/{}", "0".repeat(64)));
+    let copied = Command::new("cp").arg("-a").arg(storage.overlay_of("a")).arg(&stale).status().unwrap();
+    assert!(copied.success());
+    let release = storage.release("a");
+    storage.ask(release).unwrap();
+    assert_eq!(storage.overlays(), 1);
 }
 
 #[test]

@@ -80,6 +80,8 @@ pub(super) fn make(
 ) -> Result<Pending, Failure> {
     check(store, &bundle.layers)?;
     let text = read(config)?;
+    // What containers wrote that are gone takes memory, where the store is in memory.
+    sweep(store, boot)?;
     let at = |name: &str| Path::new(&bundle.path).join(name).display().to_string();
     let folder = Folder::begin(&bundle.path)?;
     if rustix::fs::statat(&folder, CONFIG, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
@@ -103,28 +105,29 @@ pub(super) fn make(
     Ok(Pending { config, mounted, state, rootfs, folder, path: bundle.path.clone() })
 }
 
-/// Unmounts and removes the bundle at `path`.
+/// Unmounts and removes the bundle at `path`, with all that is said of it: a container that is gone may have had that path too.
 pub(super) fn remove(store: BorrowedFd<'_>, boot: &str, path: &str) -> Result<(), Failure> {
-    for state in State::all(store)? {
-        if state.lock()
-            && state.is_of(boot)
-            && state.read("bundle")?.is_some_and(|place| place == path.as_bytes())
-        {
-            return undo(&state, path);
+    let mut found = false;
+    for state in State::idle(store)? {
+        if state.is_of(boot) && state.read("bundle")?.is_some_and(|place| place == path.as_bytes()) {
+            undo(&state, path)?;
+            found = true;
         }
     }
-    Err(Failure::BundleUnknown { path: path.chars().take(200).collect() })
+    match found {
+        true => Ok(()),
+        false => Err(Failure::BundleUnknown { path: path.chars().take(200).collect() }),
+    }
 }
 
 /// Undoes what killed processes left, and forgets what is not mounted any more. What is said to have been left in another boot is
 /// forgotten as well, and nothing is done at the paths that it names: the host may have written them.
 pub(super) fn sweep(store: BorrowedFd<'_>, boot: &str) -> Result<(), Failure> {
-    for state in State::all(store)? {
-        // Somebody is at work there.
-        if !state.lock() {
-            continue;
-        }
-        let is_mounted = !mounted::points(&overlay::upper(state.name()))?.is_empty();
+    let states = State::idle(store)?;
+    // Looked at when they are locked: none of them can be mounted from now on.
+    let mounted = mounted::names()?;
+    for state in states {
+        let is_mounted = mounted.contains(state.name());
         if !state.is_of(boot) {
             if !is_mounted {
                 state.clear()?;

@@ -1,29 +1,51 @@
 //! Where an overlay is mounted, by the kernel's own list (proc_pid_mountinfo(5)).
 
-use std::{ffi::OsString, os::unix::ffi::OsStringExt, path::PathBuf};
+use std::{collections::BTreeSet, ffi::OsString, os::unix::ffi::OsStringExt, path::PathBuf};
+
+use cc_storage::Name;
 
 use crate::Failure;
 
 /// The mount points of every overlay whose `upperdir` ends with `upper`, in this process's view, the last mounted first.
 pub(super) fn points(upper: &str) -> Result<Vec<PathBuf>, Failure> {
-    let list = std::fs::read("/proc/self/mountinfo").map_err(Failure::storage("read the list of mounts"))?;
-    Ok(list.split(|b| *b == b'\n').rev().filter_map(|line| point(line, upper)).collect())
+    Ok(list()?.split(|b| *b == b'\n').rev().filter_map(|line| point(line, upper)).collect())
+}
+
+/// The names of all overlays of the store that are mounted.
+pub(super) fn names() -> Result<BTreeSet<Name>, Failure> {
+    Ok(list()?.split(|b| *b == b'\n').filter_map(name).collect())
+}
+
+fn list() -> Result<Vec<u8>, Failure> {
+    std::fs::read("/proc/self/mountinfo").map_err(Failure::storage("read the list of mounts"))
+}
+
+/// `…/overlay/<name>/upper` of an overlay.
+fn name(line: &[u8]) -> Option<Name> {
+    let (_, upper) = overlay(line)?;
+    let mut parts = std::str::from_utf8(upper).ok()?.rsplit('/');
+    let (last, name, folder) = (parts.next()?, parts.next()?, parts.next()?);
+    ((folder, last) == ("overlay", "upper")).then(|| name.parse().ok()).flatten()
 }
 
 fn point(line: &[u8], upper: &str) -> Option<PathBuf> {
+    let (front, found) = overlay(line)?;
+    if !found.ends_with(upper.as_bytes()) {
+        return None;
+    }
+    let point = front.split(|b| *b == b' ').nth(4)?;
+    Some(OsString::from_vec(unescape(point)).into())
+}
+
+/// What stands before the kind of file system, and the upper directory, if it is an overlay.
+fn overlay(line: &[u8]) -> Option<(&[u8], &[u8])> {
     // 36 35 98:0 /root /point options … - type source options
     let at = line.windows(3).position(|w| w == b" - ")?;
     let (front, back) = line.split_at_checked(at)?;
     let mut back = back.get(3..)?.split(|b| *b == b' ');
     let (kind, options) = (back.next()?, back.nth(1)?);
-    let is_ours = |option: &[u8]| {
-        option.strip_prefix(b"upperdir=").is_some_and(|path| path.ends_with(upper.as_bytes()))
-    };
-    if kind != b"overlay" || !options.split(|b| *b == b',').any(is_ours) {
-        return None;
-    }
-    let point = front.split(|b| *b == b' ').nth(4)?;
-    Some(OsString::from_vec(unescape(point)).into())
+    let upper = options.split(|b| *b == b',').find_map(|option| option.strip_prefix(b"upperdir="))?;
+    (kind == b"overlay").then_some((front, upper))
 }
 
 /// Space, tab, line feed and backslash are written as three octal digits.
@@ -62,5 +84,14 @@ mod tests {
             assert_eq!(point(bad.as_bytes(), "overlay/77/upper"), None, "{bad}");
         }
         assert_eq!(unescape(b"\\134\\9"), b"\\\\9");
+        let own = "7".repeat(64);
+        let of = |upper: &str| {
+            name(format!("40 28 0:35 / /x rw - overlay overlay rw,upperdir={upper}").as_bytes())
+        };
+        assert_eq!(of(&format!("/s/overlay/{own}/upper")).unwrap().as_str(), own);
+        assert_eq!(of(&format!("overlay/{own}/upper")).unwrap().as_str(), own);
+        for other in [format!("x/{own}/upper"), format!("overlay/{own}/work"), "overlay/7/upper".to_owned()] {
+            assert_eq!(of(&other), None, "{other}");
+        }
     }
 }

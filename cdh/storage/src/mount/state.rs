@@ -8,6 +8,7 @@ use std::{
     fs::File,
     io::{self, Read, Write},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::Arc,
 };
 
 use cc_storage::Name;
@@ -26,7 +27,7 @@ const MAX_NOTE: u64 = 128 << 10;
 /// One overlay's directory.
 #[derive(Debug)]
 pub(super) struct State {
-    overlays: OwnedFd,
+    overlays: Arc<OwnedFd>,
     name: Name,
     fd: OwnedFd,
     /// Whether it goes with this value.
@@ -42,11 +43,12 @@ impl State {
             .map_err(|error| Failure::storage(DOING)(io::Error::other(error.to_string())))?;
         let name = hex::encode(random).parse::<Name>();
         let name = name.map_err(|why| Failure::Request { why: why.to_owned() })?;
-        let overlays = overlays(store)?;
-        rustix::fs::mkdirat(&overlays, name.as_str(), Mode::RWXU).map_err(Failure::storage(DOING))?;
+        let overlays = Arc::new(overlays(store)?);
+        // Until it is locked, others would take it for something that was left.
+        let _among_all = alone(store)?;
+        rustix::fs::mkdirat(&*overlays, name.as_str(), Mode::RWXU).map_err(Failure::storage(DOING))?;
         let fd = open(overlays.as_fd(), name.as_str()).map_err(Failure::storage(DOING))?;
         let state = Self { overlays, name, fd, passing: true };
-        // Nobody else knows it yet.
         rustix::fs::flock(&state.fd, FlockOperation::NonBlockingLockExclusive)
             .map_err(Failure::storage(DOING))?;
         state.write(BOOT, boot.as_bytes())?;
@@ -60,19 +62,21 @@ impl State {
         Ok(state)
     }
 
-    /// All of them.
-    pub(super) fn all(store: BorrowedFd<'_>) -> Result<Vec<Self>, Failure> {
+    /// All that nobody works on, locked.
+    pub(super) fn idle(store: BorrowedFd<'_>) -> Result<Vec<Self>, Failure> {
         const DOING: &str = "read the folder of overlays";
-        let overlays = overlays(store)?;
+        let overlays = Arc::new(overlays(store)?);
         let mut states = Vec::new();
-        for entry in Dir::read_from(&overlays).map_err(Failure::storage(DOING))? {
+        let _among_all = alone(store)?;
+        for entry in Dir::read_from(&*overlays).map_err(Failure::storage(DOING))? {
             let entry = entry.map_err(Failure::storage(DOING))?;
             // What has no such name is not ours; what is gone has been removed by somebody else.
             let name = entry.file_name().to_str().ok().and_then(|name| name.parse::<Name>().ok());
             let Some(name) = name else { continue };
             let Ok(fd) = open(overlays.as_fd(), name.as_str()) else { continue };
-            let overlays = overlays.try_clone().map_err(Failure::storage(DOING))?;
-            states.push(Self { overlays, name, fd, passing: false });
+            if rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive).is_ok() {
+                states.push(Self { overlays: Arc::clone(&overlays), name, fd, passing: false });
+            }
         }
         Ok(states)
     }
@@ -80,11 +84,6 @@ impl State {
     /// Its name.
     pub(super) fn name(&self) -> &Name {
         &self.name
-    }
-
-    /// Locks it, if nobody works on it.
-    pub(super) fn lock(&self) -> bool {
-        rustix::fs::flock(&self.fd, FlockOperation::NonBlockingLockExclusive).is_ok()
     }
 
     /// Whether it is of the boot called `boot`.
@@ -135,6 +134,14 @@ impl Drop for State {
             tracing::error!(error = %failure, overlay = %self.name, "directories stay");
         }
     }
+}
+
+/// Keeps others from making and from looking through directories of overlays, as long as the value lives.
+fn alone(store: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
+    let folder = overlays(store)?;
+    rustix::io::retry_on_intr(|| rustix::fs::flock(&folder, FlockOperation::LockExclusive))
+        .map_err(Failure::storage("lock the folder of overlays"))?;
+    Ok(folder)
 }
 
 fn overlays(store: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
