@@ -329,6 +329,44 @@ fn what_a_container_that_is_gone_wrote_goes_with_the_next_bundle() {
 }
 
 #[test]
+fn one_bundle_at_a_time_is_made_at_a_path() {
+    let Some(mut storage) = Storage::start() else { return };
+    let layers: Vec<_> = (0..8).map(|number| storage.layer(number, &["file"])).collect();
+    let request = storage.bundle("held", &layers[..1]);
+    fs::create_dir(storage.folder.path().join("held")).unwrap();
+    let held = File::open(storage.folder.path().join("held")).unwrap();
+    rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    assert_eq!(storage.ask(request).unwrap_err().code(), "BUNDLE_EXISTS");
+    assert_eq!(fs::read_dir(storage.folder.path().join("held")).unwrap().count(), 0);
+
+    // Each with a layer and a configuration that belong together.
+    let path = storage.folder.path().join("one").display().to_string();
+    let mut clients: Vec<_> = layers.iter().map(|_| storage.client().connect().unwrap()).collect();
+    let make = |(number, client): (usize, &mut Client)| {
+        let bundle = Bundle { path: path.clone(), layers: vec![layers[number].clone()] };
+        let config = storage.folder.path().join(format!("config{number}"));
+        fs::write(&config, number.to_string()).unwrap();
+        let config = File::open(config).unwrap();
+        client.ask(Request::MakeBundle(bundle), None, &[config.as_fd()])?;
+        client.ask(Request::CommitBundle, None, &[]).map(|_| number)
+    };
+    let make = &make;
+    let made: Vec<_> = thread::scope(|scope| {
+        let threads: Vec<_> =
+            clients.iter_mut().enumerate().map(|one| scope.spawn(move || make(one))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let [number] = made.iter().filter_map(|made| made.as_ref().ok()).collect::<Vec<_>>()[..] else {
+        panic!("one gets it: {made:?}")
+    };
+    assert!(made.iter().filter_map(|made| made.as_ref().err()).all(|error| error.code() == "BUNDLE_EXISTS"));
+    for file in ["one/rootfs/file", "one/config.json"] {
+        assert_eq!(fs::read_to_string(storage.seen(file)).unwrap(), number.to_string(), "{file}");
+    }
+    assert_eq!(storage.overlays(), 1);
+}
+
+#[test]
 fn without_such_a_socket_it_says_so() {
     let output = Command::new(env!("CARGO_BIN_EXE_cdh-storage"))
         .args(["mount", "--store", "/tmp"])

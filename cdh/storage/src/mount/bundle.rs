@@ -84,6 +84,10 @@ pub(super) fn make(
     sweep(store, boot)?;
     let at = |name: &str| Path::new(&bundle.path).join(name).display().to_string();
     let folder = Folder::begin(&bundle.path)?;
+    // Held until the bundle is committed or gone: two at one path would be mounted upon one another.
+    let folder = folder.lock().ok_or_else(|| Failure::BundleExists {
+        path: format!("another bundle at {}, half made,", bundle.path),
+    })?;
     if rustix::fs::statat(&folder, CONFIG, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
         return Err(Failure::BundleExists { path: at(CONFIG) });
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{Mode, OFlags, ResolveFlags},
+    fs::{FlockOperation, Mode, OFlags, ResolveFlags},
     io::Errno,
 };
 
@@ -35,6 +35,15 @@ impl Folder {
                 Err(failure)
             }
         }
+    }
+
+    /// Locks it for as long as somebody has its descriptor. `None` if somebody else has locked it: then it is his, whoever made it.
+    pub(super) fn lock(mut self) -> Option<Self> {
+        if rustix::fs::flock(&self.fd, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            return Some(self);
+        }
+        self.made.clear();
+        None
     }
 
     /// The folders that had to be made, one a line, the uppermost first.
