@@ -239,6 +239,38 @@ fn a_start_undoes_what_is_not_complete_and_forgets_what_is_gone() {
 }
 
 #[test]
+fn a_leftover_that_cannot_be_undone_is_in_nobodys_way() {
+    let Some(mut storage) = Storage::start() else { return };
+    let left = storage.folder.path().join(format!("store/overlay/{}", "7".repeat(64)));
+    let bundle = storage.folder.path().join("left");
+    fs::create_dir_all(left.join("upper")).unwrap();
+    fs::create_dir_all(bundle.join("config.json/theirs")).unwrap();
+    fs::write(left.join("boot"), boot()).unwrap();
+    fs::write(left.join("bundle"), bundle.to_str().unwrap()).unwrap();
+    let layers = [storage.layer(1, &["file"])];
+    let request = storage.bundle("a", &layers);
+    storage.ask(request).unwrap();
+    storage.ask(Request::CommitBundle).unwrap();
+    storage.client = None;
+    storage.child.wait().unwrap();
+    // A start is possible as well, and once the folder is out of the way it goes.
+    for (overlays, name) in [(2, "b"), (1, "c")] {
+        let (client, child) = Storage::spawn(storage.folder.path());
+        (storage.client, storage.child) = (Some(client), child);
+        let request = storage.bundle(name, &layers);
+        storage.ask(request).unwrap();
+        storage.ask(Request::CommitBundle).unwrap();
+        assert_eq!(storage.overlays(), overlays, "{name}");
+        assert_eq!(left.exists(), overlays == 2);
+        storage.client = None;
+        storage.child.wait().unwrap();
+        if bundle.exists() {
+            fs::remove_dir_all(&bundle).unwrap();
+        }
+    }
+}
+
+#[test]
 fn what_another_boot_left_is_forgotten_and_nothing_is_removed_where_it_points() {
     let Some(mut storage) = Storage::start() else { return };
     storage.client = None;

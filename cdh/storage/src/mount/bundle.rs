@@ -131,19 +131,24 @@ pub(super) fn sweep(store: BorrowedFd<'_>, boot: &str) -> Result<(), Failure> {
     // Looked at when they are locked: none of them can be mounted from now on.
     let mounted = mounted::names()?;
     for state in states {
-        let is_mounted = mounted.contains(state.name());
-        if !state.is_of(boot) {
-            if !is_mounted {
-                state.clear()?;
-            }
-        } else if state.read("complete")?.is_none() {
-            let path = state.read("bundle")?.and_then(|path| String::from_utf8(path).ok());
-            undo(&state, path.as_deref().unwrap_or_default())?;
-        } else if !is_mounted {
-            state.clear()?;
+        if let Err(failure) = tidy(&state, boot, mounted.contains(state.name())) {
+            // It is no reason to make no other bundle. It stays, and is tried again.
+            let overlay = state.name();
+            tracing::error!(code = failure.code(), error = %failure, %overlay, "what is left of a bundle stays");
         }
     }
     Ok(())
+}
+
+fn tidy(state: &State, boot: &str, is_mounted: bool) -> Result<(), Failure> {
+    if !state.is_of(boot) {
+        return if is_mounted { Ok(()) } else { state.clear() };
+    }
+    if state.read("complete")?.is_none() {
+        let path = state.read("bundle")?.and_then(|path| String::from_utf8(path).ok());
+        return undo(state, path.as_deref().unwrap_or_default());
+    }
+    if is_mounted { Ok(()) } else { state.clear() }
 }
 
 /// Takes away the bundle of `state` at `path`, and the state.
