@@ -1,4 +1,7 @@
 //! The folder of a bundle, with those above it that are missing. What was made goes again, unless it is kept.
+//!
+//! What is made is its owner's alone, whatever the umask: an image has programs with set-id bits and device nodes, which are for
+//! its container and for nobody else on the machine.
 
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -96,7 +99,7 @@ fn open_or_make(path: &Path, made: &mut Vec<PathBuf>) -> Result<OwnedFd, Errno> 
     match (open(), path.parent()) {
         (Err(Errno::NOENT), Some(parent)) => {
             drop(open_or_make(parent, made)?);
-            match rustix::fs::mkdir(path, Mode::from_raw_mode(0o755)) {
+            match rustix::fs::mkdir(path, Mode::RWXU) {
                 Ok(()) => made.push(path.to_owned()),
                 Err(Errno::EXIST) => {}
                 Err(error) => return Err(error),
@@ -109,6 +112,8 @@ fn open_or_make(path: &Path, made: &mut Vec<PathBuf>) -> Result<OwnedFd, Errno> 
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -119,6 +124,10 @@ mod tests {
         assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
         Folder::begin(&path("a/b/c")).unwrap().keep();
         drop(Folder::begin(&path("a/b/d")).unwrap());
+        for made in ["a", "a/b", "a/b/c"] {
+            let mode = std::fs::metadata(root.path().join(made)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o700, "{made}");
+        }
         assert!(root.path().join("a/b/c").is_dir() && !root.path().join("a/b/d").exists());
         std::fs::write(root.path().join("file"), "").unwrap();
         assert!(Folder::begin(&path("file/x")).is_err());
