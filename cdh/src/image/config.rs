@@ -12,7 +12,7 @@
 //! Without the table it comes from the kernel command line, which the host writes; where unmeasured configuration is refused,
 //! so is that.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use cc_daemon::address::Address;
 use serde::Deserialize;
@@ -151,7 +151,7 @@ impl ImageConfig {
                 return Err((format!("image.storage.{name} is {text:?}"), "write unix:///PATH"));
             }
         }
-        Ok(())
+        super::storage::check_limit(self, Path::new(super::storage::UNIT_SOCKETS))
     }
 }
 

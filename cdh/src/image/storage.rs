@@ -20,7 +20,7 @@ use crate::error::HubError;
 
 const PROGRAM: &str = "cdh-storage";
 /// Where the sockets of its units are. They serve the usual store, without a limit of the hub's.
-const UNIT_SOCKETS: &str = "/run/confidential-containers/cdh-storage";
+pub(super) const UNIT_SOCKETS: &str = "/run/confidential-containers/cdh-storage";
 
 /// What the program is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +66,6 @@ impl Storage {
     pub(super) fn new(config: &ImageConfig) -> Self {
         let program = config.storage.program.clone().unwrap_or_else(beside_this_program);
         let store = config.work_dir.display().to_string();
-        let usual = config.work_dir == ImageConfig::default().work_dir && config.storage.program.is_none();
         let half = |mode: &str, socket: &Option<String>, more: Vec<String>| {
             let address = socket.as_ref().and_then(|socket| socket.parse().ok());
             let way = match address {
@@ -74,7 +73,7 @@ impl Storage {
                 _ => Way::Start {
                     program: program.clone(),
                     // The units know nothing of another store, nor of a limit.
-                    unit: (usual && more.is_empty())
+                    unit: (is_usual(config) && more.is_empty())
                         .then(|| Path::new(UNIT_SOCKETS).join(format!("{mode}.sock"))),
                     arguments: [vec![mode.to_owned(), "--store".to_owned(), store.clone()], more].concat(),
                 },
@@ -100,6 +99,34 @@ impl Storage {
             Way::Start { program, arguments, .. } => half.channel(program, arguments),
         }
     }
+}
+
+/// Whether the limit of `config` reaches whoever unpacks, when the sockets of its units are below `sockets`. A program of its own
+/// in the place of the unit would unpack with what the hub's unit may do, which is not enough.
+///
+/// # Errors
+/// What is wrong, and what would do.
+pub(super) fn check_limit(config: &ImageConfig, sockets: &Path) -> Result<(), (String, &'static str)> {
+    let Some(limit) = config.max_store_bytes else { return Ok(()) };
+    let socket = match &config.storage.unpack_socket {
+        Some(socket) => socket.clone(),
+        None => {
+            let socket = sockets.join("unpack.sock");
+            if !is_usual(config) || !socket.exists() {
+                return Ok(());
+            }
+            socket.display().to_string()
+        }
+    };
+    Err((
+        format!("image.max_store_bytes is {limit}, but the unit at {socket} unpacks, which does not know it"),
+        "remove it, and write --max-bytes into ExecStart= of cdh-storage-unpack.service (systemctl edit)",
+    ))
+}
+
+/// Whether it is the store and the program that the units are for.
+fn is_usual(config: &ImageConfig) -> bool {
+    config.work_dir == ImageConfig::default().work_dir && config.storage.program.is_none()
 }
 
 impl Half {
@@ -174,4 +201,25 @@ fn connect(path: &Path) -> Result<Client, HubError> {
     let address = SocketAddrUnix::new(path).map_err(failed)?;
     rustix::net::connect(&socket, &address).map_err(failed)?;
     Ok(Client::new(Channel::new(socket)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_that_the_unit_does_not_know_is_refused() {
+        let sockets = tempfile::tempdir().unwrap();
+        let mut config = ImageConfig { max_store_bytes: Some(1), ..ImageConfig::default() };
+        assert!(check_limit(&config, sockets.path()).is_ok(), "there is no unit: the hub starts the program");
+        std::fs::write(sockets.path().join("unpack.sock"), "").unwrap();
+        let (wrong, hint) = check_limit(&config, sockets.path()).unwrap_err();
+        assert!(wrong.contains("max_store_bytes is 1") && hint.contains("--max-bytes"), "{wrong}: {hint}");
+        config.work_dir = "/srv/images".into();
+        assert!(check_limit(&config, sockets.path()).is_ok(), "another store is not the unit's");
+        config.storage.unpack_socket = Some("unix:///run/mine.sock".to_owned());
+        assert!(check_limit(&config, sockets.path()).unwrap_err().0.contains("/run/mine.sock"));
+        config.max_store_bytes = None;
+        assert!(check_limit(&config, sockets.path()).is_ok());
+    }
 }

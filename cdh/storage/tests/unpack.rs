@@ -11,7 +11,10 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::{self, Write},
-    os::fd::{AsFd, OwnedFd},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -86,7 +89,10 @@ fn layer(files: usize, content: u8) -> (Layer, Vec<u8>) {
         let path = format!("folder{}/file{number}", number % 7);
         archive.append_data(&mut header, path, &[content; 4000][..]).unwrap();
     }
-    let blob = archive.into_inner().unwrap();
+    described(archive.into_inner().unwrap())
+}
+
+fn described(blob: Vec<u8>) -> (Layer, Vec<u8>) {
     let digest = Digest::of(Algorithm::Sha256, &blob).to_string();
     let layer = Layer {
         media_type: "application/vnd.oci.image.layer.v1.tar".to_owned(),
@@ -143,6 +149,44 @@ fn layers_are_unpacked_and_requests_out_of_order_refused() {
     assert_eq!(names(&store.join("layers")).len(), 1);
     let release = Request::RemoveBundle { path: "/b".to_owned() };
     assert_eq!(storage.ask(release).unwrap_err().code(), "STORAGE_REQUEST_REFUSED", "the other mode's");
+}
+
+#[test]
+fn set_id_bits_that_the_unpacker_may_not_set_are_an_error() {
+    if !is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let archive = |kind: tar::EntryType| {
+        let mut archive = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(kind);
+        header.set_size(0);
+        header.set_mode(0o2755);
+        header.set_gid(8);
+        archive.append_data(&mut header, "mail", &[][..]).unwrap();
+        described(archive.into_inner().unwrap())
+    };
+    let without = |what: &str| {
+        let mut command = Command::new("setpriv");
+        command.args([format!("--bounding-set={what}"), format!("--inh-caps={what}")]);
+        command.arg(env!("CARGO_BIN_EXE_cdh-storage"));
+        command
+    };
+    for kind in [tar::EntryType::Regular, tar::EntryType::Directory, tar::EntryType::Fifo] {
+        let (layer, blob) = archive(kind);
+        let store = folder.path().join("store");
+        let mut storage = Storage::start_with(without("-fsetid"), &store);
+        let error = storage.get(&layer, &blob).unwrap_err();
+        assert_eq!(error.code(), "LAYER_STORAGE", "{kind:?}: {error}");
+        assert!(error.to_string().contains("set-id bits"), "{kind:?}: {error}");
+        assert!(names(&store.join("layers")).is_empty());
+        drop(storage);
+        let (name, _) = Storage::start(&store).get(&layer, &blob).unwrap();
+        let made = fs::symlink_metadata(store.join(format!("layers/{name}/tree/mail"))).unwrap();
+        assert_eq!((made.mode() & 0o7777, made.gid()), (0o2755, 8), "{kind:?}");
+        fs::remove_dir_all(store).unwrap();
+    }
 }
 
 #[test]

@@ -209,6 +209,7 @@ impl<'a> Unpacker<'a> {
         if !matches!(entry.kind, Kind::Symlink { .. }) {
             rustix::fs::chmodat(at, name, Mode::from_raw_mode(entry.mode), AtFlags::empty())
                 .map_err(failed)?;
+            check_mode(&entry, || rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW))?;
         }
         rustix::fs::utimensat(at, name, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW).map_err(failed)
     }
@@ -381,6 +382,7 @@ impl<'a> Unpacker<'a> {
             .map_err(|error| storage("set the owner of", &entry.name, error))?;
         rustix::fs::fchmod(file.as_fd(), Mode::from_raw_mode(entry.mode))
             .map_err(|error| storage("set the mode of", &entry.name, error))?;
+        check_mode(entry, || rustix::fs::fstat(file))?;
         for (name, value) in &entry.xattrs {
             match xattr::judge(name) {
                 xattr::Verdict::Ignore => continue,
@@ -404,6 +406,19 @@ impl<'a> Unpacker<'a> {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether a file kept its set-id bits: without CAP_FSETID the kernel takes set-group-ID away for a group of others, and says
+/// nothing (chmod(2)).
+fn check_mode(entry: &Entry, status: impl FnOnce() -> Result<Stat, Errno>) -> Result<(), LayerFault> {
+    if entry.mode & 0o6000 == 0 {
+        return Ok(());
+    }
+    match status() {
+        Ok(status) if status.st_mode & 0o7777 == entry.mode => Ok(()),
+        Ok(_) => Err(storage("keep the set-id bits of", &entry.name, Errno::PERM)),
+        Err(error) => Err(storage("look at the mode of", &entry.name, error)),
     }
 }
 

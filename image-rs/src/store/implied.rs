@@ -62,6 +62,10 @@ pub fn restore(layers: &[Below], merged: BorrowedFd<'_>) -> Result<(), Errno> {
         let status = rustix::fs::fstat(&from)?;
         rustix::fs::fchown(&into, Some(Uid::from_raw(status.st_uid)), Some(Gid::from_raw(status.st_gid)))?;
         rustix::fs::fchmod(&into, Mode::from_raw_mode(status.st_mode))?;
+        // Without CAP_FSETID the kernel takes set-group-ID away, and says nothing (chmod(2)).
+        if rustix::fs::fstat(&into)?.st_mode & 0o7777 != status.st_mode & 0o7777 {
+            return Err(Errno::PERM);
+        }
         merge::copy_attributes(into.as_fd(), from.as_fd())?;
         rustix::fs::futimens(&into, &merge::times(&status))?;
     }
