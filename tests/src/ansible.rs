@@ -85,7 +85,7 @@ impl Controller {
     /// Plays the shipped playbook on `machine`, once for each of `hosts`: a name and variables.
     ///
     /// # Errors
-    /// `ansible-playbook` cannot be started.
+    /// Variables are no object, or `ansible-playbook` cannot be started.
     pub fn play(
         &self,
         machine: &Container,
@@ -94,7 +94,7 @@ impl Controller {
     ) -> anyhow::Result<Played> {
         let mut group = serde_json::Map::new();
         for (name, variables) in hosts {
-            let mut variables = variables.clone();
+            let mut variables = variables.as_object().context("variables have names")?.clone();
             for (name, value) in [
                 ("ansible_host", json!(machine.leader().to_string())),
                 ("ansible_ssh_executable", json!(SSH)),
@@ -104,9 +104,9 @@ impl Controller {
                 // Everybody is root already, and there is no sudo.
                 ("ansible_become", json!(false)),
             ] {
-                variables[name] = value;
+                variables.insert(name.to_owned(), value);
             }
-            group.insert((*name).to_owned(), variables);
+            group.insert((*name).to_owned(), Value::Object(variables));
         }
         let inventory = self.folder.path().join("inventory.json");
         std::fs::write(&inventory, json!({"confidential": {"hosts": group}}).to_string())?;
