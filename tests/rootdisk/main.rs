@@ -151,3 +151,37 @@ fn a_root_disk_opens_by_the_hook_of_initramfs_tools_on_the_measured_machine_alon
     assert_closed(&mutant, "LUKS_HEADER_REFUSED");
     assert!(mutant.contains("null-cipher"), "{mutant}");
 }
+
+#[test]
+fn a_root_disk_opens_by_the_module_of_dracut_by_its_own_header_alone() {
+    if !runs_here() {
+        return;
+    }
+    let mut machine = Machine::make();
+    machine.trust(&[("11", ZERO)]);
+    let initrd = machine.initrd(Maker::Dracut, "");
+    assert_booted(&machine.boot(&initrd, false, ""));
+
+    machine.image.swap_header(&mutant::any_key_opens(&machine.image.disk));
+    let mutant = machine.boot(&initrd, false, "");
+    assert_closed(&mutant, "LUKS_HEADER_REFUSED");
+    assert!(mutant.contains("null-cipher"), "{mutant}");
+}
+
+#[test]
+fn the_scripts_of_the_initramfs_have_no_finding() {
+    let Ok(version) = command("shellcheck").arg("--version").output() else {
+        return skip("needs shellcheck");
+    };
+    assert!(version.status.success());
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let scripts = [
+        "systemd/initramfs-tools/hooks/confidential-unlock",
+        "systemd/initramfs-tools/scripts/local-top/confidential-unlock",
+        "systemd/dracut/confidential-unlock/module-setup.sh",
+        "tests/trees/initramfs",
+        "tests/trees/overlaid",
+    ];
+    let found = command("shellcheck").args(scripts).current_dir(workspace).output().unwrap();
+    assert!(found.status.success(), "{}", String::from_utf8_lossy(&found.stdout));
+}

@@ -49,7 +49,7 @@ pub fn programs() -> Vec<Program> {
         program(guestctl, 1, &["confidential-data-hub(8)", "attestation-agent(8)", "secret(1)"]),
         program(secret, 1, &["guestctl-seal(1)", "confidential-data-hub.toml(5)"]),
         program(trustee_attester::cli::Cli::command(), 1, &["guestctl-get(1)"]),
-        program(initrd_unlock::cli::Cli::command(), 8, &["guestctl-disk(1)", "crypttab(5)", "dracut(8)"]),
+        program(initrd_unlock::cli::Cli::command(), 8, &["guestctl-disk(1)", "confidential-data-hub(8)"]),
         program(coco_keyprovider::config::Cli::command(), 1, &["skopeo-copy(1)"]),
     ]
 }
