@@ -145,9 +145,9 @@ fn a_root_disk_opens_by_the_hook_of_initramfs_tools_on_the_measured_machine_alon
     assert_closed(&other_initrd, "KBS_DENIED_POLICY");
     assert!(other_initrd.contains("PCR 9"), "{other_initrd}");
 
-    // The machine is the one that was measured, and the header on its disk is the host's.
+    // The header on its disk is the host's: seen before anything is measured, so the faster firmware does.
     machine.image.swap_header(&mutant::any_key_opens(&machine.image.disk));
-    let mutant = machine.boot(&initrd, true, "");
+    let mutant = machine.boot(&initrd, false, "");
     assert_closed(&mutant, "LUKS_HEADER_REFUSED");
     assert!(mutant.contains("null-cipher"), "{mutant}");
 }
