@@ -47,7 +47,7 @@ pub use limits::Limits;
 pub use manifest::{Index, Manifest, Top};
 pub use observer::{Event, Observer, Silent};
 pub use platform::Platform;
-pub use reference::Reference;
+pub use reference::{Reference, prefix_in_one_form};
 pub use rootfs::{Order, Unpacked, unpack_rootfs};
 pub use runtime_config::runtime_config;
 pub use source::{Document, Pointer, Source};

@@ -118,10 +118,10 @@ fn parse(text: &str) -> Result<Reference, &'static str> {
     if registry.is_some_and(|registry| !is_host(&registry.to_ascii_lowercase())) {
         return Err("a registry of one word needs a domain or a port, in lower case");
     }
-    let repository = match registry {
-        None | Some(DEFAULT_REGISTRY | "index.docker.io") if !repository.contains('/') => {
-            format!("library/{repository}")
-        }
+    let registry_named = registry.is_some();
+    let registry = registry.map_or_else(|| DEFAULT_REGISTRY.to_owned(), registry_in_one_form);
+    let repository = match registry.as_str() {
+        DEFAULT_REGISTRY if !repository.contains('/') => format!("library/{repository}"),
         _ => repository,
     };
     if !is_repository(&repository) {
@@ -129,12 +129,6 @@ fn parse(text: &str) -> Result<Reference, &'static str> {
             "the name has other parts than lower-case letters and digits joined by '.', '_', '__' or '-'",
         );
     }
-    let registry_named = registry.is_some();
-    let registry = match registry {
-        None | Some("index.docker.io") => DEFAULT_REGISTRY.to_owned(),
-        // Host names have no case (RFC 4343): whoever looks the name up in rules or scopes must not miss it.
-        Some(registry) => registry.to_ascii_lowercase(),
-    };
     if registry.len() + 1 + repository.len() > MAX_NAME {
         return Err("the name is longer than 255 characters");
     }
@@ -144,6 +138,32 @@ fn parse(text: &str) -> Result<Reference, &'static str> {
         (None, Some(_)) => None,
     };
     Ok(Reference { registry, registry_named, repository, tag, digest })
+}
+
+/// The name that a registry has everywhere, so that no rule or scope is got around by another way to write it: in lower case
+/// (host names have none, RFC 4343), without the port that https has anyway, and Docker's own by one name.
+///
+/// A host of one word keeps its port: without it, it would be read as part of a repository.
+fn registry_in_one_form(text: &str) -> String {
+    let lower = text.to_ascii_lowercase();
+    let host = match lower.strip_suffix(":443") {
+        Some(host) if is_host(host) => host,
+        _ => lower.as_str(),
+    };
+    match host {
+        "index.docker.io" => DEFAULT_REGISTRY.to_owned(),
+        host => host.to_owned(),
+    }
+}
+
+/// `text`, the beginning of image names such as `quay.io/team` or `*.example.com`, as it is in the text of a [`Reference`]. For
+/// scopes of policies, rules for registries and keys of credentials.
+#[must_use]
+pub fn prefix_in_one_form(text: &str) -> String {
+    match text.split_once('/') {
+        Some((registry, rest)) => format!("{}/{rest}", registry_in_one_form(registry)),
+        None => registry_in_one_form(text),
+    }
 }
 
 /// Whether the part before the first slash is a registry and not the first part of a repository.
@@ -164,7 +184,10 @@ fn is_registry(text: &str) -> bool {
     };
     let port_fits = match port.strip_prefix(':') {
         Some(digits) => {
-            digits.bytes().all(|b| b.is_ascii_digit()) && digits.parse::<u16>().is_ok_and(|port| port != 0)
+            // No zeros before it: another way to write the same.
+            !digits.starts_with('0')
+                && digits.bytes().all(|b| b.is_ascii_digit())
+                && digits.parse::<u16>().is_ok()
         }
         None => port.is_empty(),
     };
@@ -227,6 +250,11 @@ mod tests {
             ("Registry:5000/x", "registry:5000/x:latest"),
             ("LocalHost/x", "localhost/x:latest"),
             ("QUAY.io/team/app", "quay.io/team/app:latest"),
+            ("quay.io:443/team/app", "quay.io/team/app:latest"),
+            ("Index.Docker.io:443/app", "docker.io/library/app:latest"),
+            ("[::1]:443/x", "[::1]/x:latest"),
+            ("registry:443/x", "registry:443/x:latest"),
+            ("quay.io:4430/x", "quay.io:4430/x:latest"),
             ("a__b/c---d/e.f", "docker.io/a__b/c---d/e.f:latest"),
             (at("a.b/c").as_str(), at("a.b/c").as_str()),
             (at("c:t").as_str(), at("docker.io/library/c:t").as_str()),

@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use image_rs::Reference;
+use image_rs::{Reference, prefix_in_one_form};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
@@ -52,7 +52,11 @@ impl AuthFile {
                 }
                 _ => return Err(bad(&format!("auth of {key:?} is not a string"))),
             };
-            entries.insert(key.clone(), login);
+            let one_form = one_form(key);
+            // Of two ways to write one key the one that names have counts.
+            if one_form == *key || !entries.contains_key(&one_form) {
+                entries.insert(one_form, login);
+            }
         }
         Ok(Self { entries: Arc::new(entries) })
     }
@@ -82,13 +86,18 @@ fn decode(auth: &str) -> Result<Login, String> {
     Login::parse(decoded.get(..end).unwrap_or_default()).map_err(|_| "is not user:password".to_owned())
 }
 
+/// A key as the names of images have it. One with a scheme names a host in its own way.
+fn one_form(key: &str) -> String {
+    if key.contains("://") { key.to_owned() } else { prefix_in_one_form(key) }
+}
+
 /// The registry of a key, in one form: without scheme and what follows the host then, and Docker's by one name.
-fn normal(key: &str) -> &str {
+fn normal(key: &str) -> String {
     let stripped = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://"));
     let host = stripped.map_or(key, |rest| rest.split('/').next().unwrap_or_default());
-    match host {
-        "docker.io" | "registry-1.docker.io" => DOCKER_INDEX,
-        host => host,
+    match prefix_in_one_form(host).as_str() {
+        "docker.io" | "registry-1.docker.io" => DOCKER_INDEX.to_owned(),
+        host => host.to_owned(),
     }
 }
 
@@ -128,11 +137,31 @@ mod tests {
             ("busybox", Some("hub")),
             ("docker.io/a/b", Some("hub")),
             ("plain.example/a", Some("plain")),
-            ("quay.io:443/ns/repo", None),
+            ("quay.io:443/ns/repo", Some("repository")),
+            ("quay.io:5000/ns/repo", None),
             ("evil.quay.io/ns/repo", None),
             ("with-path.example/y", None),
         ] {
             assert_eq!(user(&file, image), expected, "{image}");
+        }
+    }
+
+    #[test]
+    fn keys_are_found_however_they_are_written() {
+        let file = file(&[
+            ("Quay.IO/ns", "namespace:x"),
+            ("ghcr.io:443", "port:x"),
+            ("https://Plain.Example:443/v2/", "scheme:x"),
+            ("TWICE.example", "capitals:x"),
+            ("twice.example", "exact:x"),
+        ]);
+        for (image, expected) in [
+            ("quay.io/ns/repo", "namespace"),
+            ("GHCR.io/a/b", "port"),
+            ("plain.example/a", "scheme"),
+            ("twice.example/a", "exact"),
+        ] {
+            assert_eq!(user(&file, image), Some(expected), "{image}");
         }
     }
 

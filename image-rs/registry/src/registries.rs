@@ -6,7 +6,7 @@
 //!
 //! `insecure` means plain http here; TLS without checking who answers is not offered.
 
-use image_rs::{Pointer, Reference};
+use image_rs::{Pointer, Reference, prefix_in_one_form};
 use serde::Deserialize;
 
 use crate::RegistryError;
@@ -24,11 +24,13 @@ const DOCKER: &str = "docker.io";
 pub struct Registries {
     search: Vec<String>,
     rules: Vec<Rule>,
+    /// Registries that are read over plain http whatever the rules say.
+    plain_http: Vec<String>,
 }
 
 impl Default for Registries {
     fn default() -> Self {
-        Self { search: vec![DOCKER.to_owned()], rules: Vec::new() }
+        Self { search: vec![DOCKER.to_owned()], rules: Vec::new(), plain_http: Vec::new() }
     }
 }
 
@@ -120,20 +122,13 @@ impl Registries {
         let rule = |(i, entry): (usize, RuleEntry)| {
             entry.rule().map_err(|why| bad(format!("registry {}: {why}", i + 1)))
         };
-        Ok(Self { search, rules: numbered.map(rule).collect::<Result<_, _>>()? })
+        Ok(Self { search, rules: numbered.map(rule).collect::<Result<_, _>>()?, plain_http: Vec::new() })
     }
 
-    /// The same with `registry`, `host[:port]`, read over plain http if no rule for a part of it says otherwise.
+    /// The same with `registry`, `host[:port]`, read over plain http. It is no rule: blocks and mirrors stay.
     #[must_use]
     pub fn with_plain_http(mut self, registry: &str) -> Self {
-        let prefix = registry.to_owned();
-        self.rules.push(Rule {
-            prefix,
-            location: None,
-            plain_http: true,
-            blocked: false,
-            mirrors: Vec::new(),
-        });
+        self.plain_http.push(prefix_in_one_form(registry));
         self
     }
 
@@ -145,6 +140,9 @@ impl Registries {
         let mut attempts = Vec::new();
         for candidate in self.candidates(reference)? {
             attempts.extend(self.places(&candidate)?);
+        }
+        for attempt in &mut attempts {
+            attempt.plain_http |= self.plain_http.iter().any(|plain| plain == attempt.reference.registry());
         }
         if attempts.is_empty() {
             return Err(RegistryError::Blocked { reference: reference.to_string() });
@@ -230,12 +228,13 @@ impl RuleEntry {
             (true, Some(location)) => location.clone(),
             _ => self.prefix,
         };
-        // Hosts have no case, and those of references are in lower case.
-        let prefix = match prefix.split_once('/') {
-            Some((host, rest)) => format!("{}/{rest}", host.to_ascii_lowercase()),
-            None => prefix.to_ascii_lowercase(),
-        };
-        Ok(Rule { prefix, location, plain_http: self.insecure, blocked: self.blocked, mirrors })
+        Ok(Rule {
+            prefix: prefix_in_one_form(&prefix),
+            location,
+            plain_http: self.insecure,
+            blocked: self.blocked,
+            mirrors,
+        })
     }
 }
 

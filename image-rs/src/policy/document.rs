@@ -20,7 +20,7 @@ use super::{
         SigstoreSigned, SigstoreSigner, Subject,
     },
 };
-use crate::{Error, Reference};
+use crate::{Error, Reference, prefix_in_one_form};
 
 /// Longest policy read, in bytes.
 const MAX_LEN: usize = 1 << 20;
@@ -57,7 +57,7 @@ impl Document {
             for (transport, scopes) in object("transports", transports)? {
                 for (scope, list) in object(transport, scopes)? {
                     let list = requirements(&format!("{transport} {scope:?}"), list)?;
-                    if transport == DOCKER && docker.insert(identity::scope(scope), list).is_some() {
+                    if transport == DOCKER && docker.insert(prefix_in_one_form(scope), list).is_some() {
                         return Err(invalid(transport, format!("{:?} is given twice", cut(scope))));
                     }
                 }
@@ -408,7 +408,11 @@ mod tests {
         };
         let document = policy(json!({"QUAY.io/ns": any, "*.Example.com": any})).unwrap();
         assert_eq!(document.docker.keys().collect::<Vec<_>>(), ["*.example.com", "quay.io/ns"]);
-        assert!(policy(json!({"QUAY.io/ns": any, "quay.io/ns": any})).is_err());
+        for twice in
+            [json!({"QUAY.io/ns": any, "quay.io/ns": any}), json!({"quay.io:443": any, "quay.io": any})]
+        {
+            assert!(policy(twice).is_err());
+        }
     }
 
     #[test]

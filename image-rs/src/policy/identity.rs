@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use crate::Reference;
+use crate::{Reference, prefix_in_one_form};
 
 /// Rule for the name in a signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,7 +114,8 @@ pub(crate) struct Remap {
 impl Remap {
     /// `prefix` and `signed_prefix` are a registry, or a registry and any part of a repository.
     pub(crate) fn new(prefix: &str, signed_prefix: &str) -> Result<Self, String> {
-        for (name, text) in [("prefix", prefix), ("signedPrefix", signed_prefix)] {
+        let (prefix, signed_prefix) = (prefix_in_one_form(prefix), prefix_in_one_form(signed_prefix));
+        for (name, text) in [("prefix", &prefix), ("signedPrefix", &signed_prefix)] {
             // A name below it must be a reference on that very registry.
             let below = format!("{text}/x").parse::<Reference>();
             let whole = below.is_ok_and(|below| repository(&below) == format!("{text}/x"));
@@ -122,7 +123,7 @@ impl Remap {
                 return Err(format!("{name} {:?} is no registry or part of a repository in full", cut(text)));
             }
         }
-        Ok(Self { prefix: prefix.to_owned(), signed_prefix: signed_prefix.to_owned() })
+        Ok(Self { prefix, signed_prefix })
     }
 
     /// `image` under the name that signatures have; unchanged if the prefix is another.
@@ -139,14 +140,6 @@ impl Remap {
             (None, None) => {}
         }
         renamed.parse().ok()
-    }
-}
-
-/// `text`, a scope of a policy, as [`scopes`] has it: hosts have no case.
-pub(crate) fn scope(text: &str) -> String {
-    match text.split_once('/') {
-        Some((host, rest)) => format!("{}/{rest}", host.to_ascii_lowercase()),
-        None => text.to_ascii_lowercase(),
     }
 }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::identity;
-use crate::{Digest, Error, Reference};
+use crate::{Digest, Error, Reference, prefix_in_one_form};
 
 /// Longest file read, in bytes.
 const MAX_LEN: usize = 1 << 20;
@@ -66,7 +66,7 @@ impl Lookaside {
             }
             for (namespace, entry) in file.docker.unwrap_or_default() {
                 let base = entry.base().map_err(invalid)?;
-                if all.docker.insert(namespace.clone(), base).is_some() {
+                if all.docker.insert(prefix_in_one_form(&namespace), base).is_some() {
                     return Err(invalid(format!("docker {namespace:?} is given a second time")));
                 }
             }
@@ -148,6 +148,15 @@ mod tests {
             assert_eq!(error.code(), "IMAGE_POLICY_INVALID");
             assert!(error.to_string().contains(expected), "{error}");
         }
+    }
+
+    #[test]
+    fn namespaces_are_found_however_they_are_written() {
+        let text = "docker: {'QUAY.io:443/ns': {lookaside: 'https://sigs.example'}}";
+        let lookaside = Lookaside::parse([("a", text)]).unwrap();
+        assert!(folder(&lookaside, "quay.io/ns/repo:1").is_some());
+        let twice = "docker: {'QUAY.io': {lookaside: 'https://a'}, 'quay.io': {lookaside: 'https://b'}}";
+        assert!(Lookaside::parse([("a", twice)]).is_err());
     }
 
     proptest! {

@@ -71,9 +71,12 @@ fn names_become_attempts() {
 #[test]
 fn hosts_have_no_case() {
     let file = "[[registry]]\nprefix='Quay.io'\nblocked=true\n";
-    for name in ["quay.io/team/app", "QUAY.IO/team/app"] {
+    for name in ["quay.io/team/app", "QUAY.IO/team/app", "quay.io:443/team/app"] {
         assert_eq!(attempts(file, name).unwrap_err().code(), "REGISTRY_BLOCKED", "{name}");
     }
+    let file = "[[registry]]\nprefix='quay.io:443/team'\nblocked=true\n";
+    assert_eq!(attempts(file, "quay.io/team/app").unwrap_err().code(), "REGISTRY_BLOCKED");
+    assert_eq!(attempts(file, "quay.io:4430/team/app").unwrap(), ["quay.io:4430/team/app:latest"]);
 }
 
 #[test]
@@ -127,6 +130,24 @@ fn plain_http_is_taken_from_the_rule_that_applies() {
     );
     let file = "[[registry]]\nlocation='a.b'\ninsecure=true\n[[registry.mirror]]\nlocation='m.example'\n";
     assert_eq!(attempts(file, "a.b/c:1").unwrap(), ["m.example/c:1", "http a.b/c:1"]);
+}
+
+#[test]
+fn plain_http_for_one_pull_is_no_way_around_the_rules() {
+    let attempts = |file: &str, name: &str| {
+        let registries = Registries::parse(file).unwrap().with_plain_http("A.b:5000");
+        let attempts = registries.attempts(&name.parse().unwrap())?;
+        let text = |a: Attempt| format!("{}{}", if a.plain_http { "http " } else { "" }, a.reference);
+        Ok::<Vec<String>, RegistryError>(attempts.into_iter().map(text).collect())
+    };
+    for blocked in ["a.b:5000", "a.b:5000/c"] {
+        let file = format!("[[registry]]\nlocation='{blocked}'\nblocked=true\n");
+        assert_eq!(attempts(&file, "a.b:5000/c:1").unwrap_err().code(), "REGISTRY_BLOCKED", "{blocked}");
+    }
+    let file = "[[registry]]\nlocation='a.b:5000'\n[[registry.mirror]]\nlocation='m.example'\n";
+    assert_eq!(attempts(file, "a.b:5000/c:1").unwrap(), ["m.example/c:1", "http a.b:5000/c:1"]);
+    assert_eq!(attempts("", "a.b:5000/c:1").unwrap(), ["http a.b:5000/c:1"]);
+    assert_eq!(attempts("", "a.b:5001/c:1").unwrap(), ["a.b:5001/c:1"]);
 }
 
 #[test]
