@@ -11,7 +11,7 @@ use std::{
 
 use cc_evidence::blame::Blame;
 use cc_storage::Fault;
-use image_registry::{Attempts, AuthFile, Client, Options, Proxy, Registries, Repository, Stop};
+use image_registry::{Attempts, AuthFile, Client, Options, Proxy, Registries, Repository, Stop, leading};
 use image_rs::{Error, Pointer, Reference, Source, source::Layout};
 use tokio::time::Instant;
 
@@ -98,10 +98,12 @@ impl Place {
         }
         match failures.pop() {
             Some((_, only)) if failures.is_empty() => Err(only),
-            Some((place, last)) => {
-                // The last place is the registry that was meant; the mirrors come before it.
-                let (blame, code, hint) = (last.blame(), last.code().to_owned(), last.hint());
-                failures.push((place, last));
+            Some(last) => {
+                failures.push(last);
+                let blames: Vec<Blame> = failures.iter().map(|(_, error)| error.blame()).collect();
+                let lead = leading(&blames).and_then(|place| failures.get(place));
+                let (_, lead) = lead.ok_or(Error::Interrupted)?;
+                let (blame, code, hint) = (lead.blame(), lead.code().to_owned(), lead.hint());
                 let told =
                     failures.iter().map(|(place, error)| format!("{place}: {error} [{}]", error.code()));
                 let told = told.collect::<Vec<_>>().join("; ");

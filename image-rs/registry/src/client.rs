@@ -66,7 +66,8 @@ impl Client {
                 plain_http: attempt.plain_http,
                 login: login.map(Login::copy),
                 authorization: Authorization::default(),
-                stop: stop.clone(),
+                // Of its own: what gives one place up goes on with the next.
+                stop: stop.part(),
                 ranges: self.ranges,
                 buffers: Arc::clone(&self.buffers),
             })))
@@ -110,6 +111,16 @@ impl Attempts {
     }
 }
 
+/// Which of several places counts, by who is to blame at each: one that denied, for that is an answer and stays it when
+/// another place is not reached; else one that gave something else than it should have; else the last, the registry that was
+/// meant. Of equal ones the last. `None` if there are none.
+#[must_use]
+pub fn leading(blames: &[Blame]) -> Option<usize> {
+    let last_of = |blame: Blame| blames.iter().rposition(|other| *other == blame);
+    let found = last_of(Blame::Denied).or_else(|| last_of(Blame::Misbehaved));
+    found.or_else(|| blames.len().checked_sub(1))
+}
+
 impl<'a> IntoIterator for &'a Attempts {
     type Item = &'a Repository;
     type IntoIter = std::slice::Iter<'a, Repository>;
@@ -123,4 +134,24 @@ impl<'a> IntoIterator for &'a Attempts {
 fn is_everywhere(error: &Error) -> bool {
     matches!(error, Error::Interrupted | Error::TargetBusy { .. })
         || matches!(error.blame(), Blame::Misused | Blame::Platform)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_denial_leads_whatever_follows() {
+        use Blame::{Absent, Denied, Misbehaved, Unavailable};
+        for (blames, place) in [
+            (&[][..], None),
+            (&[Absent, Unavailable], Some(1)),
+            (&[Denied, Unavailable], Some(0)),
+            (&[Unavailable, Denied, Absent], Some(1)),
+            (&[Denied, Misbehaved, Denied, Unavailable], Some(2)),
+            (&[Misbehaved, Absent], Some(0)),
+        ] {
+            assert_eq!(leading(blames), place, "{blames:?}");
+        }
+    }
 }

@@ -282,7 +282,15 @@ fn matcher(proxy: &Proxy) -> Result<Matcher, RegistryError> {
         let text = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
         let bad = || RegistryError::config(what, "not a URL http[s]://[user:password@]host[:port]");
         let url = Url::parse(&text).map_err(|_| bad())?;
-        if !matches!(url.scheme(), "http" | "https") || url.host().is_none() || text.parse::<Uri>().is_err() {
+        // Where a password has a slash, a question mark or a hash in it, the rest of it is read as a path, a query or a
+        // fragment, and the user as the host.
+        let is_bare = matches!(url.path(), "" | "/") && url.query().is_none() && url.fragment().is_none();
+        if !matches!(url.scheme(), "http" | "https") || url.host().is_none() || !is_bare {
+            return Err(bad());
+        }
+        // As the parser of URLs writes it: an at sign in the password does not end it any more.
+        let text = url.to_string();
+        if text.parse::<Uri>().is_err() {
             return Err(bad());
         }
         rules = if what == "https_proxy" { rules.https(text) } else { rules.http(text) };
@@ -322,10 +330,22 @@ mod tests {
     #[test]
     fn a_proxy_that_cannot_be_used_is_an_error() {
         let with = |url: &str| matcher(&Proxy { https: Some(url.into()), ..Proxy::default() });
-        for good in ["", "http://p:3128", "p:3128", "https://user:p%40ss@p.example/"] {
+        for good in ["", "http://p:3128", "p:3128", "https://user:p%40ss@p.example/", "http://u:a b@p"] {
             assert!(with(good).is_ok(), "{good}");
         }
-        for bad in ["socks5://p:1080", "http://", "http://p:99999", "ftp://p", "http://hun ter2@p"] {
+        for secret in ["http://user:hun@ter2@p.example:3128", "user:hun@ter2@p.example:3128"] {
+            let uri = "https://registry.example/".parse().unwrap();
+            let found = with(secret).unwrap().intercept(&uri).unwrap();
+            assert_eq!(found.uri().authority().unwrap().as_str(), "p.example:3128", "{secret}");
+            assert_eq!(found.basic_auth().unwrap().as_bytes(), b"Basic dXNlcjpodW5AdGVyMg==");
+        }
+        for bad in
+            ["http://u:12#ter2@p:3128", "http://u:12/ter2@p:3128", "http://u:12?ter2@p", "http://p/path"]
+        {
+            let error = with(bad).unwrap_err();
+            assert!(error.code() == "REGISTRY_CONFIG" && !error.to_string().contains("12"), "{error}");
+        }
+        for bad in ["socks5://p:1080", "http://", "http://p:99999", "ftp://p", "http://u:hunter2"] {
             let error = with(bad).unwrap_err();
             assert!(error.code() == "REGISTRY_CONFIG" && !error.to_string().contains("ter2"), "{error}");
         }

@@ -8,6 +8,8 @@ use cc_evidence::blame::Blame;
 use cc_kbs::foreign::clean;
 use image_rs::SourceFault;
 
+use crate::client::leading;
+
 /// Longest part of a sentence that somebody else wrote, in bytes.
 const MAX_FOREIGN: usize = 300;
 
@@ -115,14 +117,19 @@ pub enum RegistryError {
     /// The image was looked for in several places and could not be had from any.
     #[error("none of {} places gave the image: {}", attempts.len(), list(attempts))]
     Everywhere {
-        /// Each name that was tried, and what happened. Never empty; the last is the one that counts.
+        /// Each name that was tried, and what happened. Never empty; which one counts says [`leading`].
         attempts: Vec<(String, image_rs::Error)>,
     },
 }
 
 fn list(attempts: &[(String, image_rs::Error)]) -> String {
-    let texts: Vec<String> = attempts.iter().map(|(name, error)| format!("{name}: {error}")).collect();
-    texts.join("; ")
+    let told = attempts.iter().map(|(name, error)| format!("{name}: {error} [{}]", error.code()));
+    told.collect::<Vec<_>>().join("; ")
+}
+
+fn lead(attempts: &[(String, image_rs::Error)]) -> Option<&image_rs::Error> {
+    let blames: Vec<Blame> = attempts.iter().map(|(_, error)| error.blame()).collect();
+    attempts.get(leading(&blames)?).map(|(_, error)| error)
 }
 
 impl RegistryError {
@@ -166,7 +173,7 @@ impl RegistryError {
             Self::Blocked { .. } => "REGISTRY_BLOCKED",
             Self::Config { .. } => "REGISTRY_CONFIG",
             Self::Start { .. } => "REGISTRY_START",
-            Self::Everywhere { attempts } => attempts.last().map_or("IMAGE_NOT_FOUND", |(_, e)| e.code()),
+            Self::Everywhere { attempts } => lead(attempts).map_or("IMAGE_NOT_FOUND", image_rs::Error::code),
         }
     }
 
@@ -181,7 +188,7 @@ impl RegistryError {
             Self::UntrustedTls { .. } | Self::Redirect { .. } | Self::BadAnswer { .. } => Blame::Misbehaved,
             Self::Config { .. } => Blame::Misused,
             Self::Start { .. } => Blame::Platform,
-            Self::Everywhere { attempts } => attempts.last().map_or(Blame::Absent, |(_, e)| e.blame()),
+            Self::Everywhere { attempts } => lead(attempts).map_or(Blame::Absent, image_rs::Error::blame),
         }
     }
 
@@ -208,7 +215,7 @@ impl RegistryError {
             }
             Self::Config { .. } => "correct it; docs/images.md has examples",
             Self::Start { .. } => "check the limits of this process: threads, open files",
-            Self::Everywhere { attempts } => attempts.last().map_or("", |(_, e)| e.hint()),
+            Self::Everywhere { attempts } => lead(attempts).map_or("", image_rs::Error::hint),
         }
     }
 }

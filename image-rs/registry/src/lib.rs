@@ -32,7 +32,7 @@ mod stop;
 
 pub use auth_file::AuthFile;
 pub use challenge::Challenge;
-pub use client::{Attempts, Client};
+pub use client::{Attempts, Client, leading};
 pub use content_range::ContentRange;
 pub use error::RegistryError;
 pub use link::next_page;

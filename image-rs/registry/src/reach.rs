@@ -6,6 +6,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+/// Where clouds answer with a machine's own credentials although the address is not link-local: Alibaba Cloud, Oracle
+/// Cloud, and the platform of Azure.
+const METADATA_V4: [Ipv4Addr; 3] =
+    [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192), Ipv4Addr::new(168, 63, 129, 16)];
+/// The same for IPv6, by their first segments: Amazon's services of an instance, and Google's.
+const METADATA_V6: [[u16; 2]; 2] = [[0xfd00, 0x0ec2], [0xfd20, 0x00ce]];
+
 /// Who can have an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reach {
@@ -13,7 +20,7 @@ pub(crate) enum Reach {
     Global,
     /// Somebody in a network of the operator's.
     Private,
-    /// Somebody on the same wire.
+    /// Somebody on the same wire, or the cloud's own services for this machine.
     Link,
     /// This machine.
     Loopback,
@@ -32,6 +39,7 @@ impl Reach {
         match (a, b, c) {
             (127, ..) => Self::Loopback,
             (169, 254, _) => Self::Link,
+            _ if METADATA_V4.contains(&address) => Self::Link,
             (0 | 10 | 224..=255, ..)
             | (100, 64..=127, _)
             | (172, 16..=31, _)
@@ -64,6 +72,9 @@ impl Reach {
                 Self::of_v4(Ipv4Addr::new(a, b, c, d))
             }
             (None, 0xfe80..=0xfebf) => Self::Link,
+            (None, _) if METADATA_V6.iter().any(|prefix| address.segments().starts_with(prefix)) => {
+                Self::Link
+            }
             (None, 0x2000..=0x3fff) => Self::Global,
             _ => Self::Private,
         }
@@ -97,6 +108,15 @@ mod tests {
             ("::ffff:169.254.169.254", Link),
             ("::169.254.169.254", Link),
             ("fe80::1", Link),
+            ("100.100.100.200", Link),
+            ("::ffff:100.100.100.200", Link),
+            ("192.0.0.192", Link),
+            ("168.63.129.16", Link),
+            ("100.100.100.201", Private),
+            ("fd00:ec2::254", Link),
+            ("fd00:ec2::23", Link),
+            ("fd20:ce::254", Link),
+            ("fd00:ec3::254", Private),
             ("febf::1", Link),
             ("10.0.0.1", Private),
             ("0.1.2.3", Private),

@@ -167,8 +167,9 @@ impl Args {
             let image = image.display().to_string();
             move |error: RegistryError| Failure::Image { image, error: Box::new(error.into()) }
         };
+        let proxy = proxy(environment)?;
         let mut options =
-            Options { proxy: proxy(), names: Some(Arc::new(DnsFiles::of_system())), ..Options::default() };
+            Options { proxy, names: Some(Arc::new(DnsFiles::of_system())), ..Options::default() };
         if let Some(path) = &self.registries_conf {
             options.registries = Registries::parse(&text(path)?).map_err(failed(path))?;
         }
@@ -189,15 +190,29 @@ impl Args {
     }
 }
 
-/// The proxies that the environment names, as curl and skopeo take them.
 #[allow(clippy::disallowed_methods, reason = "the tool's own environment, read once")]
-fn proxy() -> Proxy {
-    let either = |upper: Option<OsString>, lower: Option<OsString>| upper.or(lower)?.into_string().ok();
-    Proxy {
-        https: either(std::env::var_os("HTTPS_PROXY"), std::env::var_os("https_proxy")),
-        http: either(std::env::var_os("HTTP_PROXY"), std::env::var_os("http_proxy")),
-        except: either(std::env::var_os("NO_PROXY"), std::env::var_os("no_proxy")).unwrap_or_default(),
-    }
+fn environment(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
+}
+
+/// The proxies that the environment names, as curl and skopeo take them. An empty variable is as good as none; one that
+/// cannot be read is an error, so that nothing goes past a proxy unseen.
+fn proxy(variable: impl Fn(&str) -> Option<OsString>) -> Result<Proxy, Failure> {
+    let either = |upper: &str| {
+        let names = [upper.to_owned(), upper.to_ascii_lowercase()];
+        let set = |name: String| Some((variable(&name).filter(|value| !value.is_empty())?, name));
+        let Some((value, name)) = names.into_iter().find_map(set) else { return Ok(None) };
+        value.into_string().map(Some).map_err(|_| Failure::Argument {
+            argument: name,
+            why: "this environment variable is not UTF-8".to_owned(),
+            hint: "write it as http[s]://[user:password@]host[:port], other bytes as %XX".to_owned(),
+        })
+    };
+    Ok(Proxy {
+        https: either("HTTPS_PROXY")?,
+        http: either("HTTP_PROXY")?,
+        except: either("NO_PROXY")?.unwrap_or_default(),
+    })
 }
 
 fn bytes(path: &Path) -> Result<Vec<u8>, Failure> {
@@ -244,6 +259,27 @@ mod tests {
         }
         for bad in ["", "oci:", "oci::x", "oci:/a:", "oci-archive:", "/a", "docker://", "http://a/b", "A"] {
             assert!(bad.parse::<From>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn proxies_of_the_environment_are_never_overlooked() {
+        use std::os::unix::ffi::OsStringExt;
+        let read = |set: &[(&str, &[u8])]| {
+            let find = |name: &str| set.iter().find(|(known, _)| *known == name);
+            proxy(|name| find(name).map(|(_, value)| OsString::from_vec(value.to_vec())))
+        };
+        let found = read(&[("HTTPS_PROXY", b""), ("https_proxy", b"http://p"), ("NO_PROXY", b"x")]).unwrap();
+        assert_eq!(
+            (found.https.as_deref(), found.http, found.except.as_str()),
+            (Some("http://p"), None, "x")
+        );
+        let found = read(&[("HTTP_PROXY", b"http://upper"), ("http_proxy", b"http://lower")]).unwrap();
+        assert_eq!(found.http.as_deref(), Some("http://upper"));
+        for name in ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "no_proxy"] {
+            let error = read(&[(name, b"http://u:hunter2\xff@p")]).unwrap_err();
+            let told = error.to_string();
+            assert!(told.contains(name) && !told.contains("hunter2"), "{told}");
         }
     }
 
