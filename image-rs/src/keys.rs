@@ -8,6 +8,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt,
+    panic::{self, AssertUnwindSafe},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
@@ -77,6 +78,9 @@ pub enum KeyFault {
     /// What was unwrapped cannot be used.
     #[error("{0}")]
     Unusable(SealedError),
+    /// Whoever opens it panicked.
+    #[error("asking for it ended by a fault of this program, which its log tells")]
+    Lost,
 }
 
 impl KeyFault {
@@ -87,6 +91,7 @@ impl KeyFault {
             Self::Nobody { .. } => "LAYER_KEY_UNKNOWN",
             Self::NotAsked => "LAYER_KEY_MISUSED",
             Self::Refused(_) => "LAYER_KEY_REFUSED",
+            Self::Lost => "LAYER_KEY_LOST",
             Self::Digest | Self::Unusable(_) => "LAYER_ENCRYPTION",
         }
     }
@@ -97,6 +102,7 @@ impl KeyFault {
         match self {
             Self::Nobody { .. } | Self::NotAsked => Blame::Misused,
             Self::Refused(refusal) => refusal.blame,
+            Self::Lost => Blame::Platform,
             Self::Digest | Self::Unusable(_) => Blame::Misbehaved,
         }
     }
@@ -110,6 +116,7 @@ impl KeyFault {
             }
             Self::NotAsked => "ask for the keys of all layers before unpacking them",
             Self::Refused(refusal) => &refusal.hint,
+            Self::Lost => "report it, with the log of this program",
             Self::Digest | Self::Unusable(_) => "encrypt the image anew with a current tool",
         }
     }
@@ -255,7 +262,9 @@ impl Shared {
         // Taken in a step of its own: the lock must be free again while the service is asked.
         let next = || self.lock().asks.pop_front();
         while let Some(ask) = next() {
-            let answer = open_first(self.service.as_ref(), &ask.packets);
+            // Whoever waits for the key would wait for ever.
+            let opening = || open_first(self.service.as_ref(), &ask.packets);
+            let answer = panic::catch_unwind(AssertUnwindSafe(opening)).unwrap_or(Err(KeyFault::Lost));
             let mut state = self.lock();
             for (number, encryption) in ask.layers {
                 let slot = match &answer {

@@ -217,7 +217,7 @@ fn joined<T>(result: thread::Result<T>) -> T {
 ///
 /// # Errors
 /// [`LayerFault::Limit`].
-pub(crate) fn check_size(size: u64, limits: &Limits) -> Result<(), LayerFault> {
+pub fn check_size(size: u64, limits: &Limits) -> Result<(), LayerFault> {
     // What cannot be compressed grows a little: by five bytes in every 32 KiB of gzip, and headers.
     let limit = limits.bytes.saturating_add(limits.bytes / 64).saturating_add(1 << 20);
     match size > limit {

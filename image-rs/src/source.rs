@@ -60,6 +60,15 @@ pub trait Source: fmt::Debug + Send + Sync {
     /// `IMAGE_NOT_FOUND` if there is none, else what the transport says.
     fn blob(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send>, Error>;
 
+    /// The same for a blob that is a document, such as a configuration or a signature. A source may limit how long all of it
+    /// takes, since it is known how long documents are.
+    ///
+    /// # Errors
+    /// As [`Source::blob`].
+    fn document_blob(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send>, Error> {
+        self.blob(descriptor)
+    }
+
     /// Ends whatever waits for this source, soon, with [`Error::Interrupted`]: one of several blobs cannot be used, and the
     /// others are not wanted any more. The source gives nothing after that. Sources that are never waited for need not do
     /// anything.
@@ -75,7 +84,7 @@ pub(crate) fn read_small(source: &dyn Source, descriptor: &Descriptor, what: &st
     }
     let mut bytes = Vec::new();
     source
-        .blob(descriptor)?
+        .document_blob(descriptor)?
         .take(descriptor.size + 1)
         .read_to_end(&mut bytes)
         .map_err(|error: io::Error| Error::from_read(|| what.to_owned(), error))?;

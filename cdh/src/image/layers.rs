@@ -18,7 +18,7 @@ use cc_crypto::Secret;
 use cc_sealed::LayerKey;
 use cc_storage::{Answer, Cipher, Client, Layer, Name, Request, StorageError};
 use image_registry::Stop;
-use image_rs::{Error, Image, Keys, LayerFault, LayerKeys, Source};
+use image_rs::{Error, Image, Keys, LayerFault, LayerKeys, Limits, Source, layer};
 
 use super::storage::{Mode, Storage};
 use crate::error::HubError;
@@ -55,6 +55,11 @@ impl Layers {
 
 /// Brings all layers into the store.
 pub(super) fn fetch(order: &Order<'_>, storage: &Storage) -> Result<Layers, HubError> {
+    // By the default limits, as the program that unpacks has them: what it would refuse is not asked for.
+    for layer in order.image.layers() {
+        let checked = layer::check_size(layer.descriptor.size, &Limits::default());
+        checked.map_err(|fault| Error::Layer { layer: layer.descriptor.digest, fault: Box::new(fault) })?;
+    }
     let mut waiting = distinct(order.image);
     let numbers = waiting.clone();
     // The largest are begun first.
@@ -67,6 +72,8 @@ pub(super) fn fetch(order: &Order<'_>, storage: &Storage) -> Result<Layers, HubE
             let result = storage.channel(Mode::Unpack).and_then(|channel| work.run(channel));
             if result.is_err() {
                 work.failed.store(true, Ordering::Relaxed);
+                // Those that wait for the network hear nothing of a flag.
+                order.source.give_up();
             }
             result
         };
@@ -264,4 +271,59 @@ fn unexpected() -> HubError {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use image_rs::{Descriptor, Document, NoKeys, Platform, Pointer};
+    use serde_json::json;
+
+    use super::*;
+    use crate::image::config::ImageConfig;
+
+    const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+    const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+
+    /// Has documents, and no layer that anybody may ask for.
+    #[derive(Debug)]
+    struct Documents {
+        manifest: Vec<u8>,
+        config: Vec<u8>,
+    }
+
+    impl Source for Documents {
+        fn document(&self, _: &Pointer) -> Result<Document, Error> {
+            Ok(Document { media_type: Some(MANIFEST.to_owned()), bytes: self.manifest.clone() })
+        }
+
+        fn blob(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send>, Error> {
+            assert_eq!(descriptor.media_type, CONFIG, "a layer was asked for");
+            Ok(Box::new(io::Cursor::new(self.config.clone())))
+        }
+    }
+
+    #[test]
+    fn a_layer_that_would_be_refused_is_not_asked_for() {
+        let sha256 = |bytes: &[u8]| image_rs::Digest::of(image_rs::Algorithm::Sha256, bytes).to_string();
+        let config = json!({
+            "os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": [sha256(b"x")]},
+        });
+        let config = config.to_string().into_bytes();
+        let layer = json!({
+            "mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": sha256(b"x"), "size": 1u64 << 49,
+        });
+        let manifest = json!({
+            "schemaVersion": 2, "layers": [layer],
+            "config": {"mediaType": CONFIG, "digest": sha256(&config), "size": config.len()},
+        });
+        let source = Documents { manifest: manifest.to_string().into_bytes(), config };
+        let platform = Platform { os: "linux".into(), architecture: "amd64".into(), variant: None };
+        let image = Image::resolve(&source, &Pointer::Tag("it".to_owned()), &platform).unwrap();
+        let stop = Stop::default();
+        let order =
+            Order { source: &source, image: &image, keys: Arc::new(NoKeys), parallel: 1, stop: &stop };
+        let config = toml::from_str::<ImageConfig>("storage = {program = '/nonexistent'}").unwrap();
+        let refused = fetch(&order, &Storage::new(&config)).map(drop).unwrap_err();
+        assert_eq!(refused.code(), "LAYER_LIMIT", "{refused}");
+    }
 }

@@ -8,12 +8,13 @@
 use std::{
     io::{self, Read},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::{Buf, Bytes};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use image_rs::{Descriptor, Digest, Error};
+use tokio::time::Instant;
 use url::Url;
 
 use crate::{
@@ -29,13 +30,7 @@ const PROGRESS: u64 = 1 << 20;
 
 /// Opens the blob. Where it is large, and one connection slow, several read it.
 pub(crate) fn open(repository: &Arc<Inner>, descriptor: &Descriptor) -> Result<Box<dyn Read + Send>, Error> {
-    let target = Target {
-        repository: Arc::clone(repository),
-        url: repository.url("blobs", &descriptor.digest.to_string())?,
-        digest: descriptor.digest,
-        size: descriptor.size,
-        stop: repository.stop.clone(),
-    };
+    let target = Target::of(repository, descriptor)?;
     let mut stream = Stream::new(target.clone(), 0, None);
     // So that what is not there is told here.
     stream.connect_patiently().map_err(told)?;
@@ -43,6 +38,18 @@ pub(crate) fn open(repository: &Arc<Inner>, descriptor: &Descriptor) -> Result<B
     if target.size >= ranges.from && ranges.piece > 0 {
         return Ok(Box::new(Adaptive::new(target, stream)));
     }
+    Ok(Box::new(stream))
+}
+
+/// Opens a blob that is a document, all of which has to come within the limit for documents.
+pub(crate) fn open_document(
+    repository: &Arc<Inner>,
+    descriptor: &Descriptor,
+) -> Result<Box<dyn Read + Send>, Error> {
+    let mut target = Target::of(repository, descriptor)?;
+    target.until = Some(Instant::now() + repository.http.patience().document);
+    let mut stream = Stream::new(target, 0, None);
+    stream.connect_patiently().map_err(told)?;
     Ok(Box::new(stream))
 }
 
@@ -54,6 +61,21 @@ pub(crate) struct Target {
     pub(crate) digest: Digest,
     pub(crate) size: u64,
     pub(crate) stop: Stop,
+    /// When all of it has to be there, if that is known.
+    pub(crate) until: Option<Instant>,
+}
+
+impl Target {
+    fn of(repository: &Arc<Inner>, descriptor: &Descriptor) -> Result<Self, RegistryError> {
+        Ok(Self {
+            repository: Arc::clone(repository),
+            url: repository.url("blobs", &descriptor.digest.to_string())?,
+            digest: descriptor.digest,
+            size: descriptor.size,
+            stop: repository.stop.clone(),
+            until: None,
+        })
+    }
 }
 
 /// Bytes of a blob from one place to another.
@@ -73,6 +95,8 @@ pub(crate) struct Stream {
     /// Place at which tries were last counted anew.
     mark: u64,
     knows_ranges: bool,
+    /// Whether the answer says by itself where it ends.
+    is_part: bool,
     waited: Duration,
 }
 
@@ -89,6 +113,7 @@ impl Stream {
             tries: 0,
             mark: at,
             knows_ranges: false,
+            is_part: false,
             waited: Duration::ZERO,
         }
     }
@@ -142,7 +167,8 @@ impl Stream {
             let range = format!("bytes={}-{last}", self.at);
             headers.extend(HeaderValue::try_from(range).ok().map(|range| (header::RANGE, range)));
         }
-        let answered = repository.get(&self.target.url, &headers, None, &what, &self.target.stop)?;
+        let Target { url, until, stop, .. } = &self.target;
+        let answered = repository.get(url, &headers, *until, &what, stop)?;
         let Answered { mut answer, .. } = answered;
         let host = answer.origin().authority();
         let bad = |why: &str| Fault::from(RegistryError::bad(&host, &what, why));
@@ -179,6 +205,7 @@ impl Stream {
         }
         check_encoding(&answer, &what)?;
         self.pace = Pace::default();
+        self.is_part = answer.head.status() == StatusCode::PARTIAL_CONTENT;
         self.knows_ranges = answer.header(header::ACCEPT_RANGES).is_some_and(|unit| unit == "bytes");
         self.answer = Some(answer);
         Ok(())
@@ -194,7 +221,7 @@ impl Stream {
         self.tries += 1;
         let repository = &self.target.repository;
         if self.tries >= repository.http.patience().tries
-            || !repository.http.pause(self.tries, &error, &self.target.stop, None)?
+            || !repository.http.pause(self.tries, &error, &self.target.stop, self.target.until)?
         {
             return Err(error.into());
         }
@@ -231,12 +258,17 @@ impl Stream {
                     if let Some(answer) = answer {
                         self.target.repository.http.keep(answer);
                     }
+                    let host = self.target.repository.reference.registry().to_owned();
+                    if self.is_part && delimited && self.at < self.last() {
+                        let why = "it ends before the part that it says it is";
+                        self.again(RegistryError::bad(&host, &self.what(), why))?;
+                        continue;
+                    }
                     if delimited || self.at >= self.target.size {
                         // The registry says that this is all: whoever compares lengths will tell.
                         self.target.size = self.at;
                         return Ok(());
                     }
-                    let host = self.target.repository.reference.registry().to_owned();
                     self.again(RegistryError::unreachable(
                         &host,
                         "the connection broke in the middle of a blob",

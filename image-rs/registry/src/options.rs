@@ -56,8 +56,8 @@ pub struct Patience {
     pub connect: Duration,
     /// For the head of an answer, and for each 32 KiB of a body, or its rest.
     pub idle: Duration,
-    /// For a document from the first try to its last byte: a manifest, a token, a signature. Blobs have no such limit, since
-    /// nobody can tell how long they take.
+    /// For a document from the first try to its last byte: a manifest, a configuration, a token, a signature. Layers have no
+    /// such limit, since nobody can tell how long they take.
     pub document: Duration,
     /// Tries of one document, or of one place in a blob.
     pub tries: u32,

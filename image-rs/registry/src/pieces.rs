@@ -11,6 +11,7 @@
 use std::{
     collections::BTreeMap,
     io::{self, Read},
+    panic::{self, AssertUnwindSafe},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
@@ -130,7 +131,8 @@ struct Claims {
     empty: Receiver<Vec<u8>>,
 }
 
-type Fetched = (u64, Result<Vec<u8>, Error>);
+/// A piece, or what the thread that fetched it panicked with.
+type Fetched = thread::Result<(u64, Result<Vec<u8>, Error>)>;
 
 /// The reading end.
 #[derive(Debug)]
@@ -190,7 +192,9 @@ impl Pieces {
         }
         while !self.early.contains_key(&self.next) {
             match self.full.recv() {
-                Ok((number, bytes)) => drop(self.early.insert(number, bytes?)),
+                Ok(Ok((number, bytes))) => drop(self.early.insert(number, bytes?)),
+                // The others would go on, and this piece would never come.
+                Ok(Err(panicked)) => panic::resume_unwind(panicked),
                 Err(_) => return Err(Error::Interrupted),
             }
         }
@@ -225,10 +229,18 @@ impl Drop for Pieces {
 impl Work {
     /// Fetches pieces until there are no more, one fails, or nobody reads.
     fn run(&self, full: &Sender<Fetched>) {
+        let fetching = panic::catch_unwind(AssertUnwindSafe(|| self.fetch_all(full)));
+        if let Err(panicked) = fetching {
+            // If nobody reads, nobody waits.
+            let _ = full.send(Err(panicked));
+        }
+    }
+
+    fn fetch_all(&self, full: &Sender<Fetched>) {
         while let Some((number, stream, buffer)) = self.claim() {
             let fetched = self.fetch(stream, buffer);
             let failed = fetched.is_err();
-            if full.send((number, fetched)).is_err() || failed {
+            if full.send(Ok((number, fetched))).is_err() || failed {
                 return;
             }
         }

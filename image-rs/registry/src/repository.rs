@@ -95,6 +95,9 @@ impl Inner {
         stop: &Stop,
     ) -> Result<Answered, Fault> {
         let mut renewed = false;
+        // A token is a document also where a blob is asked for, which has no limit itself.
+        let document = Instant::now() + self.http.patience().document;
+        let token_until = until.map_or(document, |until| until.min(document));
         loop {
             let sent = self.authorization.current();
             let question =
@@ -108,7 +111,12 @@ impl Inner {
             if renewed || !of_registry {
                 return Err(refusal(&mut answered.answer, what, stop));
             }
-            self.authorization.renew(&self.asker(until), &answered.answer, answered.reach, &sent)?;
+            self.authorization.renew(
+                &self.asker(Some(token_until)),
+                &answered.answer,
+                answered.reach,
+                &sent,
+            )?;
             renewed = true;
             self.reuse(answered.answer);
         }
@@ -202,6 +210,14 @@ impl Source for Repository {
 
     fn blob(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send>, Error> {
         blob::open(&self.0, descriptor)
+    }
+
+    fn document_blob(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send>, Error> {
+        blob::open_document(&self.0, descriptor)
+    }
+
+    fn give_up(&self) {
+        self.0.stop.stop();
     }
 }
 

@@ -68,7 +68,7 @@ impl Signatures for RepositorySignatures<'_> {
 
     fn blob(&mut self, descriptor: &Descriptor) -> Result<Vec<u8>, Error> {
         let mut bytes = Vec::new();
-        let blob = self.repository.blob(descriptor)?;
+        let blob = self.repository.document_blob(descriptor)?;
         let read = blob.take(descriptor.size.saturating_add(1)).read_to_end(&mut bytes);
         read.map_err(|error| match error.downcast::<Error>() {
             Ok(told) => told,
@@ -159,8 +159,12 @@ impl Inner {
             self.base.join(path).map_err(|e| RegistryError::config("name of the image", e.to_string()))
         };
         let root = path("/v2/")?;
-        let supported =
-            self.small(&root, &[], 16 << 10, "GET /v2/")?.is_some_and(|root| root.keeps_signatures);
+        let supported = match self.small(&root, &[], 16 << 10, "GET /v2/") {
+            // Whoever may read the image need not be allowed to ask this, and many registries answer it in their own ways: it
+            // is known only that nothing was promised.
+            Err(Fault::Registry(RegistryError::Denied { .. } | RegistryError::BadAnswer { .. })) => false,
+            root => root?.is_some_and(|root| root.keeps_signatures),
+        };
         if !supported {
             return Ok(Vec::new());
         }

@@ -12,11 +12,7 @@ const GLANCE: Duration = Duration::from_millis(100);
 #[derive(Clone, Debug, Default)]
 pub struct Stop {
     own: Arc<(Mutex<bool>, Condvar)>,
-    whole: Option<Arc<(Mutex<bool>, Condvar)>>,
-}
-
-fn is_set(state: &(Mutex<bool>, Condvar)) -> bool {
-    *state.0.lock().unwrap_or_else(PoisonError::into_inner)
+    whole: Option<Arc<Self>>,
 }
 
 impl Stop {
@@ -29,13 +25,13 @@ impl Stop {
     /// Whether it was ended.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
-        is_set(&self.own) || self.whole.as_deref().is_some_and(is_set)
+        *self.own.0.lock().unwrap_or_else(PoisonError::into_inner)
+            || self.whole.as_deref().is_some_and(Self::is_stopped)
     }
 
     /// One for a part of the work, which ends with the whole and can be ended alone.
     pub(crate) fn part(&self) -> Self {
-        let whole = self.whole.as_ref().unwrap_or(&self.own);
-        Self { own: Arc::default(), whole: Some(Arc::clone(whole)) }
+        Self { own: Arc::default(), whole: Some(Arc::new(self.clone())) }
     }
 
     /// Waits for `pause`, or until stopped. Gives whether it was stopped.
@@ -75,8 +71,14 @@ mod tests {
         let (one, other) = (whole.part(), whole.part());
         one.stop();
         assert!(one.is_stopped() && !other.is_stopped() && !whole.is_stopped());
+        let inner = other.part();
         let waiting = std::thread::spawn(move || other.wait(Duration::from_secs(600)));
         whole.stop();
         assert!(waiting.join().unwrap());
+        assert!(inner.is_stopped());
+        let (middle, whole) = (Stop::default().part(), Stop::default());
+        let inner = middle.part();
+        middle.stop();
+        assert!(inner.is_stopped() && !whole.is_stopped(), "a part of a part ends with either");
     }
 }

@@ -241,6 +241,7 @@ fn all_keys_are_asked_for_at_once_and_equal_ones_once() {
 /// Answers when another layer is done, or not at all.
 #[derive(Debug, Default)]
 struct Slow {
+    asked: AtomicUsize,
     done: Mutex<bool>,
     changed: Condvar,
 }
@@ -254,6 +255,7 @@ impl Slow {
 
 impl LayerKeys for Slow {
     fn open(&self, wrapped: &WrappedOptions) -> Option<Result<Secret, KeyRefusal>> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         let done = self.done.lock().unwrap();
         drop(self.changed.wait_while(done, |done| !*done).unwrap());
         Open.open(wrapped)
@@ -295,14 +297,14 @@ fn layers_that_need_no_key_do_not_wait_for_one() {
     assert_eq!(snapshot::names(&folder.path().join("out")).len(), 9);
 }
 
-/// Stops the pull at the first question whether to.
-struct Stopped;
+/// Stops the pull when it has been waiting for a key for some questions whether to.
+struct WhenAsked<'a>(&'a Slow, AtomicUsize);
 
-impl Observer for Stopped {
+impl Observer for WhenAsked<'_> {
     fn event(&self, _: Event) {}
 
     fn stopped(&self) -> bool {
-        true
+        self.0.asked.load(Ordering::Relaxed) > 0 && self.1.fetch_add(1, Ordering::Relaxed) > 5
     }
 }
 
@@ -314,10 +316,35 @@ fn a_pull_that_waits_for_a_key_can_be_stopped() {
     let image = encrypted(&[Layer::new(Compression::Gzip, &archive("a"), 1)]);
     let keys = Arc::new(Slow::default());
     let folder = tempfile::tempdir().unwrap();
-    let error = pull(&image, keys.clone(), folder.path(), &Stopped).unwrap_err();
+    let observer = WhenAsked(&keys, AtomicUsize::new(0));
+    let error = pull(&image, keys.clone(), folder.path(), &observer).unwrap_err();
     assert_eq!(error.code(), "IMAGE_INTERRUPTED");
+    assert_eq!(keys.asked.load(Ordering::Relaxed), 1, "it was waited for");
+    assert!(!*keys.done.lock().unwrap(), "and did not come");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     keys.release();
+}
+
+/// Panics.
+#[derive(Debug)]
+struct Broken;
+
+impl LayerKeys for Broken {
+    fn open(&self, _: &WrappedOptions) -> Option<Result<Secret, KeyRefusal>> {
+        panic!("the fault that the test makes");
+    }
+}
+
+#[test]
+fn a_panic_of_whoever_opens_keys_does_not_leave_the_pull_waiting() {
+    if !is_root("a_panic_of_whoever_opens_keys_does_not_leave_the_pull_waiting") {
+        return;
+    }
+    let image = encrypted(&[Layer::new(Compression::Gzip, &archive("a"), 1)]);
+    let (ended, end) = std::sync::mpsc::channel();
+    std::thread::spawn(move || ended.send(refused(&image, Arc::new(Broken)).code()));
+    let code = end.recv_timeout(std::time::Duration::from_secs(60));
+    assert_eq!(code, Ok("LAYER_KEY_LOST"));
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Blobs over connections that break, and in pieces.
 
 use std::{
-    io::Read,
+    io::{self, Read},
+    net::{IpAddr, Ipv4Addr},
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -9,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use cc_kbs::{BoxFuture, Names};
 use image_registry::{Options, Ranges};
 use image_rs::{Image, Platform, Source};
 
@@ -258,4 +260,66 @@ fn pieces_help_where_each_connection_is_slow() {
     let most = most.lock().unwrap().1;
     // The stream that is left may still be writing.
     assert!((2..=4).contains(&most), "{most} at a time");
+}
+
+/// The part that is asked for in chunks, of which only so much is sent as `cut` says; the end is told all the same.
+fn send_early(request: &Request, stream: &mut dyn Stream, blob: &[u8], cut: impl Fn(usize) -> usize) -> bool {
+    let Some((first, last)) = request.range() else { return send_cut(request, stream, blob, |n| n / 2) };
+    let last = last.unwrap_or(blob.len() - 1);
+    let sent = &blob[first..first + cut(last + 1 - first)];
+    let head = format!(
+        "HTTP/1.1 206 Partial Content\r\nAccept-Ranges: bytes\r\nTransfer-Encoding: chunked\r\nContent-Range: bytes {first}-{last}/{}\r\n\r\n",
+        blob.len()
+    );
+    let mut written = stream.write_all(head.as_bytes());
+    if !sent.is_empty() {
+        written = written
+            .and_then(|()| stream.write_all(format!("{:x}\r\n", sent.len()).as_bytes()))
+            .and_then(|()| stream.write_all(sent))
+            .and_then(|()| stream.write_all(b"\r\n"));
+    }
+    written.and_then(|()| stream.write_all(b"0\r\n\r\n")).is_ok()
+}
+
+#[test]
+fn a_part_that_ends_early_is_read_on_and_told_as_the_registrys_fault() {
+    let layer = noise(1_000_000);
+    for pieces in [false, true] {
+        let with = |server: &StandIn| if pieces { in_pieces(server) } else { options(Some(server)) };
+        let early = server(layer.clone(), |request, stream, blob| {
+            send_early(request, stream, blob, |n| (n * 7).div_ceil(10))
+        });
+        assert!(pull(&with(&early), &name(&early)).unwrap() == [layer.clone()]);
+        let empty = server(layer.clone(), |request, stream, blob| send_early(request, stream, blob, |_| 0));
+        assert_code(pull(&with(&empty), &name(&empty)), "REGISTRY_BAD_ANSWER");
+    }
+}
+
+/// Looks a name up once, and panics when it is asked again.
+#[derive(Debug, Default)]
+struct Once(AtomicUsize);
+
+impl Names for Once {
+    fn addresses<'a>(&'a self, _: &'a str) -> BoxFuture<'a, io::Result<Vec<IpAddr>>> {
+        assert_eq!(self.0.fetch_add(1, Ordering::Relaxed), 0, "the fault that the test makes");
+        Box::pin(async { Ok(vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]) })
+    }
+}
+
+#[test]
+fn a_panic_while_a_piece_is_fetched_is_the_readers() {
+    let server = server(noise(1_000_000), |request, stream, blob| send_cut(request, stream, blob, |n| n));
+    let name = format!("registry.example:{}", server.address.port());
+    let mut options = in_pieces(&server);
+    options.registries = options.registries.with_plain_http(&name);
+    options.names = Some(Arc::new(Once::default()));
+    let (ended, end) = std::sync::mpsc::channel::<()>();
+    let pulling = std::thread::spawn(move || {
+        // Goes with the thread, however that ends.
+        let _ended = ended;
+        pull(&options, &format!("{name}/a/b:1"))
+    });
+    let end = end.recv_timeout(Duration::from_secs(60));
+    assert_eq!(end, Err(std::sync::mpsc::RecvTimeoutError::Disconnected), "the pull hangs");
+    assert!(pulling.join().is_err());
 }

@@ -347,14 +347,147 @@ fn every_place_is_tried_and_told() {
 
 #[test]
 fn connections_are_kept_and_replaced_when_closed() {
-    let content = image();
-    let kept = content.clone();
-    // Each connection serves one request and is then closed without a word.
-    let server = StandIn::plain(move |request, stream| {
-        kept.answer(request, stream);
-        false
+    for (kept_open, connections) in [(true, 1), (false, 4)] {
+        let content = image();
+        // After `false` a connection is closed without a word.
+        let server = StandIn::plain(move |request, stream| content.answer(request, stream) && kept_open);
+        assert_eq!(pull(&options(Some(&server)), &format!("{}/a/b:1", server.host())).unwrap().len(), 2);
+        assert_eq!((server.requests().len(), server.connections()), (4, connections));
+    }
+}
+
+#[test]
+fn a_denial_counts_more_than_a_place_that_is_not_reached() {
+    let denied = StandIn::plain(|_, stream| reply(stream, "403 Forbidden", &[], b""));
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let conf = format!(
+        "[[registry]]\nprefix = 'origin.example'\nlocation = '{nobody}'\n[[registry.mirror]]\nlocation = '{}'\ninsecure = true\n",
+        denied.host()
+    );
+    let mut with_mirror = options(None);
+    with_mirror.registries = image_registry::Registries::parse(&conf).unwrap();
+    let error = assert_code(pull(&with_mirror, "origin.example/a/b:1"), "REGISTRY_DENIED");
+    assert_eq!(error.hint(), "check the name, and the credentials for this registry");
+    for part in [&denied.host(), "[REGISTRY_DENIED]", &nobody.to_string(), "[REGISTRY_UNREACHABLE]"] {
+        assert!(error.to_string().contains(part), "{part} in {error}");
+    }
+}
+
+/// Sends an answer of 4 MB in small pieces for longer than the test waits, but fast enough for each piece.
+fn drip(stream: &mut dyn Stream) -> bool {
+    let mut written = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4000000\r\n\r\n");
+    for _ in 0..400 {
+        written = written.and_then(|()| stream.write_all(&[b' '; 10_000])).and_then(|()| stream.flush());
+        if written.is_err() {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    true
+}
+
+fn hasty(mut options: Options) -> Options {
+    options.patience.document = Duration::from_secs(1);
+    options
+}
+
+#[test]
+fn documents_that_drip_are_given_up_as_a_whole() {
+    let start = Instant::now();
+    // A configuration.
+    let mut content = Content::default();
+    let config = vec![b' '; 4_000_000];
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": MANIFEST, "layers": [],
+        "config": descriptor("application/vnd.oci.image.config.v1+json", &config),
     });
-    assert_eq!(pull(&options(Some(&server)), &format!("{}/a/b:1", server.host())).unwrap().len(), 2);
+    content.tag("1", MANIFEST, manifest.to_string().as_bytes());
+    let server = StandIn::plain(move |request, stream| match request.target.contains("/blobs/") {
+        true => drip(stream),
+        false => content.answer(request, stream),
+    });
+    let name = format!("{}/a/b:1", server.host());
+    assert_code(pull(&hasty(options(Some(&server))), &name), "REGISTRY_TIMEOUT");
+    // A signature.
+    let attempts = attempts(&hasty(options(Some(&server))), &name, None);
+    let repository = attempts.iter().next().unwrap();
+    let signature = image_rs::Descriptor {
+        media_type: "application/vnd.dev.cosign.simplesigning.v1+json".to_owned(),
+        digest: sha256(&config),
+        size: 4_000_000,
+        annotations: Default::default(),
+        platform: None,
+    };
+    let fetch = |what: &str| Err(Error::NotFound { what: what.to_owned() });
+    let read = image_rs::policy::Signatures::blob(&mut repository.signatures(fetch), &signature);
+    assert_code(read, "REGISTRY_TIMEOUT");
+    // A token that only a layer needs, which has no limit itself.
+    let content = image();
+    let layer = sha256(b"lower").to_string();
+    let service = StandIn::plain(|_, stream| drip(stream));
+    let realm = format!("Bearer realm=\"http://{}/token\"", service.host());
+    let server = StandIn::plain(move |request, stream| match request.target.ends_with(&layer) {
+        true => reply(stream, "401 Unauthorized", &[("WWW-Authenticate", &realm)], b""),
+        false => content.answer(request, stream),
+    });
+    let mut hasty = hasty(options(Some(&server)));
+    hasty.patience.document = Duration::from_millis(300);
+    assert!(pull(&hasty, &format!("{}/a/b:1", server.host())).is_err());
+    assert!(start.elapsed() < Duration::from_secs(18), "{:?}", start.elapsed());
+}
+
+#[test]
+fn when_one_blob_is_wrong_nobody_waits_for_the_others() {
+    let (wrong, slow) = (b"wrong".to_vec(), vec![7; 100_000]);
+    let title = |title: &str, blob: &[u8]| {
+        let mut layer = descriptor("application/vnd.example", blob);
+        layer["annotations"] = json!({"org.opencontainers.image.title": title});
+        layer
+    };
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": MANIFEST, "config": descriptor("application/vnd.oci.empty.v1+json", b"{}"),
+        "layers": [title("wrong", &wrong), title("slow", &slow)],
+    });
+    let mut content = Content::default();
+    content.tag("1", MANIFEST, manifest.to_string().as_bytes());
+    let (wrong, slow) = (sha256(&wrong).to_string(), sha256(&slow).to_string());
+    let waiting = Arc::new(AtomicUsize::new(0));
+    let server = StandIn::plain(move |request, stream| {
+        if request.target.ends_with(&slow) {
+            let head = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n");
+            waiting.store(1, Ordering::Relaxed);
+            return head.is_ok() && hang(stream);
+        }
+        if request.target.ends_with(&wrong) {
+            while waiting.load(Ordering::Relaxed) == 0 {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            return reply(stream, "200 OK", &[], b"WRONG");
+        }
+        content.answer(request, stream)
+    });
+    let platform = image_rs::Platform { os: "linux".into(), architecture: "amd64".into(), variant: None };
+    let folder = tempfile::tempdir().unwrap();
+    let at = std::fs::File::open(folder.path()).unwrap();
+    let start = Instant::now();
+    let attempts = attempts(&options(Some(&server)), &format!("{}/a/b:1", server.host()), None);
+    let pulled = attempts.first(|repository| {
+        let artifact = image_rs::Artifact::resolve(repository, &repository.reference().pointer(), &platform)?;
+        let subject =
+            image_rs::policy::Subject { reference: None, manifest: artifact.manifest_digest(), index: None };
+        let mut signatures = repository.signatures(|what| Err(Error::NotFound { what: what.to_owned() }));
+        let now = std::time::SystemTime::now();
+        let verdict = image_rs::policy::Policy::admit_all().decide(&subject, now, &mut signatures);
+        let (admitted, keys) = (verdict.admitted()?, Arc::new(image_rs::NoKeys));
+        let order =
+            image_rs::ArtifactOrder { source: repository, artifact: &artifact, admitted: &admitted, keys };
+        let options = image_rs::layer::Options { parallel: 2, ..Default::default() };
+        let name = std::ffi::OsStr::new("out");
+        image_rs::pull_artifact(&order, std::os::fd::AsFd::as_fd(&at), name, &options, &image_rs::Silent)
+    });
+    assert_code(pulled, "LAYER_DIGEST_MISMATCH");
+    assert!(start.elapsed() < Duration::from_secs(10), "the limit for silence is 20 s");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
 #[test]

@@ -113,6 +113,15 @@ fn a_registry_may_keep_signatures_itself() {
         [b"one"]
     );
     assert_code(ask(&closed, None, |signatures| signatures.kept_by_registry(&image)), "REGISTRY_DENIED");
+    for status in
+        ["401 Unauthorized", "403 Forbidden", "404 Not Found", "405 Method Not Allowed", "418 Teapot"]
+    {
+        let silent = StandIn::plain(move |_, stream| reply(stream, status, &[], b""));
+        let kept = ask(&silent, None, |signatures| signatures.kept_by_registry(&image));
+        assert!(kept.unwrap().is_empty(), "{status}");
+    }
+    let broken = StandIn::plain(move |_, stream| reply(stream, "500 Oops", &[], b""));
+    assert_code(ask(&broken, None, |signatures| signatures.kept_by_registry(&image)), "REGISTRY_BUSY");
     let other = StandIn::plain(|_, stream| reply(stream, "200 OK", &[], b"{}"));
     assert!(ask(&other, None, |signatures| signatures.kept_by_registry(&image)).unwrap().is_empty());
     assert_eq!(other.requests().len(), 1);

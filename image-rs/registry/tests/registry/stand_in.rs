@@ -6,7 +6,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -44,6 +44,7 @@ pub(crate) type Answer = dyn Fn(&Request, &mut dyn Stream) -> bool + Send + Sync
 pub(crate) struct StandIn {
     pub(crate) address: SocketAddr,
     requests: Arc<Mutex<Vec<Request>>>,
+    connections: Arc<AtomicUsize>,
     ended: Arc<AtomicBool>,
 }
 
@@ -64,12 +65,15 @@ impl StandIn {
         let address = listener.local_addr().unwrap();
         let (requests, ended) = (Arc::<Mutex<Vec<Request>>>::default(), Arc::new(AtomicBool::new(false)));
         let (log, end) = (Arc::clone(&requests), Arc::clone(&ended));
+        let connections = Arc::<AtomicUsize>::default();
+        let count = Arc::clone(&connections);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 if end.load(Ordering::Relaxed) {
                     return;
                 }
                 let (Ok(stream), tls) = (stream, tls.clone()) else { continue };
+                count.fetch_add(1, Ordering::Relaxed);
                 let (log, answer) = (Arc::clone(&log), Arc::clone(&answer));
                 std::thread::spawn(move || match tls {
                     None => serve(stream, &log, &*answer),
@@ -79,12 +83,17 @@ impl StandIn {
                 });
             }
         });
-        Self { address, requests, ended }
+        Self { address, requests, connections, ended }
     }
 
     /// What was asked so far.
     pub(crate) fn requests(&self) -> Vec<Request> {
         self.requests.lock().unwrap().clone()
+    }
+
+    /// How many connections were made so far.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     pub(crate) fn host(&self) -> String {
