@@ -8,6 +8,9 @@
     reason = "a test fails loudly and starts programs"
 )]
 
+#[path = "pull_registry/artifact.rs"]
+mod artifact;
+
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
