@@ -2,8 +2,8 @@
 //! after it has attested this machine.
 //!
 //! One process without a daemon, linked statically for an initramfs that has little else. Everything that decides lies in one file of
-//! the initramfs ([`config`]), which the key broker sees measured; nothing comes from the environment, and from the kernel's command
-//! line comes nothing but reasons to refuse ([`command_line`]). It is NOT for a system that is up: there systemd opens volumes by
+//! the initramfs (`config`), which the key broker sees measured; nothing comes from the environment, and from the kernel's command
+//! line comes nothing but reasons to refuse (`command_line`). It is NOT for a system that is up: there systemd opens volumes by
 //! `guestctl disk enable`. Making and signing volumes is work of `guestctl disk`, opening them cryptsetup's.
 #![forbid(unsafe_code)]
 
