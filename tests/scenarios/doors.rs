@@ -9,6 +9,7 @@ use cc_tests::stack::{Options, Part, Stack};
 use crate::{RESOURCE, SECRET};
 
 mod files;
+mod pkcs11;
 mod podman;
 mod unit_credentials;
 
