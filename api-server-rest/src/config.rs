@@ -156,6 +156,7 @@ impl Config {
             expose_token_key: self.expose_token_key,
         };
         let upstream = Upstream::new(self.aa_addr, self.cdh_addr, CALL_TIME);
+        upstream.line().serving(format!("serving {} on {}", self.features, self.bind));
         Ok(Server::new(Door::new(policy, hosts, upstream), self.bind))
     }
 

@@ -9,6 +9,7 @@
 
 pub mod answer;
 pub mod config;
+pub mod confine;
 pub mod door;
 pub mod error;
 mod handlers;

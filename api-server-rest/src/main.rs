@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use api_server_rest::config::{Config, ConfigError};
-use api_server_rest::health;
+use api_server_rest::{confine, health};
 use cc_daemon::shutdown::Shutdown;
 use cc_daemon::{memory, notify, sandbox, telemetry};
 
@@ -45,6 +45,9 @@ fn run(config: Config) -> anyhow::Result<()> {
     // Before there are threads: taking the socket clears environment variables.
     let inherited =
         listenfd::ListenFd::from_env().take_tcp_listener(0).context("taking the passed socket")?;
+    // What a thread gives up its children do not have; afterwards there are more.
+    sandbox::tell();
+    confine::to_sockets(config.bind.port());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(usize::from(config.threads))
         .enable_all()
@@ -77,5 +80,6 @@ async fn serve(config: Config, inherited: Option<TcpListener>) -> anyhow::Result
 #[allow(clippy::print_stderr)]
 fn fail(error: &anyhow::Error) -> ExitCode {
     eprintln!("api-server-rest: {error:#}");
+    notify::status(&format!("not serving: {error:#}"));
     ExitCode::FAILURE
 }

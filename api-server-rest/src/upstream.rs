@@ -15,6 +15,7 @@ use cc_daemon::Blame;
 use cc_daemon::address::Address;
 use cc_daemon::connect::{self, Channel};
 use cc_daemon::fault::Fault;
+use cc_daemon::notify::StatusLine;
 use cc_daemon::peer;
 use cc_protos::api::GetResourceRequest;
 use cc_protos::api::get_resource_service_client::GetResourceServiceClient;
@@ -35,6 +36,7 @@ pub struct Upstream {
     agent: Peer<AttestationAgentServiceClient<Channel>>,
     hub: Peer<GetResourceServiceClient<Channel>>,
     call_time: Duration,
+    line: StatusLine,
 }
 
 /// A daemon, its address, and the client to it.
@@ -77,7 +79,13 @@ impl Upstream {
                 address: hub,
             },
             call_time,
+            line: StatusLine::default(),
         }
+    }
+
+    /// What the service manager shows.
+    pub(crate) fn line(&self) -> &StatusLine {
+        &self.line
     }
 
     /// Fetches a resource by its `kbs://` URI; the raw bytes.
@@ -189,14 +197,22 @@ impl Upstream {
                 outcome => outcome,
             }
         };
+        let answered = |answer| {
+            self.line.nothing_missing();
+            answer
+        };
+        let silent = |fault: Fault| {
+            self.line.missing(format_args!("{fault}; {}", fault.hint));
+            Err(fault)
+        };
         match tokio::time::timeout(self.call_time, attempts).await {
-            Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(match Failure::of(&status) {
-                Failure::Answered => Fault::from_status(&status),
-                Failure::Late => peer.late(self.call_time),
-                Failure::Unsent | Failure::Lost => peer.unreachable(&status),
-            }),
-            Err(_) => Err(peer.late(self.call_time)),
+            Ok(Ok(response)) => answered(Ok(response.into_inner())),
+            Ok(Err(status)) => match Failure::of(&status) {
+                Failure::Answered => answered(Err(Fault::from_status(&status))),
+                Failure::Late => silent(peer.late(self.call_time)),
+                Failure::Unsent | Failure::Lost => silent(peer.unreachable(&status)),
+            },
+            Err(_) => silent(peer.late(self.call_time)),
         }
     }
 }

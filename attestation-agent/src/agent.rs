@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use cc_daemon::notify::StatusLine;
 use cc_daemon::peer::Caller;
 use cc_evidence::ReportData;
 use cc_evidence::aael::Event;
@@ -60,6 +61,7 @@ pub struct Agent {
     measuring: Measuring,
     measurement: Option<Account>,
     collected: AtomicU64,
+    line: StatusLine,
 }
 
 impl Agent {
@@ -74,6 +76,7 @@ impl Agent {
             measuring: Measuring::Off,
             measurement: None,
             collected: AtomicU64::new(0),
+            line: StatusLine::default(),
         }
     }
 
@@ -125,6 +128,11 @@ impl Agent {
             .await
     }
 
+    /// What the service manager shows.
+    pub fn line(&self) -> &StatusLine {
+        &self.line
+    }
+
     /// Wire name of the primary TEE.
     pub fn tee(&self) -> &'static str {
         self.primary.platform.tee().as_str()
@@ -165,9 +173,15 @@ impl Agent {
                 }
                 p.evidence(&data).map_err(AgentError::from)
             })
-            .await?;
-        self.collected.fetch_add(1, Ordering::Relaxed);
-        Ok(evidence)
+            .await;
+        match &evidence {
+            Ok(_) => {
+                self.line.nothing_missing();
+                self.collected.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(e) => self.line.missing(format_args!("no evidence: {e} [{}]; {}", e.code(), e.hint())),
+        }
+        evidence
     }
 
     /// Evidence of all additional devices over `report_data`: a JSON object from TEE name to evidence, or the

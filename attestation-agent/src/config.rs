@@ -287,6 +287,7 @@ impl Config {
             }
             None => from_surroundings(surroundings)?,
         };
+        let source = source.deciding(&file.deciding());
         if cli.check_config && !source.unknown_keys.is_empty() {
             let keys = source.unknown_keys.join(", ");
             return Err(StartFault::config(
@@ -340,6 +341,24 @@ impl Config {
             check_only: cli.check_config,
             health_only: cli.health,
         })
+    }
+}
+
+impl FileConfig {
+    /// The settings that decide whom the machine trusts, and whether they are there.
+    fn deciding(&self) -> [(&'static str, bool); 6] {
+        let kbs = self.token_configs.kbs.as_ref();
+        [
+            ("token_configs.kbs.url", kbs.is_some()),
+            ("token_configs.kbs.cert", kbs.is_some_and(|kbs| kbs.cert.is_some())),
+            (
+                "token_configs.coco_as.url",
+                self.token_configs.coco_as.as_ref().is_some_and(|a| a.url.is_some()),
+            ),
+            ("access.token_key_over_http", self.access.token_key_over_http),
+            ("platform.sample", self.platform.sample),
+            ("platform.sys_root", self.platform.sys_root != *"/"),
+        ]
     }
 }
 

@@ -57,6 +57,7 @@ pub async fn serve(config: Config, inherited: Vec<Listener>, shutdown: Shutdown)
     Tokens::check(&config).map_err(fault(EXIT_CONFIG))?;
     config.event_log.check().map_err(fault(EXIT_CONFIG))?;
     let found = load_init_data(&config)?;
+    notify::status("looking for the TEE");
     let mut agent = Agent::new(detect(&config).await?);
     tracing::info!(tee = agent.tee(), devices = ?agent.additional_tees(), "found the TEE");
     agent.open_event_log(config.event_log.clone()).await.map_err(fault(EXIT_UNAVAILABLE))?;
@@ -130,7 +131,19 @@ async fn spawn_binding(
             Some(found) => init_data::bind(&agent, found, taken).await.map_err(fault(EXIT_UNAVAILABLE))?,
             None => drop(taken),
         }
-        let vouched = agent.init_data().await.and_then(|init_data| init_data.vouched_document());
+        let init_data = agent.init_data().await;
+        let words = match &init_data {
+            Some(init_data) if init_data.hardware_checked => "init-data bound",
+            Some(_) => "init-data that nothing vouches for",
+            None => "no init-data",
+        };
+        let vouched = init_data.and_then(|init_data| init_data.vouched_document());
+        let trust = source.tell(vouched.as_ref());
+        let measured = agent.measurement().map_or(String::new(), |account| match account.why.as_str() {
+            "" => format!(", runtime measurement {}", account.state),
+            why => format!(", runtime measurement {} ({why})", account.state),
+        });
+        agent.line().serving(format!("serving: TEE {}, {words}, {trust}{measured}", agent.tee()));
         match unmeasured {
             UnmeasuredConfig::Allow => Ok(()),
             UnmeasuredConfig::Refuse => source.refuse_unmeasured(vouched.as_ref()),

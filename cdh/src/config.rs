@@ -259,6 +259,7 @@ impl Config {
                 (file, if from_host { Source::kernel_command_line() } else { Source::defaults() })
             }
         };
+        let source = source.deciding(&file.deciding());
         if cli.check_config && !source.unknown_keys.is_empty() {
             let keys = source.unknown_keys.join(", ");
             return Err(StartFault::config(
@@ -358,6 +359,29 @@ impl Config {
 }
 
 impl FileConfig {
+    /// The settings that decide whom the machine trusts and who gets what, and whether they are there.
+    fn deciding(&self) -> [(&'static str, bool); 16] {
+        let image = |is_there: fn(&ImageConfig) -> bool| self.image.as_ref().is_some_and(is_there);
+        [
+            ("kbc.url", !self.kbc.url.is_empty()),
+            ("kbc.kbs_cert", self.kbc.kbs_cert.is_some()),
+            ("kbc.allow_plain_http", self.kbc.allow_plain_http),
+            ("kbc.alternates", !self.kbc.alternates.is_empty()),
+            ("skip_sealed_secret_verification", self.skip_sealed_secret_verification),
+            ("sealed_secrets.signing_keys", self.sealed_secrets.signing_keys.is_some()),
+            ("credentials", !self.credentials.is_empty()),
+            ("files", !self.files.is_empty()),
+            ("unit_credentials", !self.unit_credentials.is_empty()),
+            ("volumes", !self.volumes.is_empty()),
+            ("image.image_security_policy", image(|image| image.image_security_policy.is_some())),
+            ("image.image_security_policy_uri", image(|image| image.image_security_policy_uri.is_some())),
+            ("image.sigstore_config", image(|image| image.sigstore_config.is_some())),
+            ("image.sigstore_config_uri", image(|image| image.sigstore_config_uri.is_some())),
+            ("image.extra_root_certificates", image(|image| !image.extra_root_certificates.is_empty())),
+            ("image.registry_config", image(|image| image.registry_config.is_some())),
+        ]
+    }
+
     fn signing_keys(&self, surroundings: &Surroundings) -> SigningKeys {
         let skip = surroundings.skip_sealed_secret_verification.as_deref() == Some("true");
         match &self.sealed_secrets.signing_keys {

@@ -3,10 +3,13 @@
 //! One backend per process, chosen by `kbc.name`: the key broker with its one warm session (or several that stand in for
 //! each other), or the offline store of the image. Not here: the wire ([`crate::service`]) and files to fill ([`crate::credential`]).
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cc_crypto::Secret;
+use cc_daemon::notify::StatusLine;
+use cc_evidence::blame::Blame;
 use cc_kbs::offline::OfflineStore;
 use cc_kbs::params::{CC_KBC, OFFLINE_FS_KBC};
 use cc_kbs::{BoxFuture, EvidenceSource, Group, ResourceUri, SessionStatus};
@@ -22,6 +25,9 @@ use crate::error::HubError;
 /// How long one caller waits for one secret; callers of the existing stack give up after 50 seconds.
 pub const FETCH_TIME_LIMIT: Duration = Duration::from_secs(45);
 
+/// How often the status of a fetch is looked at that takes its time.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+
 /// Where secrets come from.
 #[derive(Debug)]
 enum Backend {
@@ -34,6 +40,7 @@ enum Backend {
 pub struct Hub {
     backend: Backend,
     access: AccessTable,
+    line: StatusLine,
 }
 
 impl Hub {
@@ -61,7 +68,7 @@ impl Hub {
                 ),
             }
         }
-        Ok(Self { backend, access })
+        Ok(Self { backend, access, line: StatusLine::default() })
     }
 
     /// Fetches what `reference` (a `kbs://` URI) names for whoever asks, if he may have it. Otherwise as [`Hub::fetch`].
@@ -125,9 +132,42 @@ impl Hub {
         let uri: ResourceUri = reference.parse()?;
         tracing::debug!(%uri, "fetching a resource");
         match &self.backend {
-            Backend::Broker(group) => group.fetch(&uri, deadline).await,
+            Backend::Broker(group) => self.fetch_and_tell(group, &uri, deadline).await,
             Backend::Offline(store) => store.fetch(&uri),
         }
+    }
+
+    /// Fetches from the key broker; while it is tried again, and after it has failed, the status says what is missing.
+    async fn fetch_and_tell(
+        &self,
+        group: &Group,
+        uri: &ResourceUri,
+        deadline: Instant,
+    ) -> Result<Secret, cc_kbs::Error> {
+        let mut fetching = pin!(group.fetch(uri, deadline));
+        let fetched = loop {
+            tokio::select! {
+                fetched = &mut fetching => break fetched,
+                () = tokio::time::sleep(BETWEEN_LOOKS) => {
+                    if let Some(trouble) = group.status().into_iter().find_map(|session| session.trouble) {
+                        self.line.missing(trouble);
+                    }
+                }
+            }
+        };
+        match &fetched {
+            Err(e) if matches!(e.blame(), Blame::Unavailable | Blame::Misbehaved | Blame::Platform) => {
+                self.line.missing(format_args!("{e} [{}]; {}", e.code(), e.hint()));
+            }
+            // A refusal is an answer: nothing is missing on this machine.
+            _ => self.line.nothing_missing(),
+        }
+        fetched
+    }
+
+    /// What the service manager shows.
+    pub fn line(&self) -> &StatusLine {
+        &self.line
     }
 
     /// Drops the tokens of all sessions: the machine's measurement changed, so the evidence behind them is old.

@@ -42,6 +42,16 @@ impl Checker {
         self.source.provenance(vouched.ok().and_then(Result::ok).flatten().as_ref())
     }
 
+    /// Says in the log if the configuration is unmeasured and decides whom the machine trusts; its words for the status. Waits
+    /// for the agent if need be.
+    pub async fn tell(&self) -> String {
+        let vouched = match self.source.depends_on_init_data() {
+            true => self.ask_patiently().await.ok().flatten(),
+            false => None,
+        };
+        self.source.tell(vouched.as_ref())
+    }
+
     /// Refuses a configuration that nothing vouches for; waits for the agent if need be.
     ///
     /// # Errors

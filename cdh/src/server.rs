@@ -95,6 +95,10 @@ pub async fn serve(config: Config, inherited: Vec<Listener>, shutdown: Shutdown)
         // systemd-cryptsetup alone connects.
         key_listener = Some(Listener::bind(&config.cryptsetup_address, &SocketOptions::default())?);
     }
+    let own_configuration = Checker {
+        source: config.settings.source.clone(),
+        agent: AgentEvidence::new(config.aa_address.clone()),
+    };
     let files = Arc::new(Files::new(config.files));
     let info = HubInfo {
         hub: Arc::clone(&hub),
@@ -152,6 +156,7 @@ pub async fn serve(config: Config, inherited: Vec<Listener>, shutdown: Shutdown)
     }
     notify::ready();
     tracing::info!(address = %config.address, "serving");
+    let telling = tokio::spawn(tell(Arc::clone(&hub), own_configuration));
     let filling = tokio::spawn(credentials.fill(hub, shutdown.clone()));
     let keeping = tokio::spawn(files.keep(unsealer, shutdown.clone()));
     let server = RpcServer::new(routes).deadline_of("/api.ImagePullService/PullImage", PULL_TIME_LIMIT);
@@ -159,12 +164,22 @@ pub async fn serve(config: Config, inherited: Vec<Listener>, shutdown: Shutdown)
     // If it is over for another reason, so it is for the other doors.
     shutdown.trigger();
     filling.abort();
+    telling.abort();
     // They are removed when the order to stop comes.
     keeping.await.map_err(|e| StartFault::new(EXIT_FAILED, "BUILD_DEFECT", e, "report this build"))?;
     while let Some(ended) = doors.join_next().await {
         ended.map_err(|e| StartFault::new(EXIT_FAILED, "BUILD_DEFECT", e, "report this build"))??;
     }
     Ok(served?)
+}
+
+/// Says what the hub serves and how far its configuration can be trusted, which takes an answer of the agent.
+async fn tell(hub: Arc<Hub>, own_configuration: Checker) {
+    let brokers: Vec<_> = hub.sessions().into_iter().map(|session| session.url).collect();
+    let from = if brokers.is_empty() { "files of the image".to_owned() } else { brokers.join(", ") };
+    hub.line().serving(format!("serving secrets from {from}"));
+    let trust = own_configuration.tell().await;
+    hub.line().serving(format!("serving secrets from {from}, {trust}"));
 }
 
 /// The sockets that the service manager passed: those for credentials of units, and those for RPC, by their addresses.

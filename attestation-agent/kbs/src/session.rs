@@ -62,6 +62,8 @@ pub struct SessionStatus {
     pub handshakes: u64,
     /// The last time the KBS said no.
     pub last_denial: Option<Denial>,
+    /// Why requests are being tried again, with code and next step; none once one ended.
+    pub trouble: Option<String>,
 }
 
 /// One denial.
@@ -113,9 +115,14 @@ impl Session {
         let mut earlier = None;
         loop {
             let failure = match self.try_fetch(uri, deadline, &mut renewed).await {
-                Ok(secret) => return Ok(secret),
+                Ok(secret) => {
+                    self.core.lock().trouble = None;
+                    return Ok(secret);
+                }
                 Err(e) => e.or_earlier(earlier.take()),
             };
+            let trouble = format!("{failure} [{}]; {}", failure.code(), failure.hint());
+            self.core.lock().trouble = (failure.blame() == Blame::Unavailable).then_some(trouble);
             if failure.blame() != Blame::Unavailable || !backoff.wait(deadline).await {
                 self.core.note_denial(&failure);
                 return Err(failure);
@@ -153,6 +160,7 @@ impl Session {
             seconds_left: left.as_secs(),
             handshakes: state.handshakes,
             last_denial: state.last_denial.clone(),
+            trouble: state.trouble.clone(),
         }
     }
 
@@ -340,6 +348,7 @@ struct State {
     flights: u64,
     handshakes: u64,
     last_denial: Option<Denial>,
+    trouble: Option<String>,
     /// The last handshake was denied: until then newcomers get the same answer without another quote.
     denied_until: Option<(Instant, KbsError)>,
     /// A fresh token was as useless as the one before it: until then none is replaced.

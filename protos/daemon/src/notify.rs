@@ -3,6 +3,8 @@
 //! Without `NOTIFY_SOCKET` (kata-agent, a shell) every call does nothing. A failure is logged and never stops a
 //! daemon: the service manager draws its own conclusion from silence.
 
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -22,6 +24,54 @@ pub fn status(text: &str) {
 /// `STOPPING=1`: the drain has begun.
 pub fn stopping() {
     send(&[NotifyState::Stopping]);
+}
+
+/// The line that `systemctl status` shows of a daemon that serves: what is missing at the moment, and what it does.
+///
+/// It goes out when it changes, so that it may be set with every request.
+#[derive(Debug, Default)]
+pub struct StatusLine(Mutex<Line>);
+
+#[derive(Debug, Default)]
+struct Line {
+    serving: String,
+    missing: Option<String>,
+}
+
+impl Line {
+    fn text(&self) -> String {
+        match &self.missing {
+            Some(missing) => format!("{missing}; {}", self.serving),
+            None => self.serving.clone(),
+        }
+    }
+}
+
+impl StatusLine {
+    /// Says what the daemon does when nothing is missing.
+    pub fn serving(&self, what: impl Into<String>) {
+        self.change(|line| line.serving = what.into());
+    }
+
+    /// Says what is missing, until [`StatusLine::nothing_missing`].
+    pub fn missing(&self, what: impl fmt::Display) {
+        self.change(|line| line.missing = Some(what.to_string()));
+    }
+
+    /// What was missing is there.
+    pub fn nothing_missing(&self) {
+        self.change(|line| line.missing = None);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Line)) {
+        let mut line = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = line.text();
+        change(&mut line);
+        let text = line.text();
+        if text != before {
+            status(&text);
+        }
+    }
 }
 
 /// Sends `WATCHDOG=1` at half the interval that the unit asks for, until shutdown; nothing if the unit asks for
@@ -46,5 +96,23 @@ pub fn spawn_watchdog(shutdown: &Shutdown) {
 fn send(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::warn!(%error, "cannot tell the service manager the state");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_comes_first_and_goes_again() {
+        let line = StatusLine::default();
+        let text = || line.0.lock().unwrap().text();
+        line.serving("serving");
+        line.missing("no network");
+        assert_eq!(text(), "no network; serving");
+        line.serving("serving, attested");
+        assert_eq!(text(), "no network; serving, attested");
+        line.nothing_missing();
+        assert_eq!(text(), "serving, attested");
     }
 }

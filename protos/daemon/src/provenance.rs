@@ -77,6 +77,8 @@ pub struct Source {
     pub path: String,
     /// Keys in it that mean nothing.
     pub unknown_keys: Vec<String>,
+    /// Settings in it that decide whom the machine trusts, by name.
+    pub deciding: Vec<&'static str>,
     /// What is known without the init-data.
     known: Provenance,
     /// SHA-256 of the bytes that were parsed; none without a file.
@@ -87,7 +89,13 @@ impl Source {
     /// There is no file.
     #[must_use]
     pub fn defaults() -> Self {
-        Self { path: String::new(), unknown_keys: Vec::new(), known: Provenance::Default, content: None }
+        Self {
+            path: String::new(),
+            unknown_keys: Vec::new(),
+            deciding: Vec::new(),
+            known: Provenance::Default,
+            content: None,
+        }
     }
 
     /// There is no file, and the kernel command line, which the host writes, says what a file would.
@@ -104,9 +112,31 @@ impl Source {
         Self {
             path: loaded.path.display().to_string(),
             unknown_keys: loaded.unknown_keys.clone(),
+            deciding: Vec::new(),
             known: if image { Provenance::Image } else { Provenance::Unmeasured },
             content: Some(loaded.sha256.clone()),
         }
+    }
+
+    /// The same with the names of those settings of `all` that are there.
+    #[must_use]
+    pub fn deciding(mut self, all: &[(&'static str, bool)]) -> Self {
+        self.deciding = all.iter().filter(|(_, is_there)| *is_there).map(|(name, _)| *name).collect();
+        self
+    }
+
+    /// Warns in the log if the configuration is unmeasured and decides whom the machine trusts; its words for the status.
+    pub fn tell(&self, vouched: Option<&InitData>) -> String {
+        let provenance = self.provenance(vouched);
+        if provenance == Provenance::Unmeasured && !self.deciding.is_empty() {
+            tracing::warn!(
+                file = self.path,
+                settings = self.deciding.join(", "),
+                code = "CONFIG_UNMEASURED",
+                "the configuration is unmeasured: whoever runs the host may have written these settings"
+            );
+        }
+        format!("configuration {provenance}")
     }
 
     /// How far the configuration can be trusted, given the init-data document that the hardware `vouched` for, if any.

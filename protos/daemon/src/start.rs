@@ -149,6 +149,7 @@ where
         }
     };
     sandbox::forbid_core_dumps().map_err(system("forbidding core dumps"))?;
+    sandbox::tell();
     for key in &settings.source.unknown_keys {
         tracing::warn!(file = %settings.source.path, key, "unknown configuration key is ignored");
     }
@@ -171,8 +172,8 @@ where
     result
 }
 
-/// Tells the cause on standard error; the exit code. Callers that wait on sockets of the service manager for a daemon
-/// that cannot use its configuration are sent away: nobody is coming.
+/// Tells the cause on standard error, and in the status that the service manager shows; the exit code. Callers that wait on
+/// sockets of the service manager for a daemon that cannot use its configuration are sent away: nobody is coming.
 #[allow(clippy::print_stderr, reason = "the cause of a failed start goes to stderr, log or no log")]
 pub fn report(name: &str, fault: &StartFault) -> ExitCode {
     if fault.exit == EXIT_CONFIG {
@@ -180,6 +181,7 @@ pub fn report(name: &str, fault: &StartFault) -> ExitCode {
         Listener::inherited().unwrap_or_default().iter().for_each(Listener::end_waiting);
     }
     eprintln!("{name}: {fault}\nhint: {}", fault.hint);
+    notify::status(&format!("not serving: {fault}; {}", fault.hint));
     ExitCode::from(fault.exit)
 }
 
