@@ -38,8 +38,10 @@ FIXED := SOURCE_COMMIT="$(SOURCE_COMMIT)" \
   RUSTFLAGS="$$RUSTFLAGS --remap-path-prefix=$(CURDIR)=/source --remap-path-prefix=$(CARGO_FOLDER)=/cargo" \
   CFLAGS="$$CFLAGS -ffile-prefix-map=$(CURDIR)=/source -ffile-prefix-map=$(CARGO_FOLDER)=/cargo"
 
-# Where `make install-units` finds the root of the system that it installs into.
+# Where `make install-units`, `install-image` and `install-extension` find the root of the system that they install into.
 ROOT ?=
+# A folder of binaries that are built already: the images then take these.
+PREBUILT ?=
 
 # What `make up` uses.
 KBS_URL ?=
@@ -54,7 +56,7 @@ TIME_EACH ?= 3
 # What `make long-run` asks for.
 REQUESTS ?= 100000
 
-.PHONY: FORCE help setup setup-test build install install-units install-initramfs manual demo up test lint unit deny advisories fuzz fuzz-smoke bench long-run clean
+.PHONY: FORCE help setup setup-test build install install-units install-image install-extension install-initramfs manual demo up test lint unit deny advisories fuzz fuzz-smoke bench long-run clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -98,6 +100,37 @@ install-initramfs: ## Install what opens volumes in an initramfs, for initramfs-
 	install -D -m 0755 -t $(ROOT)/usr/share/initramfs-tools/scripts/local-top systemd/initramfs-tools/scripts/local-top/confidential-unlock
 	install -D -m 0755 -t $(ROOT)/usr/lib/dracut/modules.d/90confidential-unlock systemd/dracut/confidential-unlock/module-setup.sh
 	install -D -m 0644 -t $(ROOT)/usr/lib/dracut/modules.d/90confidential-unlock systemd/dracut/confidential-unlock/confidential-unlock.service
+
+# What a pod VM image and an extension image have of the binaries.
+IMAGE_BINARIES := $(DAEMONS) cdh-storage guestctl
+PEER_POD := systemd/peer-pod
+
+install-image: $(if $(PREBUILT),,build) ## Put the daemons into the tree of a peer-pod VM image, ROOT=, in place of the present guest components
+	@[ -n "$(ROOT)" ] || { echo "ROOT= has to name the tree of the image" >&2; exit 2; }
+	install -d $(ROOT)/etc/systemd/system/multi-user.target.wants $(ROOT)/etc/systemd/system/sockets.target.wants $(ROOT)/usr/local/bin \
+	  $(addprefix $(ROOT)/usr/lib/,systemd/system systemd/system-preset sysusers.d tmpfiles.d)
+	set -e; for b in $(IMAGE_BINARIES); do install -m 0755 $(or $(PREBUILT),$(RELEASE))/$$b $(ROOT)/usr/local/bin/$$b; done
+	# The units of the present guest components lie in /etc, where they would hide ours.
+	set -e; for d in $(DAEMONS); do rm -f $(ROOT)/etc/systemd/system/$$d.service $(ROOT)/etc/systemd/system/$$d.path \
+	  $(ROOT)/etc/systemd/system/multi-user.target.wants/$$d.service; done
+	install -m 0644 $(addprefix systemd/,$(addsuffix .service,$(DAEMONS)) confidential-data-hub.socket) systemd/cdh-storage-*.service \
+	  systemd/cdh-storage-*.socket $(PEER_POD)/*.path $(PEER_POD)/*.socket $(ROOT)/usr/lib/systemd/system
+	set -e; for d in $(PEER_POD)/*.d; do install -D -m 0644 -t $(ROOT)/usr/lib/systemd/system/$${d##*/} $$d/*.conf; done
+	install -m 0644 $(PEER_POD)/system-preset/*.preset $(ROOT)/usr/lib/systemd/system-preset
+	install -m 0644 systemd/sysusers.d/*.conf $(ROOT)/usr/lib/sysusers.d
+	install -m 0644 systemd/tmpfiles.d/*.conf $(ROOT)/usr/lib/tmpfiles.d
+	install -m 0644 $(PEER_POD)/ocicrypt_config.json $(ROOT)/etc/ocicrypt_config.json
+	set -e; for d in $(DAEMONS); do ln -sf /usr/lib/systemd/system/$$d.path $(ROOT)/etc/systemd/system/multi-user.target.wants/$$d.path; done
+	set -e; for m in mount unpack; do ln -sf /usr/lib/systemd/system/cdh-storage-$$m.socket $(ROOT)/etc/systemd/system/sockets.target.wants; done
+
+install-extension: $(if $(PREBUILT),,build) ## Put the daemons and their manifest into the tree of an extension image of kata, ROOT=
+	@[ -n "$(ROOT)" ] || { echo "ROOT= has to name the tree of the extension" >&2; exit 2; }
+	install -d $(ROOT)/usr/local/bin $(ROOT)/etc/kata-extensions
+	set -e; for b in $(IMAGE_BINARIES); do install -m 0755 $(or $(PREBUILT),$(RELEASE))/$$b $(ROOT)/usr/local/bin/$$b; done
+	install -m 0644 systemd/kata/components.toml $(ROOT)/etc/kata-extensions/components.toml
+	install -m 0644 $(PEER_POD)/ocicrypt_config.json $(ROOT)/etc/ocicrypt_config.json
+	# Verity images may not change: systemd must not want to write an identity.
+	[ -e $(ROOT)/etc/machine-id ] || install -m 0444 /dev/null $(ROOT)/etc/machine-id
 
 demo: setup ## Watch a secret being released, bad machines being denied, and images being pulled or refused
 	cargo build --locked --workspace --bins

@@ -207,7 +207,8 @@ impl Launch {
     }
 }
 
-fn launched_with(mut machine: Machine, document: &InitData) -> Machine {
+/// The machine, launched with this document.
+pub(crate) fn launched_with(mut machine: Machine, document: &InitData) -> Machine {
     let digest = document.digest();
     machine.host_data = hex::encode(Field::SnpHostData.expected(&digest).unwrap());
     machine.td.mrconfigid = hex::encode(Field::TdxMrConfigId.expected(&digest).unwrap());

@@ -17,7 +17,7 @@ use prost::Message;
 use protobuf::Message as _;
 use tempfile::TempDir;
 
-mod clock;
+pub(crate) mod clock;
 mod config;
 mod descriptors;
 pub(crate) mod disk;

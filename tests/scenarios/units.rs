@@ -45,15 +45,15 @@ fn the_units_are_in_order_and_locked_down() {
 }
 
 /// A machine on which an administrator has installed the units and switched them on as the presets say.
-struct Installed {
+pub(crate) struct Installed {
     // Dropped first: the machine uses what the stack shows it.
-    machine: Container,
-    _stack: Stack,
+    pub(crate) machine: Container,
+    pub(crate) stack: Stack,
     port: u16,
 }
 
 impl Installed {
-    fn boot(tree: Tree) -> Option<Self> {
+    pub(crate) fn boot(tree: Tree) -> Option<Self> {
         let (stack, mut setup) = prepared(tree, "[image]\nlayouts = [\"/srv\"]\n")?;
         let port = cc_tests::port::claim().unwrap();
         // The machine's network is that of this one, where other tests may have the usual port.
@@ -81,17 +81,22 @@ impl Installed {
         for line in commands().lines() {
             machine.must(&["sh", "-ec", line]).unwrap_or_else(|e| panic!("{line}: {e:#}"));
         }
-        Some(Self { machine, _stack: stack, port })
+        Some(Self { machine, stack, port })
     }
 
     /// Asks the REST server as an application without any right.
-    fn ask(&self, path: &str) -> String {
-        let request = format!(
-            "exec 3<>/dev/tcp/127.0.0.1/{port}; printf 'GET {path} HTTP/1.1\\r\\nHost: 127.0.0.1:{port}\\r\\nConnection: close\\r\\n\\r\\n' >&3; cat <&3",
-            port = self.port
-        );
+    pub(crate) fn ask(&self, path: &str) -> String {
+        let request = self.question(path);
         let application = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "bash", "-c"];
         self.machine.must(&[&application[..], &[&request]].concat()).unwrap()
+    }
+
+    /// What asks the REST server, for bash.
+    pub(crate) fn question(&self, path: &str) -> String {
+        format!(
+            "exec 3<>/dev/tcp/127.0.0.1/{port}; printf 'GET {path} HTTP/1.1\\r\\nHost: 127.0.0.1:{port}\\r\\nConnection: close\\r\\n\\r\\n' >&3; cat <&3",
+            port = self.port
+        )
     }
 
     /// Ends the main process of a unit as a crash would, and waits until the service manager has started another.

@@ -100,6 +100,16 @@ impl Setup {
         Ok(self)
     }
 
+    /// Lays a tree of files over that of the machine.
+    ///
+    /// # Errors
+    /// It cannot be copied.
+    pub fn tree(self, tree: &Path) -> anyhow::Result<Self> {
+        let out = command("cp").arg("-a").arg(tree.join(".")).arg(self.root()).output()?;
+        ensure!(out.status.success(), "copying {}: {}", tree.display(), String::from_utf8_lossy(&out.stderr));
+        Ok(self)
+    }
+
     /// Shows a file or folder of this machine at `path`.
     #[must_use]
     pub fn bind(mut self, source: &Path, path: &str) -> Self {
@@ -115,12 +125,12 @@ impl Setup {
     }
 
     /// Allows what containers inside of the machine need: all capabilities but that of loading kernel modules, and the system
-    /// calls of keyrings and mounts.
+    /// calls of keyrings, mounts and Landlock.
     #[must_use]
     pub fn with_containers(mut self) -> Self {
         self.arguments.push("--capability=all".to_owned());
         self.arguments.push("--drop-capability=CAP_SYS_MODULE".to_owned());
-        self.arguments.push("--system-call-filter=@keyring bpf @mount @privileged".to_owned());
+        self.arguments.push("--system-call-filter=@keyring bpf @mount @privileged landlock_create_ruleset landlock_add_rule landlock_restrict_self".to_owned());
         self
     }
 

@@ -8,7 +8,7 @@ use cc_tests::stack::{Options, Stack, address};
 use crate::{RESOURCE, SECRET, stack};
 
 /// The library of the Debian package `faketime`.
-fn faketime() -> Option<PathBuf> {
+pub(crate) fn faketime() -> Option<PathBuf> {
     let found = ["x86_64-linux-gnu", "aarch64-linux-gnu"]
         .map(|triple| Path::new("/usr/lib").join(triple).join("faketime/libfaketime.so.1"))
         .into_iter()

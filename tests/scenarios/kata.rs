@@ -1,0 +1,202 @@
+//! kata-agent's side of the contract: the extension image with its manifest, start lines, sockets, launch levels, and every call
+//! that it makes, over its own protocol.
+
+mod guest;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use cc_evidence::HashAlgorithm;
+use cc_evidence::initdata::InitData;
+use cc_protos::{api, attestation_agent as aa};
+use cc_tests::machine::Machine;
+use cc_tests::process::command;
+use cc_tests::registry::Registry;
+use cc_tests::stack::{Options, Part, Stack, emulator_runs_here};
+
+use crate::init_data::launched_with;
+use crate::rpc::{ttrpc, ttrpc_client};
+use crate::sealed::{SIGNER, independent, unseal};
+use crate::{RESOURCE, SECRET};
+use guest::{AGENT, Guest, HUB, Network};
+
+/// What kata-agent waits for a socket, by default.
+const PATIENCE: Duration = Duration::from_secs(6);
+const DAEMONS: [&str; 3] = ["attestation-agent", "confidential-data-hub", "api-server-rest"];
+
+/// Emulator and key broker.
+fn surroundings(options: Options) -> Option<Stack> {
+    if !emulator_runs_here() {
+        return None;
+    }
+    let mut stack = Stack::prepare(options).unwrap();
+    stack.start_part(Part::Emulator).unwrap();
+    stack.start_part(Part::Kbs).unwrap();
+    stack.set_reference_values(&Machine::default().reference_values()).unwrap();
+    stack.put_resource(RESOURCE, SECRET).unwrap();
+    Some(stack)
+}
+
+/// Without init-data, without configuration, and without any network but the machine's own loopback.
+#[test]
+fn each_launch_level_starts_with_nothing_at_all() {
+    let Some(stack) = surroundings(Options::default()) else { return };
+    for level in 0..=3 {
+        let mut guest = Guest::boot(&stack, Network::Loopback);
+        let took = guest.launch(level);
+        assert_eq!(guest.running(), DAEMONS[..level], "level {level}");
+        assert!(took.iter().all(|time| *time < PATIENCE), "level {level}: {took:?}");
+        if level >= 1 {
+            guest.block_on(async |guest| {
+                let agent = ttrpc_client(&guest.inside(AGENT)).await;
+                let service = "attestation_agent.AttestationAgentService";
+                let tee: aa::GetTeeTypeResponse =
+                    ttrpc(&agent, service, "GetTeeType", aa::GetTeeTypeRequest {}).await.unwrap();
+                assert_eq!(tee.tee, "snp");
+            });
+        }
+        if level >= 2 {
+            let (_, message) = guest.resource("kbs:///default/key/none").unwrap_err();
+            assert!(message.starts_with("[CDH] [ERROR]: "), "{message}");
+        }
+        if level == 3 {
+            let answer = guest.ask_rest("/cdh/resource/default/key/none");
+            assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+        }
+        for daemon in &DAEMONS[..level] {
+            assert!(
+                guest.log(daemon).contains("confinement: core dumps: forbidden"),
+                "{}",
+                guest.log(daemon)
+            );
+        }
+    }
+}
+
+/// As on a machine that was launched with init-data: kata-agent has unpacked it, and the daemons find what it unpacked.
+struct Launched {
+    stack: Stack,
+    guest: Guest,
+    registry: Registry,
+}
+
+impl Launched {
+    fn new(options: Options) -> Option<Self> {
+        let stack = surroundings(options)?;
+        stack.put_resource(SIGNER, independent(&["jwk"]).as_bytes()).unwrap();
+        let registry = Registry::start(stack.folder()).unwrap();
+        let certificate = fs::read_to_string(stack.kbs_certificate()).unwrap();
+        let agent = format!(
+            "[token_configs.kbs]\nurl = {url:?}\ncert = '''{certificate}'''\n",
+            url = stack.kbs_url()
+        );
+        let hub = format!(
+            "socket = \"unix://{HUB}\"\n[kbc]\nname = \"cc_kbc\"\nurl = {url:?}\nkbs_cert = '''{certificate}'''\n[image]\n\
+             registry_config = {{ registry = [{{ prefix = {prefix:?}, insecure = true }}] }}\n",
+            url = stack.kbs_url(),
+            prefix = registry.address()
+        );
+        let entries = BTreeMap::from([("aa.toml".to_owned(), agent), ("cdh.toml".to_owned(), hub)]);
+        let document = InitData::compose(HashAlgorithm::Sha256, entries.clone()).unwrap();
+        stack.set_machine(&launched_with(Machine::default(), &document)).unwrap();
+        let mut guest = Guest::boot(&stack, Network::Shared);
+        guest.unpack_init_data(document.body(), &entries);
+        Some(Self { stack, guest, registry })
+    }
+}
+
+#[test]
+fn every_call_of_kata_agent_is_answered_on_a_machine_with_init_data() {
+    let Some(Launched { stack, mut guest, registry }) = Launched::new(Options::default()) else { return };
+    // What a killed daemon of an earlier start left behind.
+    guest.leave_stale_sockets();
+    let took = guest.launch(2);
+    assert!(took.iter().all(|time| *time < PATIENCE), "{took:?}");
+    assert!(
+        guest.log("attestation-agent").contains("init-data is bound"),
+        "{}",
+        guest.log("attestation-agent")
+    );
+    let unmeasured = "the configuration is unmeasured";
+    assert!(!guest.log("attestation-agent").contains(unmeasured), "{}", guest.log("attestation-agent"));
+
+    assert_eq!(guest.resource("kbs:///default/key/1").unwrap(), SECRET);
+    let sealed = independent(&["vault", &format!("kbs:///{SIGNER}"), &format!("kbs:///{RESOURCE}")]);
+    guest.block_on(async |guest| assert_eq!(unseal(&guest.inside(HUB), &sealed).await.unwrap(), SECRET));
+    assert!(
+        !guest.log("confidential-data-hub").contains(unmeasured),
+        "{}",
+        guest.log("confidential-data-hub")
+    );
+
+    let image = push(&stack, &registry);
+    let request = api::ImagePullRequest {
+        image_url: image,
+        bundle_path: "/run/kata-containers/image/bundle".to_owned(),
+    };
+    let answer: api::ImagePullResponse =
+        guest.call("api.ImagePullService", "PullImage", request).unwrap_or_else(|e| panic!("{e:?}"));
+    assert!(answer.manifest_digest.starts_with("sha256:"), "{answer:?}");
+    assert_eq!(guest.read("/run/kata-containers/image/bundle/rootfs/etc/app"), "from-an-image\n");
+
+    let request =
+        api::SecureMountRequest { volume_type: "floppy".to_owned(), ..api::SecureMountRequest::default() };
+    let refused = guest.call::<_, api::SecureMountResponse>("api.SecureMountService", "SecureMount", request);
+    assert!(refused.is_err(), "{refused:?}");
+    assert_eq!(guest.resource("kbs:///default/key/1").unwrap(), SECRET);
+    assert_eq!(stack.quotes().unwrap(), 2, "one to look at the init-data, one attestation for all of it");
+}
+
+/// An image of one layer in the registry; its name.
+fn push(stack: &Stack, registry: &Registry) -> String {
+    let name = format!("{}/team/app:1.0", registry.address());
+    let script = format!(
+        "umoci init --layout app; umoci new --image app:1.0; mkdir -p tree/etc; echo from-an-image >tree/etc/app\n\
+         umoci insert --image app:1.0 tree/etc /etc\n\
+         skopeo --insecure-policy copy --quiet --dest-tls-verify=false oci:app:1.0 docker://{name}"
+    );
+    let out = command("sh").args(["-ec", &script]).current_dir(stack.folder()).output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    name
+}
+
+/// Every answer takes a new attestation, and the agent is killed every second while they are asked for.
+#[test]
+fn a_storm_of_restarts_loses_no_answer() {
+    let kbs_arguments = vec!["--token-lifetime".to_owned(), "1".to_owned()];
+    let Some(Launched { stack, mut guest, .. }) =
+        Launched::new(Options { kbs_arguments, ..Options::default() })
+    else {
+        return;
+    };
+    guest.launch(2);
+    let over = AtomicBool::new(false);
+    let (hub, asked) = (guest.inside(HUB), std::sync::atomic::AtomicU32::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    let answer = guest::resource(&hub, "kbs:///default/key/1");
+                    assert_eq!(answer.unwrap(), SECRET);
+                    asked.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        for _ in 0..4 {
+            std::thread::sleep(Duration::from_secs(1));
+            guest.kill("attestation-agent");
+            guest.start("attestation-agent");
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    let (asked, quotes) = (asked.into_inner(), stack.quotes().unwrap());
+    assert!(asked >= 10 && quotes >= 3, "{asked} answers over {quotes} attestations");
+    // The hub's own end is as kata-agent would see it; another one serves the same.
+    guest.kill("confidential-data-hub");
+    let start = Instant::now();
+    guest.start("confidential-data-hub");
+    assert!(start.elapsed() < PATIENCE);
+    assert_eq!(guest.resource("kbs:///default/key/1").unwrap(), SECRET);
+}

@@ -1,0 +1,208 @@
+//! The image of a peer pod's machine: the tree that `make install-image` makes, and its units among those of cloud-api-adaptor's
+//! image, with stand-ins for what is not ours.
+
+mod image;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use cc_protos::api;
+use cc_tests::container::Tree;
+use cc_tests::process::command;
+
+use crate::SECRET;
+use crate::rpc::{ttrpc, ttrpc_client};
+use image::{Image, Pod};
+
+const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+/// Every path of the tree with type, mode, and where a link leads.
+const LIST: &str = include_str!("peer_pod/tree.list");
+
+/// The tree below a folder, as [`LIST`] has it.
+fn listed(root: &Path) -> String {
+    let out =
+        command("find").arg(root).args(["-mindepth", "1", "-printf", "%y %#m %P %l\n"]).output().unwrap();
+    let text = String::from_utf8(out.stdout).unwrap();
+    let mut lines: Vec<&str> = text.lines().map(str::trim_end).collect();
+    lines.sort_by_key(|line| line.split(' ').nth(2));
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+#[test]
+fn the_tree_of_an_image_is_as_listed() {
+    let image = Image::new();
+    image.install();
+    assert_eq!(listed(image.root()), LIST);
+}
+
+/// What stood there under the same names is gone, and nothing else.
+#[test]
+fn the_present_guest_components_make_way() {
+    let image = Image::new();
+    let units = image.root().join("etc/systemd/system");
+    let wants = units.join("multi-user.target.wants");
+    fs::create_dir_all(&wants).unwrap();
+    let present = ["attestation-agent", "confidential-data-hub", "api-server-rest", "kata-agent"];
+    for name in present {
+        for kind in ["service", "path"] {
+            fs::write(units.join(format!("{name}.{kind}")), "").unwrap();
+        }
+        std::os::unix::fs::symlink(format!("../{name}.path"), wants.join(format!("{name}.path"))).unwrap();
+    }
+    image.install();
+    for name in present {
+        let kept = name == "kata-agent";
+        assert_eq!(units.join(format!("{name}.service")).exists(), kept, "{name}");
+        assert_eq!(units.join(format!("{name}.path")).exists(), kept, "{name}");
+        let link = fs::read_link(wants.join(format!("{name}.path"))).unwrap();
+        let expected = if kept {
+            "../kata-agent.path".to_owned()
+        } else {
+            format!("/usr/lib/systemd/system/{name}.path")
+        };
+        assert_eq!(link, PathBuf::from(expected));
+    }
+    // An empty name would be this machine.
+    let out = command("make")
+        .current_dir(SOURCES)
+        .args(["install-image", "ROOT=", "PREBUILT=/nonexistent"])
+        .output()
+        .unwrap();
+    assert!(!out.status.success() && String::from_utf8_lossy(&out.stderr).contains("ROOT="), "{out:?}");
+}
+
+/// mkosi reads the fragment, and its script makes the same tree.
+#[test]
+fn mkosi_takes_the_fragment() {
+    let fragment = Path::new(SOURCES).canonicalize().unwrap().join("systemd/peer-pod/mkosi");
+    let module = Path::new(SOURCES).join("target/mkosi");
+    if !module.is_dir() {
+        return cc_tests::stack::skip(
+            "reading mkosi's configuration needs mkosi, which .ci/setup test fetches",
+        );
+    }
+    for (distribution, library) in [("ubuntu", "libcryptsetup12"), ("fedora", "cryptsetup-libs")] {
+        let image = tempfile::tempdir().unwrap();
+        let config = format!(
+            "[Distribution]\nDistribution={distribution}\n[Include]\nInclude={}\n",
+            fragment.display()
+        );
+        fs::write(image.path().join("mkosi.conf"), config).unwrap();
+        let mut mkosi = command("python3");
+        mkosi.args(["-m", "mkosi", "--directory"]).arg(image.path()).arg("summary");
+        let out = mkosi.env("PYTHONPATH", &module).env("PAGER", "cat").output().unwrap();
+        let said = String::from_utf8_lossy(&out.stdout).into_owned();
+        assert!(out.status.success(), "{said}{}", String::from_utf8_lossy(&out.stderr));
+        let value = |name: &str| said.lines().find_map(|line| line.trim().strip_prefix(name)).map(str::trim);
+        assert_eq!(value("Postinstall Scripts:"), fragment.join("mkosi.postinst").to_str(), "{said}");
+        assert!(
+            value("Build Sources:").is_some_and(|sources| sources.ends_with(":guest-services")),
+            "{said}"
+        );
+        assert!(said.contains(library), "{distribution}: {said}");
+    }
+    // As mkosi runs it: the sources where BuildSources= puts them, the tree in the environment.
+    let image = Image::new();
+    let sources = image.sources_with_dist();
+    let mut script = command(fragment.join("mkosi.postinst"));
+    let out = script.env("SRCDIR", sources.path()).env("BUILDROOT", image.root()).output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    assert_eq!(listed(image.root()), LIST);
+}
+
+#[test]
+fn the_units_of_the_image_start_each_other_in_order() {
+    for tree in [Tree::Bookworm, Tree::Trixie] {
+        let Some(pod) = Pod::boot(tree) else { return };
+        let secret = std::str::from_utf8(SECRET).unwrap();
+        pod.serves("after the start");
+        // kata-agent was started by the hub's socket, and was answered.
+        pod.wait_active("kata-agent.service");
+        assert_eq!(pod.machine.must(&["cat", "/run/kata-agent.got"]).unwrap(), secret);
+        let agent = pod.journal("attestation-agent");
+        assert!(!agent.contains("not valid"), "it read the file that came first: {agent}");
+        assert!(agent.contains("init-data of the peer pod is bound"), "{agent}");
+        let (_, doctor) = pod.run(&["guestctl", "doctor", "--rest", "off"]);
+        for file in ["/run/peerpod/aa.toml (measured)", "/run/peerpod/cdh.toml (measured)"] {
+            assert!(doctor.contains(file), "{file} is missing in {doctor}");
+        }
+        // Evidence and tokens, as the image's own REST server gives them.
+        assert!(
+            pod.ask("/aa/token?token_type=kbs").starts_with("HTTP/1.1 200"),
+            "{}",
+            pod.ask("/aa/token?token_type=kbs")
+        );
+
+        // Whoever asks while a daemon is being started again is answered: the sockets stay.
+        for daemon in ["attestation-agent", "confidential-data-hub"] {
+            for round in 0..3 {
+                pod.kill(daemon);
+                pod.serves(&format!("{daemon} killed, {round}"));
+            }
+        }
+        assert_eq!(pod.machine.must(&["systemctl", "list-units", "--failed", "--no-legend"]).unwrap(), "");
+        assert_eq!(
+            pod.machine
+                .must(&["systemctl", "show", "--property=NRestarts", "--value", "confidential-data-hub"])
+                .unwrap(),
+            "3\n"
+        );
+    }
+}
+
+/// PullImage, asked as kata-agent asks, with the credentials that process-user-data left; and once more while the kernel
+/// runs out of memory.
+#[test]
+fn an_image_is_pulled_with_the_pods_credentials_also_after_the_hub_was_killed_on_the_way() {
+    let Some(pod) = Pod::boot(Tree::Trixie) else { return };
+    let socket = format!("/proc/{}/root/run/confidential-containers/cdh.sock", pod.machine.leader());
+    let bundle_path = "/run/kata-containers/pod/one".to_owned();
+    let request = api::ImagePullRequest { image_url: pod.push("1.0"), bundle_path };
+    let answer: Result<api::ImagePullResponse, _> = crate::measurement::runtime().block_on(async {
+        let client = ttrpc_client(Path::new(&socket)).await;
+        ttrpc(&client, "api.ImagePullService", "PullImage", request).await
+    });
+    let digest =
+        answer.unwrap_or_else(|e| panic!("{e:?}\n{}", pod.journal("confidential-data-hub"))).manifest_digest;
+    assert!(digest.starts_with("sha256:"), "{digest}");
+    let content = |bundle: &str| {
+        pod.machine.must(&["cat", &format!("/run/kata-containers/pod/{bundle}/rootfs/etc/app")])
+    };
+    assert_eq!(content("one").unwrap(), "image 1.0\n");
+    for unit in ["cdh-storage-mount.service", "cdh-storage-unpack.service"] {
+        pod.wait_active(unit);
+    }
+
+    // The half that unpacks is held up, so that the hub is in the middle of it when it is killed.
+    let image = pod.push("2.0");
+    let hold = |signal: &str| {
+        pod.machine
+            .must(&["systemctl", "kill", &format!("--signal={signal}"), "cdh-storage-unpack"])
+            .unwrap();
+    };
+    let entries = || {
+        pod.machine
+            .must(&["sh", "-ec", "ls /run/kata-containers/image/*; grep -c overlay /proc/mounts"])
+            .unwrap()
+    };
+    let before = entries();
+    let pull = ["guestctl", "pull", &image, "--bundle", "/run/kata-containers/pod/two"];
+    hold("SIGSTOP");
+    std::thread::scope(|scope| {
+        let interrupted = scope.spawn(|| pod.run(&pull));
+        pod.registry.wait_for_log("GET /v2/team/app/manifests/2.0").unwrap();
+        pod.kill("confidential-data-hub");
+        hold("SIGCONT");
+        let (done, said) = interrupted.join().unwrap();
+        assert!(!done && said.contains("[PEER_"), "{said}");
+    });
+    pod.serves("after it was killed");
+    assert_eq!(entries(), before, "nothing is left of what was half done");
+    assert!(pod.machine.must(&["ls", "/run/kata-containers/pod"]).unwrap().trim() == "one");
+    let (done, said) = pod.run(&pull);
+    assert!(done, "{said}");
+    assert_eq!(
+        (content("one").unwrap(), content("two").unwrap()),
+        ("image 1.0\n".to_owned(), "image 2.0\n".to_owned())
+    );
+}
