@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use cc_protos::api;
-use cc_tests::container::Tree;
+use cc_tests::container::{Setup, Tree};
 use cc_tests::process::command;
 
 use crate::SECRET;
@@ -110,6 +110,31 @@ fn mkosi_takes_the_fragment() {
     assert_eq!(listed(image.root()), LIST);
 }
 
+/// Drop-ins and all, as tight as the units that they change.
+#[test]
+fn the_units_of_the_image_are_in_order_and_locked_down() {
+    for tree in [Tree::Bookworm, Tree::Trixie] {
+        if !tree.boots_here() {
+            return;
+        }
+        let image = Image::among_others(tree);
+        let files = LIST.lines().filter(|line| line.starts_with("f "));
+        let below = files.filter_map(|line| Some(line.split_once("usr/lib/systemd/system/")?.1));
+        let units: Vec<&str> = below.filter(|name| !name.contains('/')).collect();
+        assert_eq!(units.len(), 12, "{units:?}");
+        let mut script =
+            format!("cd /usr/lib/systemd/system\nsystemd-analyze verify --man=no {}\n", units.join(" "));
+        for (unit, limit) in crate::units::EXPOSURE {
+            script += &format!(
+                "systemd-analyze security --offline=yes --threshold={limit} {unit} >/tmp/{unit} || tail -1 /tmp/{unit}\n"
+            );
+        }
+        let out = Setup::new(tree).unwrap().tree(image.root()).unwrap().run(&["sh", "-ec", &script]).unwrap();
+        let said = [out.stdout, out.stderr].concat();
+        assert!(out.status.success() && said.is_empty(), "{tree:?}: {}", String::from_utf8_lossy(&said));
+    }
+}
+
 #[test]
 fn the_units_of_the_image_start_each_other_in_order() {
     for tree in [Tree::Bookworm, Tree::Trixie] {
@@ -181,23 +206,25 @@ fn an_image_is_pulled_with_the_pods_credentials_also_after_the_hub_was_killed_on
             .unwrap();
     };
     let entries = || {
-        pod.machine
-            .must(&["sh", "-ec", "ls /run/kata-containers/image/*; grep -c overlay /proc/mounts"])
-            .unwrap()
+        let list = "cd /run/kata-containers/image; ls images layers overlay; grep -c overlay /proc/mounts";
+        pod.machine.must(&["sh", "-ec", list])
     };
-    let before = entries();
+    let before = entries().unwrap();
     let pull = ["guestctl", "pull", &image, "--bundle", "/run/kata-containers/pod/two"];
     hold("SIGSTOP");
     std::thread::scope(|scope| {
         let interrupted = scope.spawn(|| pod.run(&pull));
-        pod.registry.wait_for_log("GET /v2/team/app/manifests/2.0").unwrap();
+        // The hub has the manifest.
+        let hub = concat!("useragent=image-registry/", env!("CARGO_PKG_VERSION"));
+        pod.registry.wait_for_log(&format!("{hub} vars.name=team/app vars.reference=2.0")).unwrap();
         pod.kill("confidential-data-hub");
         hold("SIGCONT");
         let (done, said) = interrupted.join().unwrap();
         assert!(!done && said.contains("[PEER_"), "{said}");
     });
     pod.serves("after it was killed");
-    assert_eq!(entries(), before, "nothing is left of what was half done");
+    let nothing_is_left = || Ok(entries()? == before);
+    pod.machine.wait_for("the end of what was half done", nothing_is_left).unwrap();
     assert!(pod.machine.must(&["ls", "/run/kata-containers/pod"]).unwrap().trim() == "one");
     let (done, said) = pod.run(&pull);
     assert!(done, "{said}");

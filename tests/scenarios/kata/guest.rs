@@ -140,10 +140,10 @@ impl Guest {
                 start.args(self.values(group.get("args")));
             }
         }
-        if let Some(config) = process.get("config").map(|config| self.value(config)) {
-            if self.inside(&config).exists() {
-                start.arg("-c").arg(config);
-            }
+        if let Some(config) = process.get("config").map(|config| self.value(config))
+            && self.inside(&config).exists()
+        {
+            start.arg("-c").arg(config);
         }
         let socket = process.get("wait_socket").map(|socket| self.inside(&self.value(socket)));
         if let Some(socket) = &socket {

@@ -88,6 +88,23 @@ impl Image {
         Self { folder, root }
     }
 
+    /// With the other units of an image, all that docs/deploy-peer-pod.md says done to it.
+    pub(super) fn among_others(tree: Tree) -> Self {
+        let image = Self::new();
+        let root = image.root();
+        fs::set_permissions(root, fs::Permissions::from_mode(0o755)).unwrap();
+        for accounts in ["etc/group", "etc/passwd"] {
+            put(root, accounts, 0o644, &fs::read_to_string(tree.folder().join(accounts)).unwrap());
+        }
+        for (path, mode, content) in OTHERS {
+            put(root, path, mode, content);
+        }
+        for line in documented().lines() {
+            image.shell(line);
+        }
+        image
+    }
+
     pub(super) fn root(&self) -> &Path {
         &self.root
     }
@@ -165,17 +182,8 @@ impl Pod {
         let document = InitData::compose(HashAlgorithm::Sha256, entries.clone()).unwrap();
         stack.set_machine(&launched_with(Machine::default(), &document)).unwrap();
 
-        let image = Image::new();
+        let image = Image::among_others(tree);
         let root = image.root();
-        fs::set_permissions(root, fs::Permissions::from_mode(0o755)).unwrap();
-        put(root, "etc/group", 0o644, &fs::read_to_string(tree.folder().join("etc/group")).unwrap());
-        put(root, "etc/passwd", 0o644, &fs::read_to_string(tree.folder().join("etc/passwd")).unwrap());
-        for (path, mode, content) in OTHERS {
-            put(root, path, mode, content);
-        }
-        for line in documented().lines() {
-            image.shell(line);
-        }
         for unit in ["process-user-data.service", "kata-agent.path"] {
             let link = root.join("etc/systemd/system/multi-user.target.wants").join(unit);
             std::os::unix::fs::symlink(format!("../{unit}"), link).unwrap();
