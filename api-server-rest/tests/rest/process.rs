@@ -62,16 +62,22 @@ async fn it_says_that_it_is_ready_serves_and_stops_on_each_signal() {
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
         let line = lines.find(|line| line.contains("listening")).unwrap();
         let addr = line.split("address=").nth(1).unwrap().trim().parse().unwrap();
-        let mut message = [0; 256];
-        let length = notify.recv(&mut message).unwrap();
-        assert!(String::from_utf8_lossy(&message[..length]).contains("READY=1"));
+        let expect = |wanted: &str| {
+            let mut message = [0; 1024];
+            let mut told = || {
+                let length = notify.recv(&mut message).unwrap();
+                String::from_utf8_lossy(&message[..length]).into_owned()
+            };
+            while !told().contains(wanted) {}
+        };
+        expect("STATUS=serving resource on 127.0.0.1:0");
+        expect("READY=1");
         assert_eq!(get(addr, "/info").await.status, 200);
         kill_process(Pid::from_child(&child), signal).unwrap();
         let rest = tokio::task::spawn_blocking(move || lines.collect::<Vec<_>>());
         let status = tokio::task::spawn_blocking(move || child.wait().unwrap()).await.unwrap();
         assert_eq!(status.code(), Some(0), "{:?}", rest.await.unwrap());
-        let length = notify.recv(&mut message).unwrap();
-        assert!(String::from_utf8_lossy(&message[..length]).contains("STOPPING=1"));
+        expect("STOPPING=1");
     }
 }
 
