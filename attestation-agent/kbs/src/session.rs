@@ -121,8 +121,7 @@ impl Session {
                 }
                 Err(e) => e.or_earlier(earlier.take()),
             };
-            let trouble = format!("{failure} [{}]; {}", failure.code(), failure.hint());
-            self.core.lock().trouble = (failure.blame() == Blame::Unavailable).then_some(trouble);
+            self.core.note_trouble(&failure);
             if failure.blame() != Blame::Unavailable || !backoff.wait(deadline).await {
                 self.core.note_denial(&failure);
                 return Err(failure);
@@ -356,6 +355,12 @@ struct State {
 }
 
 impl Core {
+    /// Why requests are being tried again, for who asks meanwhile.
+    fn note_trouble(&self, failure: &KbsError) {
+        let trouble = || format!("{failure} [{}]; {}", failure.code(), failure.hint());
+        self.lock().trouble = (failure.blame() == Blame::Unavailable).then(trouble);
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -146,6 +146,7 @@ impl InTheAir {
                         return self.land(Err(e));
                     }
                     tracing::warn!(code = e.code(), error = %e, "attestation failed, trying again");
+                    self.core.note_trouble(&e);
                     self.progress.send_replace(Progress::Delayed(e.clone()));
                     earlier = Some(e);
                     sleep(delay).await;
