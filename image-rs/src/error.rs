@@ -259,12 +259,14 @@ pub enum LayerFault {
         limit: u64,
     },
     /// The file system said no.
-    #[error("cannot {doing} {name}: {source}")]
+    #[error("cannot {doing} {name}{}: {source}", within(.folder.as_deref()))]
     Storage {
         /// What was being done.
         doing: &'static str,
         /// To which entry, escaped and cut.
         name: String,
+        /// The folder that the layer was for, as an operator knows it.
+        folder: Option<String>,
         /// The kernel's answer.
         #[source]
         source: io::Error,
@@ -272,6 +274,10 @@ pub enum LayerFault {
     /// Whoever asked for the image does not want it any more.
     #[error("the pull was interrupted")]
     Interrupted,
+}
+
+fn within(folder: Option<&str>) -> String {
+    folder.map_or_else(String::new, |folder| format!(" in {folder}"))
 }
 
 impl From<KeyFault> for LayerFault {
@@ -400,6 +406,14 @@ impl ImageError {
 }
 
 impl LayerFault {
+    /// Names the folder that the layer was for: inside the pipe it is a descriptor only.
+    pub(crate) fn for_folder(mut self, path: &str) -> Self {
+        if let Self::Storage { folder, .. } = &mut self {
+            *folder = Some(path.to_owned());
+        }
+        self
+    }
+
     /// Stable code, in capitals.
     #[must_use]
     pub fn code(&self) -> &'static str {
@@ -467,7 +481,9 @@ const DIGEST_HINT: &str = "try again; if it stays, whoever stores or forwards th
 fn storage_hint(source: &io::Error) -> &'static str {
     match source.kind() {
         io::ErrorKind::PermissionDenied => "run as root: owners, devices and attributes of an image need it",
-        io::ErrorKind::StorageFull => "free some space, or name a folder on a larger file system",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "free some space there (df and df -i tell what is used up), or name a folder on a larger file system"
+        }
         io::ErrorKind::ReadOnlyFilesystem => "name a folder on a file system that can be written",
         io::ErrorKind::ResourceBusy => "name a new folder below the mount point",
         io::ErrorKind::Unsupported => "name a folder on a file system with extended attributes",

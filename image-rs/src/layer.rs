@@ -23,6 +23,7 @@ use std::{
 
 use aftermath::{Aftermath, FURTHER, Stage};
 use cc_sealed::LayerKey;
+pub(crate) use run::Room;
 pub use run::Run;
 pub(crate) use stream::Receiver;
 use stream::{Closed, Sender};
@@ -204,7 +205,7 @@ pub(crate) fn pour<T>(
 }
 
 fn no_thread(source: std::io::Error) -> LayerFault {
-    LayerFault::Storage { doing: "start a thread for", name: "the layer".to_owned(), source }
+    LayerFault::Storage { doing: "start a thread for", name: "the layer".to_owned(), folder: None, source }
 }
 
 /// A stage that panicked goes on panicking here.

@@ -63,7 +63,8 @@ pub fn unpack_rootfs(
         if observer.stopped() {
             return Err(Error::Interrupted);
         }
-        merge::layer(&root, &staging.open(&number.to_string())?, &applied.deletions)?;
+        merge::layer(&root, &staging.open(&number.to_string())?, &applied.deletions)
+            .map_err(|error| staging.storage("merge the layers in", error))?;
         unpacked.entries += applied.entries;
         unpacked.attributes_left_out += applied.attributes_left_out;
     }
@@ -101,5 +102,6 @@ fn unpack_layer(
     let target = staging.make(&number.to_string())?;
     let blob = order.source.blob(&layer.descriptor)?;
     let input = Input { number, layer, blob, key };
-    layer::unpack_layer(input, target, Form::Listed, run, observer).map_err(failed)
+    layer::unpack_layer(input, target, Form::Listed, run, observer)
+        .map_err(|fault| failed(fault.for_folder(staging.path())))
 }

@@ -6,7 +6,7 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
 use rustix::{
@@ -24,6 +24,8 @@ pub(crate) struct Staging {
     parent: OwnedFd,
     name: OsString,
     target: OsString,
+    /// The target for messages: absolute, where the kernel tells.
+    path: String,
     folder: OwnedFd,
     /// Whether an empty directory of the target's name gives way to it.
     replaces_empty: bool,
@@ -37,8 +39,8 @@ impl Staging {
     pub(crate) fn begin(parent: BorrowedFd<'_>, target: &OsStr) -> Result<Self, Error> {
         match rustix::fs::statat(parent, target, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => Self::make_folder(parent, target, false),
-            Err(error) => Err(storage("make a folder beside", target, error)),
-            Ok(_) => Err(Error::TargetExists { path: target.display().to_string() }),
+            Err(error) => Err(storage("make a folder beside", &shown(parent, target), error)),
+            Ok(_) => Err(Error::TargetExists { path: shown(parent, target) }),
         }
     }
 
@@ -47,8 +49,9 @@ impl Staging {
     /// # Errors
     /// As [`Staging::begin`]; `IMAGE_STORAGE` for a mount point, which no rename can replace.
     pub(crate) fn begin_in_empty(parent: BorrowedFd<'_>, target: &OsStr) -> Result<Self, Error> {
-        let failed = |error: Errno| storage("look at", target, error);
-        let exists = || Error::TargetExists { path: target.display().to_string() };
+        let path = shown(parent, target);
+        let failed = |error: Errno| storage("look at", &path, error);
+        let exists = || Error::TargetExists { path: path.clone() };
         let status = match rustix::fs::statx(parent, target, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE) {
             Err(Errno::NOENT) => return Self::make_folder(parent, target, true),
             other => other.map_err(failed)?,
@@ -57,7 +60,7 @@ impl Staging {
             return Err(exists());
         }
         if status.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
-            return Err(storage("replace the mount point", target, Errno::BUSY));
+            return Err(storage("replace the mount point", &path, Errno::BUSY));
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let directory = rustix::fs::openat(parent, target, flags, Mode::empty()).map_err(failed)?;
@@ -68,7 +71,8 @@ impl Staging {
     }
 
     fn make_folder(parent: BorrowedFd<'_>, target: &OsStr, replaces_empty: bool) -> Result<Self, Error> {
-        let failed = |error: Errno| storage("make a folder beside", target, error);
+        let path = shown(parent, target);
+        let failed = |error: Errno| storage("make a folder beside", &path, error);
         let mut name = OsString::from(".");
         name.push(target);
         name.push(".partial");
@@ -88,16 +92,18 @@ impl Staging {
             match rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 Err(Errno::WOULDBLOCK) => {
-                    return Err(Error::TargetBusy { path: target.display().to_string() });
+                    return Err(Error::TargetBusy { path });
                 }
                 Err(error) => return Err(failed(error)),
             }
             let gone = rustix::fs::fstat(&folder).map_err(failed)?.st_nlink == 0;
             if new && !gone {
+                // What is made in it would begin with the lists of the folder around it.
+                tree::forget_lists(folder.as_fd()).map_err(failed)?;
                 let parent = parent
                     .try_clone_to_owned()
                     .map_err(|source| Error::Storage { doing: "keep the folder open".to_owned(), source })?;
-                return Ok(Self { parent, name, target: target.to_owned(), folder, replaces_empty });
+                return Ok(Self { parent, name, target: target.to_owned(), path, folder, replaces_empty });
             }
             if !gone {
                 tree::remove(parent, &name).map_err(failed)?;
@@ -105,9 +111,19 @@ impl Staging {
         }
     }
 
+    /// The name that the result gets, for messages.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The error of a file system that said no while the result was made; `doing` ends before its name.
+    pub(crate) fn storage(&self, doing: &str, error: Errno) -> Error {
+        storage(doing, &self.path, error)
+    }
+
     /// Makes the empty directory `name` in it.
     pub(crate) fn make(&self, name: &str) -> Result<OwnedFd, Error> {
-        let failed = |error| storage("make a folder beside", &self.target, error);
+        let failed = |error| self.storage("make a folder beside", error);
         rustix::fs::mkdirat(&self.folder, name, Mode::RWXU).map_err(failed)?;
         self.open(name)
     }
@@ -115,7 +131,7 @@ impl Staging {
     /// Makes the empty directory `name` in it as the root of an image whose archives do not name their root: like every
     /// directory that an archive implies, of root and open to all. The folder around it is private until it is published.
     pub(crate) fn make_root(&self, name: &str) -> Result<OwnedFd, Error> {
-        let failed = |error| storage("make the root folder for", &self.target, error);
+        let failed = |error| self.storage("make the root folder for", error);
         let root = self.make(name)?;
         rustix::fs::fchown(&root, Some(Uid::ROOT), Some(Gid::ROOT)).map_err(failed)?;
         rustix::fs::fchmod(&root, Mode::from_raw_mode(0o755)).map_err(failed)?;
@@ -126,7 +142,7 @@ impl Staging {
     pub(crate) fn make_open(&self, name: &str) -> Result<OwnedFd, Error> {
         let folder = self.make(name)?;
         rustix::fs::fchmod(&folder, Mode::from_raw_mode(0o755))
-            .map_err(|error| storage("make a folder beside", &self.target, error))?;
+            .map_err(|error| self.storage("make a folder beside", error))?;
         Ok(folder)
     }
 
@@ -134,7 +150,7 @@ impl Staging {
     pub(crate) fn open(&self, name: &str) -> Result<OwnedFd, Error> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = rustix::fs::openat(&self.folder, name, flags, Mode::empty());
-        opened.map_err(|error| storage("open a folder beside", &self.target, error))
+        opened.map_err(|error| self.storage("open a folder beside", error))
     }
 
     /// Gives what is called `name` in it the name that was wanted, and removes the rest.
@@ -143,24 +159,22 @@ impl Staging {
         let flags = if self.replaces_empty { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
         let renamed = rustix::fs::renameat_with(&self.folder, name, &self.parent, &self.target, flags);
         renamed.map_err(|error| match error {
-            Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR => {
-                Error::TargetExists { path: self.target.display().to_string() }
-            }
-            other => storage("give its name to", &self.target, other),
+            Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR => Error::TargetExists { path: self.path.clone() },
+            other => self.storage("give its name to", other),
         })
     }
 
     /// The same after all of it was written to the disk, and so is its name.
     pub(crate) fn publish_durably(self, name: &str) -> Result<(), Error> {
-        let failed = |error| storage("write to the disk", &self.target, error);
+        let failed = |error| self.storage("write to the disk", error);
         // One call for all files: a model may have many, and each fsync(2) waits for the journal.
         rustix::fs::syncfs(&self.folder).map_err(failed)?;
         let parent = self.parent.try_clone();
         let parent =
             parent.map_err(|source| Error::Storage { doing: "keep the folder open".to_owned(), source })?;
-        let target = self.target.clone();
+        let path = self.path.clone();
         self.publish(name)?;
-        rustix::fs::fsync(&parent).map_err(|error| storage("write to the disk", &target, error))
+        rustix::fs::fsync(&parent).map_err(|error| storage("write to the disk", &path, error))
     }
 }
 
@@ -171,8 +185,15 @@ impl Drop for Staging {
     }
 }
 
-fn storage(doing: &str, target: &OsStr, error: Errno) -> Error {
-    Error::Storage { doing: format!("{doing} {}", target.display()), source: error.into() }
+fn storage(doing: &str, path: &str, error: Errno) -> Error {
+    Error::Storage { doing: format!("{doing} {path}"), source: error.into() }
+}
+
+/// `name` in the folder `parent` (proc_pid_fd(5)); the name alone where there is no `/proc`.
+fn shown(parent: BorrowedFd<'_>, name: &OsStr) -> String {
+    let link = format!("/proc/self/fd/{}", parent.as_raw_fd());
+    let parent = std::fs::read_link(link).ok().filter(|path| path.is_absolute());
+    parent.unwrap_or_default().join(name).display().to_string()
 }
 
 #[cfg(test)]

@@ -22,12 +22,14 @@ mod collect;
 pub mod implied;
 mod layer;
 mod record;
+mod tally;
 
 use std::{
     fs::File,
     io::{Read, Write},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
+    sync::Mutex,
 };
 
 use rustix::{
@@ -58,6 +60,7 @@ pub struct Store {
     path: String,
     boot: String,
     limit: Option<u64>,
+    tally: Mutex<tally::Tally>,
 }
 
 /// While it lives, nothing is removed from the store.
@@ -86,10 +89,14 @@ impl Store {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| failed(error.into()))?;
         let boot = boot.trim().to_owned();
-        let store = Self { folder, path: path.display().to_string(), boot: boot.clone(), limit };
+        let path = path.display().to_string();
+        let store = Self { folder, path, boot: boot.clone(), limit, tally: Mutex::default() };
         for name in FOLDERS {
             match rustix::fs::mkdirat(&store.folder, name, Mode::RWXU) {
-                Ok(()) | Err(Errno::EXIST) => {}
+                // What is made in it would begin with the lists of the folder around it.
+                Ok(()) => tree::forget_lists(store.subfolder(name)?.as_fd())
+                    .map_err(|error| store.storage("make a folder in", error))?,
+                Err(Errno::EXIST) => {}
                 Err(error) => return Err(failed(error.into())),
             }
         }

@@ -30,6 +30,17 @@ pub(crate) fn empty(directory: BorrowedFd<'_>) -> Result<(), Errno> {
     take_each(directory, |name| remove(directory, name))
 }
 
+/// Takes the access control lists away that a directory got from the one it was made in: what is made in it would get them too.
+pub(crate) fn forget_lists(directory: BorrowedFd<'_>) -> Result<(), Errno> {
+    for name in ["system.posix_acl_default", "system.posix_acl_access"] {
+        match rustix::fs::fremovexattr(directory, name) {
+            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 /// Calls `take` with each name in `directory`, of which nothing must be left there afterwards. Only some names are held in
 /// memory at a time: a directory of an image may have millions.
 pub(crate) fn take_each(

@@ -242,7 +242,7 @@ fn made(name: &[u8], error: Errno) -> LayerFault {
 }
 
 fn storage(doing: &'static str, name: &[u8], error: Errno) -> LayerFault {
-    LayerFault::Storage { doing, name: shown(name), source: error.into() }
+    LayerFault::Storage { doing, name: shown(name), folder: None, source: error.into() }
 }
 
 /// A name as it is told: escaped and cut.

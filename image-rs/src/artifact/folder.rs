@@ -64,7 +64,7 @@ pub fn pull_artifact(
     let run = Run::new(options.clone());
     let crew = Crew { source: order.source, blobs: &blobs, keys: &keys, workers: options.parallel };
     let done = crew.run(observer, |number, observer| match parts.get(number) {
-        Some(part) => pull_part(order, (number, part), &keys, root.as_fd(), &run, observer),
+        Some(part) => pull_part(order, (number, part), &keys, (root.as_fd(), staging.path()), &run, observer),
         None => Ok(Pulled::default()),
     })?;
     if observer.stopped() {
@@ -93,7 +93,7 @@ fn pull_part(
     order: &ArtifactOrder<'_>,
     (number, part): (usize, &Part),
     keys: &Keys,
-    root: BorrowedFd<'_>,
+    (root, path): (BorrowedFd<'_>, &str),
     run: &Run,
     observer: &dyn Observer,
 ) -> Result<Pulled, Error> {
@@ -113,7 +113,7 @@ fn pull_part(
         PartForm::File => archive::write_file(root, title, from, run),
         PartForm::Archive { .. } => archive::unpack(root, title, from, run),
     });
-    let (bytes, entries) = sunk.map_err(failed)?;
+    let (bytes, entries) = sunk.map_err(|fault| failed(fault.for_folder(path)))?;
     observer.event(Event::LayerUnpacked { layer: number, entries, bytes, attributes_left_out: 0 });
     Ok(Pulled { entries, bytes })
 }

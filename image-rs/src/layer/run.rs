@@ -12,11 +12,29 @@ use crate::{Compression, LayerFault, Limits};
 
 /// Bytes of a block of most file systems.
 const BLOCK: u64 = 4096;
+// What is counted, for messages.
+const BYTES: &str = "bytes when uncompressed";
+const CLAIMED: &str = "bytes of files";
+const ENTRIES: &str = "entries";
 
-/// One run over the layers of an image; they may be unpacked at once.
-#[derive(Debug)]
+/// Bounds besides those of the image, such as those of what the archive goes into.
+pub(crate) trait Room: std::fmt::Debug + Send + Sync {
+    /// Counts uncompressed bytes of an archive.
+    fn take(&self, count: u64) -> Result<(), LayerFault>;
+}
+
+/// One run over the layers of an image; they may be unpacked at once. A clone is the same run.
+#[derive(Clone, Debug)]
 pub struct Run {
     options: Options,
+    used: Arc<Used>,
+    windows: Arc<Windows>,
+    room: Option<Arc<dyn Room>>,
+}
+
+/// What is used up.
+#[derive(Debug, Default)]
+struct Used {
     bytes: AtomicU64,
     claimed: AtomicU64,
     entries: AtomicU64,
@@ -24,7 +42,6 @@ pub struct Run {
     /// Compressed bytes of the compressed layers begun so far, and what came out of them.
     compressed: AtomicU64,
     inflated: AtomicU64,
-    windows: Arc<Windows>,
 }
 
 /// Bytes of decoders' windows that are not in use.
@@ -49,17 +66,22 @@ impl Run {
     }
 
     fn with_windows(options: Options, windows: Arc<Windows>) -> Self {
-        let none = || AtomicU64::new(0);
-        Self {
-            windows,
-            options,
-            bytes: none(),
-            claimed: none(),
-            entries: none(),
-            names: none(),
-            compressed: none(),
-            inflated: none(),
-        }
+        Self { options, used: Arc::default(), windows, room: None }
+    }
+
+    /// The same run, for a layer that has to fit into `room` too.
+    pub(crate) fn within(&self, room: Arc<dyn Room>) -> Self {
+        Self { room: Some(room), ..self.clone() }
+    }
+
+    /// Counts a layer of the image that need not be unpacked, because it was before: `bytes` of its archive with `entries`.
+    ///
+    /// # Errors
+    /// [`LayerFault::Limit`] if the image is too large with it.
+    pub fn take_layer(&self, bytes: u64, entries: u64) -> Result<(), LayerFault> {
+        take(&self.used.bytes, bytes, BYTES, self.options.limits.bytes)?;
+        take(&self.used.claimed, bytes, CLAIMED, self.options.limits.bytes)?;
+        take(&self.used.entries, entries, ENTRIES, self.options.limits.entries)
     }
 
     /// What the layers are unpacked by.
@@ -71,34 +93,36 @@ impl Run {
     /// Counts a blob of `size` bytes that is begun.
     pub(super) fn begin(&self, size: u64, compression: Compression) {
         if compression != Compression::None {
-            self.compressed.fetch_add(size, Ordering::Relaxed);
+            self.used.compressed.fetch_add(size, Ordering::Relaxed);
         }
     }
 
     /// Counts uncompressed bytes of a blob that is compressed so.
     pub(super) fn take_bytes(&self, compression: Compression, count: u64) -> Result<(), LayerFault> {
-        const WHAT: &str = "bytes when uncompressed";
-        take(&self.bytes, count, WHAT, self.options.limits.bytes)?;
+        take(&self.used.bytes, count, BYTES, self.options.limits.bytes)?;
+        if let Some(room) = &self.room {
+            room.take(count)?;
+        }
         if compression == Compression::None {
             return Ok(());
         }
-        let compressed = self.compressed.load(Ordering::Relaxed);
+        let compressed = self.used.compressed.load(Ordering::Relaxed);
         let most = compressed.saturating_mul(self.options.limits.ratio).max(Limits::RATIO_FROM);
-        take(&self.inflated, count, WHAT, most)
+        take(&self.used.inflated, count, BYTES, most)
     }
 
     /// Counts an entry of an archive; `size` is the length that its file claims to have. File systems set whole blocks aside,
     /// also for a piece between two holes: what a file takes up is bounded by its length with all of them.
     pub(crate) fn take_entry(&self, size: u64) -> Result<(), LayerFault> {
-        take(&self.entries, 1, "entries", self.options.limits.entries)?;
+        take(&self.used.entries, 1, ENTRIES, self.options.limits.entries)?;
         let blocks = size.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX);
-        take(&self.claimed, blocks, "bytes of files", self.options.limits.bytes)
+        take(&self.used.claimed, blocks, CLAIMED, self.options.limits.bytes)
     }
 
     /// Counts bytes of names that are remembered.
     pub(super) fn take_names(&self, count: usize) -> Result<(), LayerFault> {
         take(
-            &self.names,
+            &self.used.names,
             count as u64,
             "bytes of names of directories and deletions",
             self.options.limits.ledger as u64,
@@ -107,7 +131,7 @@ impl Run {
 
     /// Counts bytes of names that are forgotten.
     pub(super) fn return_names(&self, count: usize) {
-        self.names.fetch_sub(count as u64, Ordering::Relaxed);
+        self.used.names.fetch_sub(count as u64, Ordering::Relaxed);
     }
 
     /// Waits for `amount` bytes of memory for a decoder's window. One that is larger than all there is waits for all.

@@ -6,18 +6,22 @@
 //! global state: any number of layers can be unpacked at once, and none needs the network or a key.
 //!
 //! Order for each file: content, owner, mode, attributes, time; because chown(2) takes the set-id bits and capabilities
-//! away. Times of directories are set at the very end.
+//! away. Times of directories are set at the very end, and so are the lists that what is made in them would begin with.
 
+mod acl;
 mod deletion;
 mod ledger;
 mod name;
 mod place;
 mod xattr;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::{
+    collections::BTreeMap,
+    os::fd::{AsFd, OwnedFd},
+};
 
 use rustix::{
-    fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, makedev},
+    fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, makedev},
     io::Errno,
 };
 
@@ -62,6 +66,8 @@ pub(super) struct Unpacker<'a> {
     file: Option<OpenFile>,
     /// Paths and times of directories.
     times: Ledger<'a>,
+    /// Access control lists that what is made in a directory would begin with.
+    default_lists: BTreeMap<Vec<u8>, Vec<u8>>,
     applied: Applied,
     has_user_attributes: bool,
 }
@@ -84,6 +90,7 @@ impl<'a> Unpacker<'a> {
             run,
             file: None,
             times: Ledger::new(run),
+            default_lists: BTreeMap::new(),
             applied: Applied::default(),
             has_user_attributes: true,
         }
@@ -145,13 +152,19 @@ impl<'a> Unpacker<'a> {
         if open.end < open.size {
             rustix::fs::ftruncate(&open.file, open.size).map_err(|error| storage("extend", name, error))?;
         }
-        self.set_metadata(&open.file, &open.entry)?;
+        self.set_metadata(&open.file, &open.entry, None)?;
         rustix::fs::futimens(&open.file, &times(open.entry.mtime))
             .map_err(|error| storage("set the time of", name, error))
     }
 
-    /// Sets the times of all directories, last of all.
+    /// Sets what directories get last of all.
     pub(super) fn finish(mut self) -> Result<Applied, LayerFault> {
+        for (path, list) in &self.default_lists {
+            let directory =
+                open_beneath(self.places.root(), path).map_err(|error| storage("open", path, error))?;
+            rustix::fs::fsetxattr(&directory, acl::DEFAULT, list, XattrFlags::empty())
+                .map_err(|error| storage("set an attribute of", path, error))?;
+        }
         for (path, time) in self.times.iter() {
             let directory =
                 open_beneath(self.places.root(), path).map_err(|error| storage("open", path, error))?;
@@ -284,7 +297,10 @@ impl<'a> Unpacker<'a> {
         let counts = |verdict| match verdict {
             xattr::Verdict::Ignore => false,
             xattr::Verdict::User => self.has_user_attributes,
-            xattr::Verdict::Set | xattr::Verdict::Refuse(_) => true,
+            xattr::Verdict::Set
+            | xattr::Verdict::AccessList
+            | xattr::Verdict::DefaultList
+            | xattr::Verdict::Refuse(_) => true,
         };
         let mut wanted = entry.xattrs.iter().filter(|(name, _)| counts(xattr::judge(name))).peekable();
         if wanted.peek().is_none() {
@@ -311,9 +327,10 @@ impl<'a> Unpacker<'a> {
         let directory = directory.try_clone_to_owned().map_err(|source| LayerFault::Storage {
             doing: "open",
             name: shown(&entry.name),
+            folder: None,
             source,
         })?;
-        self.set_metadata(&directory, entry)?;
+        self.set_metadata(&directory, entry, Some(&path))?;
         self.times.push(&path, entry.mtime)
     }
 
@@ -322,16 +339,22 @@ impl<'a> Unpacker<'a> {
         let root = root.map_err(|source| LayerFault::Storage {
             doing: "open",
             name: "the layer".to_owned(),
+            folder: None,
             source,
         })?;
         self.places.state(b"");
-        self.set_metadata(&root, entry)?;
+        self.set_metadata(&root, entry, Some(b""))?;
         self.times.push(b"", entry.mtime)
     }
 
     fn whiteout(&mut self, parent: &[u8], name: &[u8], entry: &Entry) -> Result<(), LayerFault> {
         let failed = |error| storage("make", &entry.name, error);
-        let at = self.places.enter(parent).map_err(|fault| fault.of(&entry.name))?;
+        let at = match self.places.enter(parent) {
+            Ok(at) => at,
+            // Where a file takes the place of a directory, umoci deletes besides what was in that: there is nothing left of it.
+            Err(place::Fault::Occupied) => return Ok(()),
+            Err(fault) => return Err(fault.of(&entry.name)),
+        };
         match rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => {}
             // The same mark a second time.
@@ -375,28 +398,48 @@ impl<'a> Unpacker<'a> {
         Ok(())
     }
 
-    /// Owner, mode and attributes of an open file or directory, in the order that keeps all of them.
-    fn set_metadata(&mut self, file: &OwnedFd, entry: &Entry) -> Result<(), LayerFault> {
+    /// Owner, mode and attributes of an open file, or of the open directory `directory`, in the order that keeps all of them.
+    fn set_metadata(
+        &mut self,
+        file: &OwnedFd,
+        entry: &Entry,
+        directory: Option<&[u8]>,
+    ) -> Result<(), LayerFault> {
+        let refused = |why| LayerFault::Entry { name: shown(&entry.name), why };
         let (uid, gid) = owner(entry);
         rustix::fs::fchown(file.as_fd(), uid, gid)
             .map_err(|error| storage("set the owner of", &entry.name, error))?;
         rustix::fs::fchmod(file.as_fd(), Mode::from_raw_mode(entry.mode))
             .map_err(|error| storage("set the mode of", &entry.name, error))?;
         check_mode(entry, || rustix::fs::fstat(file))?;
+        if let Some(path) = directory {
+            // What its last entry says counts.
+            self.default_lists.remove(path);
+        }
         for (name, value) in &entry.xattrs {
             match xattr::judge(name) {
                 xattr::Verdict::Ignore => continue,
-                xattr::Verdict::Refuse(why) => {
-                    return Err(LayerFault::Entry { name: shown(&entry.name), why });
-                }
+                xattr::Verdict::Refuse(why) => return Err(refused(why)),
                 xattr::Verdict::User if !self.has_user_attributes => {
                     self.applied.attributes_left_out += 1;
                     continue;
                 }
+                xattr::Verdict::AccessList => {
+                    // Setting the list sets the mode: readers that know no lists must not see another one.
+                    if acl::permissions(value).map_err(refused)? != entry.mode & 0o777 {
+                        return Err(refused("its access control list and its mode differ"));
+                    }
+                }
+                xattr::Verdict::DefaultList => {
+                    acl::permissions(value).map_err(refused)?;
+                    let path = directory.ok_or_else(|| refused("only a directory has a default list"))?;
+                    self.run.take_names(path.len() + value.len() + 4 * size_of::<Vec<u8>>())?;
+                    self.default_lists.insert(path.to_vec(), value.clone());
+                    continue;
+                }
                 xattr::Verdict::User | xattr::Verdict::Set => {}
             }
-            match rustix::fs::fsetxattr(file.as_fd(), name.as_slice(), value, rustix::fs::XattrFlags::empty())
-            {
+            match rustix::fs::fsetxattr(file.as_fd(), name.as_slice(), value, XattrFlags::empty()) {
                 Ok(()) => {}
                 Err(Errno::OPNOTSUPP) if name.starts_with(b"user.") => {
                     self.has_user_attributes = false;
@@ -433,7 +476,7 @@ fn times(time: Time) -> Timestamps {
 }
 
 fn storage(doing: &'static str, name: &[u8], error: Errno) -> LayerFault {
-    LayerFault::Storage { doing, name: shown(name), source: error.into() }
+    LayerFault::Storage { doing, name: shown(name), folder: None, source: error.into() }
 }
 
 /// A name for messages: escaped and cut.

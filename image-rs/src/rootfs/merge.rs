@@ -12,7 +12,6 @@ use rustix::{
 };
 
 use crate::{
-    Error,
     layer::unpack::{Deletions, is_content, open_beneath},
     tree,
 };
@@ -20,14 +19,12 @@ use crate::{
 /// Moves everything from `layer` into `root`, after the layer's deletions.
 ///
 /// # Errors
-/// `IMAGE_STORAGE`.
-pub(super) fn layer(root: &OwnedFd, layer: &OwnedFd, deletions: &Deletions) -> Result<(), Error> {
+/// What the file system says.
+pub(super) fn layer(root: &OwnedFd, layer: &OwnedFd, deletions: &Deletions) -> Result<(), Errno> {
     let root = root.as_fd();
     let deleted = deletions.whiteouts.iter().try_for_each(|path| delete(root, path));
     let deleted = deleted.and_then(|()| deletions.opaque.iter().try_for_each(|path| clear(root, path)));
-    deleted
-        .and_then(|()| merge(root, layer.as_fd(), &mut Vec::new(), &deletions.implied))
-        .map_err(|error| Error::Storage { doing: "merge the layers".to_owned(), source: error.into() })
+    deleted.and_then(|()| merge(root, layer.as_fd(), &mut Vec::new(), &deletions.implied))
 }
 
 fn delete(root: BorrowedFd<'_>, path: &[u8]) -> Result<(), Errno> {

@@ -16,9 +16,10 @@ use rustix::{
 use super::{
     Hold, LayerName, Store, Stored, implied,
     layer::{Checked, Note},
+    tally::Share,
 };
 use crate::{
-    Error, Event, Layer, LayerFault, Observer,
+    Error, Event, Layer, Observer,
     layer::{self, Input, Options, Run, unpack::Form},
 };
 
@@ -92,7 +93,7 @@ impl Store {
 
 impl Reservation {
     /// Runs the bytes of `input`, which has to be of the layer that was claimed, through the pipe into the store. The
-    /// bounds of `run` count for this layer alone, beside the store's own; the memory of decoders is shared by all of the run.
+    /// bounds of `run` count for all layers of an image together, beside the store's own.
     ///
     /// # Errors
     /// As [`layer::unpack_layer`]; `IMAGE_STORE_FULL` if the layer does not fit under the store's limit. Nothing is left then.
@@ -127,19 +128,20 @@ impl Reservation {
         };
         let folder = make(layers, partial, 0o700).map_err(failed)?;
         let tree = make(&folder, "tree", 0o755).map_err(failed)?;
-        let used = self.store.used()?;
-        let mut options = run.options().clone();
-        let room = self.store.limit.map(|limit| limit.saturating_sub(used));
-        options.limits.bytes = options.limits.bytes.min(room.unwrap_or(u64::MAX));
+        let share = self.store.limit.map(|limit| Share::new(&self.store, limit)).transpose()?.map(Arc::new);
+        let run = &match &share {
+            Some(share) => run.within(Arc::clone(share) as _),
+            None => run.clone(),
+        };
         let measured = Measured { observer, bytes: AtomicU64::new(0) };
         let digest = input.layer.descriptor.digest;
-        let run = run.beside(options);
-        let applied = layer::unpack_layer(input, tree, Form::Overlay, &run, &measured);
-        let applied = applied.map_err(|fault| match (&fault, room) {
-            (LayerFault::Limit { limit, .. }, Some(room)) if *limit == room => {
-                self.store.full(used, digest, format!("more than {room}"))
+        let applied = layer::unpack_layer(input, tree, Form::Overlay, run, &measured);
+        let applied = applied.map_err(|fault| match share.as_ref().and_then(|share| share.refused()) {
+            Some(others) => {
+                let room = self.store.limit.unwrap_or_default().saturating_sub(others);
+                self.store.full(others, digest, format!("more than {room}"))
             }
-            _ => Error::in_layer(digest, fault),
+            None => Error::in_layer(digest, fault.for_folder(&format!("the store {}", self.store.path))),
         })?;
         let bytes = measured.bytes.into_inner();
         let note = Note {
@@ -160,12 +162,15 @@ impl Reservation {
         self.store.remove(layers.as_fd(), self.name.as_str())?;
         let name = self.name.as_str();
         rustix::fs::renameat_with(layers, partial, layers, name, RenameFlags::NOREPLACE).map_err(failed)?;
+        if let Some(share) = share {
+            share.publish();
+        }
         Ok(note.stored(self.name.clone()))
     }
 }
 
 impl Store {
-    fn publishing(&self) -> Result<OwnedFd, Error> {
+    pub(super) fn publishing(&self) -> Result<OwnedFd, Error> {
         let failed = |error| self.storage("lock", error);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&self.folder, "locks/publish", flags, Mode::from_raw_mode(0o600));

@@ -27,6 +27,7 @@ use proptest::prelude::*;
 use crate::{
     archive::{Archive, Header},
     is_root, layout, skip, snapshot,
+    unpack::{ACCESS, DEFAULT, journal},
 };
 
 pub const AMD64: fn() -> Platform =
@@ -134,6 +135,47 @@ fn layers_are_merged_in_their_order() {
     assert_eq!((is("etc"), is("old")), ((0o755, 12), (0o711, 23)));
     assert_eq!(seen[Path::new("etc/changed")].content, b"2");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn lists_of_the_folder_around_it_are_not_handed_down_and_those_of_layers_are_merged() {
+    if !is_root("lists_of_the_folder_around_it_are_not_handed_down_and_those_of_layers_are_merged") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let set = |path: &Path, name: &str, list: &[u8]| {
+        rustix::fs::setxattr(path, name, list, rustix::fs::XattrFlags::empty()).unwrap();
+    };
+    set(folder.path(), "system.posix_acl_default", &journal(5));
+    let (five, four) = (journal(5), journal(4));
+    let folder_of = |mode| Header::new(b"d/", b'5', 0).mode(mode).clone();
+    let low = Archive::default()
+        .pax(&[(ACCESS, &five), (DEFAULT, &five)])
+        .member(&folder_of(0o755), b"")
+        .file("d/low", b"");
+    // Another list, no list, and nothing said at all.
+    for (high, expected) in [
+        (
+            Archive::default().pax(&[(ACCESS, &four)]).member(&folder_of(0o754), b""),
+            (0o754, Some(&four), None),
+        ),
+        (Archive::default().member(&folder_of(0o700), b""), (0o700, None, None)),
+        (Archive::default(), (0o755, Some(&five), Some(&five))),
+    ] {
+        let image = plain(&[low.clone(), high.file("d/high", b"")]);
+        pull(&image, folder.path()).unwrap();
+        let out = folder.path().join("out");
+        for name in ["", "d/low", "d/high"] {
+            let attributes = snapshot::attributes(&out.join(name));
+            assert!(attributes.is_empty(), "{name}: {attributes:?}");
+        }
+        let attributes = snapshot::attributes(&out.join("d"));
+        let get = |name: &str| attributes.get(name);
+        let mode = fs::metadata(out.join("d")).unwrap().mode() & 0o7777;
+        let seen = (mode, get("system.posix_acl_access"), get("system.posix_acl_default"));
+        assert_eq!(seen, expected);
+        fs::remove_dir_all(out).unwrap();
+    }
 }
 
 #[test]

@@ -187,6 +187,7 @@ fn each_rule_about_extended_headers() {
         ("a time twice", x(&[("mtime", b"1"), ("mtime", b"1")]), duplicate),
         ("an unknown character set", x(&[("hdrcharset", b"KOI8-R")]), value("hdrcharset")),
         ("an attribute without a name", x(&[("SCHILY.xattr.", b"x")]), value("SCHILY.xattr.")),
+        ("an attribute without a value", x(&[("SCHILY.xattr.user.a", b"")]), value("SCHILY.xattr.user.a")),
         ("the size of star", x(&[("SCHILY.realsize", b"9")]), Rule::PaxKeyword("SCHILY.realsize".into())),
         ("an unknown sparse keyword", x(&[("GNU.sparse.x", b"9")]), value("GNU.sparse.x")),
         (

@@ -13,7 +13,7 @@ use std::{
 };
 
 use image_rs::{
-    Compression, Error, Layer, Silent,
+    Compression, Error, Layer, Limits, Silent,
     layer::{Input, Options, Run},
     store::{Claim, Record, Store, Stored, implied},
 };
@@ -332,6 +332,89 @@ fn two_layers_do_not_pass_the_limit_together() {
     let error = results.into_iter().find_map(Result::err).unwrap();
     assert_eq!(error.code(), "IMAGE_STORE_FULL");
     assert_eq!(store.used().unwrap(), size);
+}
+
+#[test]
+fn what_is_being_filled_counts_against_the_limit_too() {
+    if !is_root("what_is_being_filled_counts_against_the_limit_too") {
+        return;
+    }
+    static BARRIER: Barrier = Barrier::new(2);
+    let folder = tempfile::tempdir().unwrap();
+    let (small, small_blob) = layer(Compression::None, &archive("1"));
+    let (large, large_blob) = layer(Compression::None, &archive(&"x".repeat(1 << 20)));
+    let most = large_blob.len() as u64;
+    let store = open(&folder, BOOT, Some(most)).unwrap();
+    let hold = store.hold().unwrap();
+    let options = Options::default();
+    let claim = |layer| match store.claim(&hold, layer, &options, pause).unwrap() {
+        Claim::Wanted(reservation) => reservation,
+        Claim::Present(_) => panic!("it is there"),
+    };
+    let run = Run::new(options.clone());
+    let (first, second) = (claim(&large), claim(&small));
+    thread::scope(|scope| {
+        let blob = Box::new(Slow(io::Cursor::new(large_blob), &BARRIER));
+        let filling = scope.spawn(|| first.fill(input(&large, blob), &run, &Silent));
+        // All but its end has come, of which it goes on in pieces of 256 KiB.
+        let tree = || fs::read_dir(folder.path().join("store/layers")).unwrap().next();
+        let length =
+            |entry: fs::DirEntry| fs::metadata(entry.path().join("tree/d/file")).map_or(0, |m| m.len());
+        while tree().is_none_or(|entry| length(entry.unwrap()) <= (1 << 20) - 4096) {
+            pause();
+        }
+        let error = second.fill(input(&small, Box::new(io::Cursor::new(small_blob))), &run, &Silent);
+        let error = error.unwrap_err();
+        assert_eq!(error.code(), "IMAGE_STORE_FULL");
+        assert!(error.to_string().contains("and 1048576 of them are used"), "{error}");
+        // The end is read twice: after the last bytes, and alone.
+        BARRIER.wait();
+        BARRIER.wait();
+        filling.join().unwrap().unwrap();
+    });
+    assert_eq!(store.used().unwrap(), most);
+    // What was refused is not counted any more.
+    let (other, blob) = layer(Compression::None, &archive("2"));
+    assert_eq!(get(&store, &other, &blob).unwrap_err().code(), "IMAGE_STORE_FULL");
+    store.collect().unwrap_err();
+    drop(hold);
+    store.collect().unwrap();
+    get(&store, &other, &blob).unwrap();
+}
+
+#[test]
+fn the_bounds_of_an_image_hold_for_all_its_layers() {
+    if !is_root("the_bounds_of_an_image_hold_for_all_its_layers") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder, BOOT, None).unwrap();
+    let hold = store.hold().unwrap();
+    let size = archive("1").len() as u64;
+    let limits = |bytes, entries| Limits { bytes, entries, ..Limits::default() };
+    // What is in the store already counts as if it were unpacked now.
+    for (limits, what) in [(limits(3 * size - 1, 100), "bytes"), (limits(1 << 20, 8), "entries")] {
+        let run = Run::new(Options { limits, ..Options::default() });
+        let fault = ["1", "2", "3"].iter().find_map(|text| {
+            let (layer, blob) = layer(Compression::None, &archive(text));
+            match store.claim(&hold, &layer, run.options(), pause).unwrap() {
+                Claim::Present(stored) => run.take_layer(stored.bytes, stored.entries).err().map(|fault| {
+                    assert_eq!(fault.code(), "LAYER_LIMIT");
+                    fault.to_string()
+                }),
+                Claim::Wanted(reservation) => {
+                    let filled =
+                        reservation.fill(input(&layer, Box::new(io::Cursor::new(blob))), &run, &Silent);
+                    filled.err().map(|error| {
+                        assert_eq!((error.code(), *text), ("LAYER_LIMIT", "3"));
+                        error.to_string()
+                    })
+                }
+            }
+        });
+        assert!(fault.as_ref().is_some_and(|fault| fault.contains(what)), "{what}: {fault:?}");
+    }
+    assert_eq!(names(&folder.path().join("store/layers")).len(), 2);
 }
 
 #[test]

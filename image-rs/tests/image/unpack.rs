@@ -210,7 +210,7 @@ fn attributes_that_steer_the_kernel_are_refused() {
         "user.overlay.whiteout",
         "trusted.x",
         "security.evm",
-        "system.posix_acl_default",
+        "system.nfs4_acl",
     ] {
         let key = format!("SCHILY.xattr.{name}");
         let done = unpack(start().pax(&[(&key, b"y")]).file("a", b""), Form::Overlay);
@@ -218,6 +218,109 @@ fn attributes_that_steer_the_kernel_are_refused() {
     }
     let done = unpack(start().pax(&[("SCHILY.xattr.user.a", b"y")]).symlink("a", "b"), Form::Overlay);
     assert!(done.refusal().contains("only files and directories"));
+}
+
+/// An access control list: tag, permissions and number of each entry (Linux, include/uapi/linux/posix_acl_xattr.h).
+pub fn access_list(entries: &[(u16, u16, u32)]) -> Vec<u8> {
+    let entry = |(tag, bits, id): &(u16, u16, u32)| {
+        [&tag.to_le_bytes()[..], &bits.to_le_bytes(), &id.to_le_bytes()].concat()
+    };
+    [vec![2, 0, 0, 0], entries.iter().flat_map(entry).collect()].concat()
+}
+
+/// What journald's folder has: the group 4 may read.
+pub fn journal(others: u16) -> Vec<u8> {
+    const NOBODY: u32 = u32::MAX;
+    access_list(&[(1, 7, NOBODY), (4, 5, NOBODY), (8, 5, 4), (0x10, 5, NOBODY), (0x20, others, NOBODY)])
+}
+
+pub const ACCESS: &str = "SCHILY.xattr.system.posix_acl_access";
+pub const DEFAULT: &str = "SCHILY.xattr.system.posix_acl_default";
+
+#[test]
+fn access_control_lists_are_kept_and_not_handed_down() {
+    if !is_root("access_control_lists_are_kept_and_not_handed_down") {
+        return;
+    }
+    let (five, four) = (journal(5), journal(4));
+    let folder = |name: &str| Header::new(name.as_bytes(), b'5', 0).mode(0o2755).clone();
+    let archive = start()
+        .pax(&[(ACCESS, &five), (DEFAULT, &four)])
+        .member(&folder("d/"), b"")
+        .file("d/plain", b"p")
+        .directory("d/sub/")
+        .pax(&[(ACCESS, &four)])
+        .member(Header::new(b"d/listed", b'0', 1).mode(0o4754), b"l")
+        .pax(&[(ACCESS, &four)])
+        .member(Header::new(b"d/again", b'1', 0).mode(0o4754).link(b"d/listed"), b"")
+        // What a directory's last entry says counts.
+        .pax(&[(DEFAULT, &four)])
+        .member(&folder("e/"), b"")
+        .member(&folder("e/"), b"");
+    for form in [Form::Listed, Form::Overlay] {
+        let done = unpack(archive.clone(), form);
+        done.result.as_ref().unwrap();
+        let seen = |name: &str| {
+            let attributes = snapshot::attributes(&done.path().join(name));
+            let get = |name: &str| attributes.get(name).cloned();
+            (done.stat(name).mode() & 0o7777, get("system.posix_acl_access"), get("system.posix_acl_default"))
+        };
+        assert_eq!(seen("d"), (0o2755, Some(five.clone()), Some(four.clone())));
+        assert_eq!(seen("d/plain"), (0o644, None, None));
+        assert_eq!(seen("d/sub"), (0o755, None, None));
+        assert_eq!(seen("d/listed"), (0o4754, Some(four.clone()), None));
+        assert_eq!(seen("e"), (0o2755, None, None));
+        assert_eq!((done.stat("d").mtime(), done.stat("d/listed").nlink()), (0, 2));
+    }
+    let damaged = &five[..five.len() - 1];
+    let mode = |mode| Header::new(b"f", b'0', 0).mode(mode).clone();
+    for (archive, why) in [
+        (start().pax(&[(ACCESS, &five)]).member(&mode(0o754), b""), "list and its mode differ"),
+        (start().pax(&[(ACCESS, &five)]).member(&mode(0o700), b""), "list and its mode differ"),
+        (start().pax(&[(ACCESS, damaged)]).member(&mode(0o755), b""), "ends inside an entry"),
+        (start().pax(&[(DEFAULT, &five)]).member(&mode(0o755), b""), "only a directory"),
+        (start().pax(&[(DEFAULT, damaged)]).directory("d/"), "ends inside an entry"),
+        (start().pax(&[(ACCESS, &five)]).symlink("s", "t"), "only files and directories"),
+        (
+            start()
+                .file("f", b"")
+                .pax(&[(ACCESS, &five)])
+                .member(Header::new(b"l", b'1', 0).mode(0o644).link(b"f"), b""),
+            "attribute than its target",
+        ),
+    ] {
+        assert!(unpack(archive.clone(), Form::Listed).refusal().contains(why), "{why}");
+    }
+    // They are remembered until the end, in bounded memory.
+    let many =
+        (0..40).fold(start(), |all, number| all.pax(&[(DEFAULT, &five)]).directory(&format!("{number}/")));
+    let limits = Limits { ledger: 4000, ..Limits::default() };
+    let done = unpack_with(&many.end(), Form::Listed, &Options { limits, ..Options::default() });
+    assert_eq!(done.result.unwrap_err().code(), "LAYER_LIMIT");
+}
+
+#[test]
+fn what_is_deleted_below_a_replaced_directory_is_gone_already() {
+    if !is_root("what_is_deleted_below_a_replaced_directory_is_gone_already") {
+        return;
+    }
+    for form in [Form::Listed, Form::Overlay] {
+        // umoci repack writes this where a file has taken the place of a directory.
+        let archive = start().file("f", b"new").file("f/.wh.x", b"").file("f/sub/.wh.y", b"");
+        let done = unpack(archive, form);
+        assert!(done.result.as_ref().unwrap().deletions.whiteouts.is_empty());
+        assert_eq!(snapshot::names(&done.path()), ["f"]);
+        // And this where a link has: umoci unpack then deletes what the link points at.
+        let done = unpack(start().symlink("l", "elsewhere").file("l/.wh.x", b""), form);
+        assert!(done.refusal().contains("symbolic link"), "{}", done.refusal());
+        for archive in [
+            start().file("f", b"").file("f/x", b""),
+            start().file("f", b"").file("f/.wh..wh..opq", b""),
+            start().file("f/.wh.x", b"").file("f", b""),
+        ] {
+            unpack(archive, form).refusal();
+        }
+    }
 }
 
 #[test]

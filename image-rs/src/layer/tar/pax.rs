@@ -55,6 +55,8 @@ impl Pax {
                 return Err(Rule::PaxKeyword(shown(keyword)));
             }
             _ => match (keyword.strip_prefix(XATTR), keyword.strip_prefix(SPARSE)) {
+                // To some readers an empty value takes the attribute away, to others it is one.
+                (Some(_), _) if value.is_empty() => return Err(malformed()),
                 (Some([]), _) => return Err(malformed()),
                 (Some(attribute), _) => self.xattrs.push((attribute.to_vec(), value.to_vec())),
                 (None, Some(b"name")) => {

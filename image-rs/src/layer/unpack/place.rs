@@ -18,6 +18,8 @@ use crate::{LayerFault, layer::run::Run};
 pub(super) enum Fault {
     /// The archive leads there by a way that is not allowed.
     Refused(&'static str),
+    /// The same layer has made something else than a directory there, and no symbolic link.
+    Occupied,
     /// The file system said no.
     Storage(&'static str, Errno),
     /// Too many directories have to be remembered.
@@ -29,8 +31,12 @@ impl Fault {
     pub(super) fn of(self, name: &[u8]) -> LayerFault {
         match self {
             Self::Refused(why) => LayerFault::Entry { name: shown(name), why },
+            Self::Occupied => {
+                let why = "its directory is something else in the same layer";
+                LayerFault::Entry { name: shown(name), why }
+            }
             Self::Storage(doing, error) => {
-                LayerFault::Storage { doing, name: shown(name), source: error.into() }
+                LayerFault::Storage { doing, name: shown(name), folder: None, source: error.into() }
             }
             Self::Limit(fault) => fault,
         }
@@ -169,6 +175,6 @@ fn make_directory(at: BorrowedFd<'_>, name: &[u8], form: Form) -> Result<(OwnedF
             deletion::set_opaque(directory.as_fd()).map_err(failed)?;
             Ok((directory, true))
         }
-        _ => Err(Fault::Refused("its directory is something else in the same layer")),
+        _ => Err(Fault::Occupied),
     }
 }

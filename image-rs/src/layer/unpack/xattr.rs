@@ -1,11 +1,13 @@
 //! Which extended attributes of an archive are set (xattr(7)).
 //!
-//! `user.` and file capabilities are content. Labels of SELinux belong to the policy of the machine that made the image,
+//! `user.`, file capabilities and access control lists are content. Labels of SELinux belong to the policy of the machine that made the image,
 //! and are left to the one that runs it. Everything else means something to this kernel that an image has no business to
 //! say; `trusted.overlay.` and `user.overlay.` could redirect a directory of the mounted image.
 
 /// File capabilities, capabilities(7).
 pub(super) const CAPABILITY: &[u8] = b"security.capability";
+
+use super::acl;
 
 /// What to do with an attribute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +16,10 @@ pub(super) enum Verdict {
     Set,
     /// Set it if the file system has such attributes.
     User,
+    /// Set it if it is a list that says what the mode says; the file system must take it.
+    AccessList,
+    /// Set it on a directory, when nothing will be made in it any more; the file system must take it.
+    DefaultList,
     /// Leave it out.
     Ignore,
     /// Refuse the entry.
@@ -25,18 +31,22 @@ pub(super) fn judge(name: &[u8]) -> Verdict {
     match name {
         b"security.selinux" => Verdict::Ignore,
         CAPABILITY | b"security.ima" => Verdict::Set,
+        acl::ACCESS => Verdict::AccessList,
+        acl::DEFAULT => Verdict::DefaultList,
         _ if name.contains(&0) || name.len() > 255 => Verdict::Refuse("an attribute has no proper name"),
         _ if name.starts_with(b"user.overlay.") || name.starts_with(b"trusted.overlay.") => {
             Verdict::Refuse("an attribute of overlay file systems is no content of an image")
         }
         _ if name.starts_with(b"user.") && name != b"user." => Verdict::User,
-        _ => Verdict::Refuse("an attribute is neither in user. nor a file capability"),
+        _ => Verdict::Refuse(
+            "an attribute is neither in user. nor a file capability nor an access control list",
+        ),
     }
 }
 
 /// Whether the attribute is one that archives set.
 pub(crate) fn is_content(name: &[u8]) -> bool {
-    matches!(judge(name), Verdict::Set | Verdict::User)
+    matches!(judge(name), Verdict::Set | Verdict::User | Verdict::AccessList | Verdict::DefaultList)
 }
 
 /// Why an attribute of a link, pipe or device is refused; the kernel gives them none of those that are set.
@@ -44,7 +54,9 @@ pub(super) fn judge_elsewhere(name: &[u8]) -> Option<&'static str> {
     match judge(name) {
         Verdict::Ignore => None,
         Verdict::Refuse(why) => Some(why),
-        Verdict::Set | Verdict::User => Some("only files and directories can have attributes"),
+        Verdict::Set | Verdict::User | Verdict::AccessList | Verdict::DefaultList => {
+            Some("only files and directories can have attributes")
+        }
     }
 }
 
@@ -64,7 +76,11 @@ mod tests {
             (b"user.overlay.opaque", None),
             (b"trusted.x", None),
             (b"security.evm", None),
-            (b"system.posix_acl_access", None),
+            (b"system.posix_acl_access", Some(Verdict::AccessList)),
+            (b"system.posix_acl_default", Some(Verdict::DefaultList)),
+            (b"system.posix_acl", None),
+            (b"system.nfs4_acl", None),
+            (b"system.sockprotoname", None),
             (b"user.", None),
             (b"user.a\0b", None),
             (b"nonsense", None),
