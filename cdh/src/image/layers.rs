@@ -16,7 +16,7 @@ use std::{
 
 use cc_crypto::Secret;
 use cc_sealed::LayerKey;
-use cc_storage::{Answer, Cipher, Client, Layer, Name, Request, StorageError};
+use cc_storage::{Answer, Cipher, Claim, Client, Layer, Name, Request, StorageError};
 use image_registry::Stop;
 use image_rs::{Error, Image, Keys, LayerFault, LayerKeys, Limits, Source, layer};
 
@@ -60,13 +60,23 @@ pub(super) fn fetch(order: &Order<'_>, storage: &Storage) -> Result<Layers, HubE
         let checked = layer::check_size(layer.descriptor.size, &Limits::default());
         checked.map_err(|fault| Error::Layer { layer: layer.descriptor.digest, fault: Box::new(fault) })?;
     }
+    let mut pull = [0; 32];
+    getrandom::fill(&mut pull).map_err(|error| Error::Storage {
+        doing: "make up a name for the pull".to_owned(),
+        source: io::Error::other(error.to_string()),
+    })?;
     let mut waiting = distinct(order.image);
     let numbers = waiting.clone();
     // The largest are begun first.
     waiting.sort_by_key(|number| order.image.layers().get(*number).map(|layer| layer.descriptor.size));
     let workers = order.parallel.clamp(1, waiting.len().max(1));
-    let work =
-        Work { order, waiting: Mutex::new(waiting), failed: AtomicBool::new(false), keys: OnceLock::new() };
+    let work = Work {
+        order,
+        pull: pull.into(),
+        waiting: Mutex::new(waiting),
+        failed: AtomicBool::new(false),
+        keys: OnceLock::new(),
+    };
     let results: Vec<Result<Done, HubError>> = thread::scope(|scope| {
         let run = || {
             let result = storage.channel(Mode::Unpack).and_then(|channel| work.run(channel));
@@ -126,6 +136,8 @@ fn distinct(image: &Image) -> Vec<usize> {
 
 struct Work<'a> {
     order: &'a Order<'a>,
+    /// What `cdh-storage` knows it by.
+    pull: Name,
     waiting: Mutex<Vec<usize>>,
     failed: AtomicBool,
     /// Asked for when the first layer needs one, then all at once.
@@ -160,7 +172,7 @@ impl Work<'_> {
         }
         let layer = self.order.image.layers().get(number).ok_or_else(interrupted)?;
         let digest = layer.descriptor.digest;
-        let claim = Layer {
+        let wanted = Layer {
             media_type: layer.descriptor.media_type.clone(),
             digest: digest.to_string(),
             size: layer.descriptor.size,
@@ -170,6 +182,7 @@ impl Work<'_> {
                 None => Default::default(),
             },
         };
+        let claim = Claim { pull: self.pull.clone(), layer: wanted };
         match channel.ask(Request::Claim(claim), None, &[])?.body {
             Answer::Present(name) => return Ok(name),
             Answer::Wanted => {}

@@ -3,15 +3,21 @@
 //! The hub has the network and the policy, this process has the archive: hashing, decompression and reading of the tar
 //! format happen here, confined to the store.
 
-use std::{fs::File, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
 
 use cc_crypto::Secret;
 use cc_sealed::{LayerEncryption, LayerKey};
-use cc_storage::{Answer, Answered, Channel, Cipher, Image, Layer, Name, Packet, Request};
+use cc_storage::{Answer, Answered, Channel, Cipher, Claim, Image, Layer, Name, Packet, Request};
 use image_rs::{
-    Descriptor, Silent, Storage,
+    Descriptor, LayerFault, Silent, Storage,
     layer::{Input, Options, Run},
-    store::{Claim, Hold, LayerName, Record, Reservation, Store, Stored},
+    store::{self, Hold, LayerName, Record, Reservation, Store, Stored},
 };
 use rustix::{
     event::{PollFd, PollFlags, Timespec},
@@ -30,14 +36,17 @@ const GLANCE: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct Layers {
     store: Arc<Store>,
-    /// What all channels have in common.
-    run: Run,
+    /// What all pulls have in common: memory for decoders.
+    common: Run,
+    /// What the channels of one pull have in common: what its image has used of the bounds.
+    pulls: Mutex<BTreeMap<Name, Weak<Run>>>,
 }
 
 /// What a channel remembers: that it is in the midst of a pull, and the layer it is to fill.
 #[derive(Debug, Default)]
 pub struct Memory {
     hold: Option<Hold>,
+    pull: Option<(Name, Arc<Run>)>,
     wanted: Option<(Reservation, image_rs::Layer)>,
 }
 
@@ -48,21 +57,43 @@ impl Layers {
     /// The store cannot be used.
     pub fn open(folder: &Path, limit: Option<u64>) -> Result<Self, Failure> {
         // A store of another boot lay on a disk that the host could write to in between.
-        let store = Store::open(folder, &boot::id()?, limit)?;
-        Ok(Self { store: Arc::new(store), run: Run::new(Options::default()) })
+        let store = Arc::new(Store::open(folder, &boot::id()?, limit)?);
+        Ok(Self { store, common: Run::new(Options::default()), pulls: Mutex::default() })
     }
 
-    fn claim(&self, layer: &Layer, channel: &Channel, memory: &mut Memory) -> Result<Answer, Failure> {
-        let layer = read_layer(layer)?;
+    /// The run of the pull called `name`, which lasts as long as a channel has it.
+    fn run(&self, name: &Name, memory: &mut Memory) -> Arc<Run> {
+        if let Some((_, run)) = memory.pull.as_ref().filter(|(last, _)| last == name) {
+            return Arc::clone(run);
+        }
+        let mut pulls = self.pulls.lock().unwrap_or_else(PoisonError::into_inner);
+        pulls.retain(|_, run| run.strong_count() > 0);
+        let run = pulls.get(name).and_then(Weak::upgrade);
+        let run = run.unwrap_or_else(|| Arc::new(self.common.beside(Options::default())));
+        pulls.insert(name.clone(), Arc::downgrade(&run));
+        memory.pull = Some((name.clone(), Arc::clone(&run)));
+        run
+    }
+
+    fn claim(&self, claim: &Claim, channel: &Channel, memory: &mut Memory) -> Result<Answer, Failure> {
+        let layer = read_layer(&claim.layer)?;
+        let run = self.run(&claim.pull, memory);
         let hold = match memory.hold.take() {
             Some(hold) => hold,
             None => self.store.hold()?,
         };
         let hold = memory.hold.insert(hold);
         memory.wanted = None;
-        match self.store.claim(hold, &layer, self.run.options(), || is_open(channel))? {
-            Claim::Present(stored) => present(&stored),
-            Claim::Wanted(reservation) => {
+        match self.store.claim(hold, &layer, run.options(), || is_open(channel))? {
+            store::Claim::Present(stored) => {
+                let in_layer = |fault: LayerFault| image_rs::Error::Layer {
+                    layer: layer.descriptor.digest,
+                    fault: Box::new(fault),
+                };
+                run.take_layer(stored.bytes, stored.entries).map_err(in_layer)?;
+                present(&stored)
+            }
+            store::Claim::Wanted(reservation) => {
                 memory.wanted = Some((reservation, layer));
                 Ok(Answer::Wanted)
             }
@@ -70,11 +101,13 @@ impl Layers {
     }
 
     fn fill(&self, blob: File, key: Option<LayerKey>, memory: &mut Memory) -> Result<Answer, Failure> {
-        let claimed = memory.wanted.take();
-        let (reservation, layer) =
-            claimed.ok_or_else(|| Failure::Request { why: "no layer was claimed".to_owned() })?;
+        let ((reservation, layer), (_, run)) = memory
+            .wanted
+            .take()
+            .zip(memory.pull.as_ref())
+            .ok_or_else(|| Failure::Request { why: "no layer was claimed".to_owned() })?;
         let input = Input { number: 0, layer: &layer, blob: Box::new(blob), key: key.map(Arc::new) };
-        present(&reservation.fill(input, &self.run, &Silent)?)
+        present(&reservation.fill(input, run, &Silent)?)
     }
 
     fn record(&self, image: &Image) -> Result<(), Failure> {
@@ -92,7 +125,7 @@ impl Worker for Layers {
 
     fn work(&self, mut job: Job<'_>, memory: &mut Memory) -> Result<Answered, Failure> {
         let body = match &job.request {
-            Request::Claim(layer) => self.claim(layer, job.channel, memory)?,
+            Request::Claim(claim) => self.claim(claim, job.channel, memory)?,
             Request::Fill(cipher) => {
                 let key = match (cipher, job.secret.take()) {
                     (Some(cipher), Some(secret)) => Some(read_key(cipher, secret)?),

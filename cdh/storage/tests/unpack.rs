@@ -21,7 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cc_storage::{Answer, Channel, Client, Image, Layer, Name, Request, StorageError};
+use cc_storage::{Answer, Channel, Claim, Client, Image, Layer, Name, Request, StorageError};
 use image_rs::{Algorithm, Digest};
 
 /// The program at work.
@@ -54,7 +54,7 @@ impl Storage {
 
     /// The layer's name in the store, and whether it was there.
     fn get(&mut self, layer: &Layer, blob: &[u8]) -> Result<(Name, bool), StorageError> {
-        match self.ask(Request::Claim(layer.clone()))? {
+        match self.ask(claim(layer))? {
             Answer::Present(name) => return Ok((name, true)),
             other => assert_eq!(other, Answer::Wanted),
         }
@@ -104,6 +104,15 @@ fn described(blob: Vec<u8>) -> (Layer, Vec<u8>) {
     (layer, blob)
 }
 
+/// Asks for the layer in the one pull that there is.
+fn claim(layer: &Layer) -> Request {
+    claim_for(0, layer)
+}
+
+fn claim_for(pull: u8, layer: &Layer) -> Request {
+    Request::Claim(Claim { pull: [pull; 32].into(), layer: layer.clone() })
+}
+
 fn names(path: &Path) -> Vec<String> {
     let mut names: Vec<_> =
         fs::read_dir(path).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
@@ -143,7 +152,7 @@ fn layers_are_unpacked_and_requests_out_of_order_refused() {
     let fill = storage.client.as_mut().unwrap().ask(Request::Fill(None), None, &[read.as_fd()]);
     assert_eq!(fill.unwrap_err().code(), "STORAGE_REQUEST_REFUSED", "nothing was claimed");
     let other = Layer { media_type: "text/plain".to_owned(), ..layer.clone() };
-    assert_eq!(storage.ask(Request::Claim(other)).unwrap_err().code(), "STORAGE_REQUEST_REFUSED");
+    assert_eq!(storage.ask(claim(&other)).unwrap_err().code(), "STORAGE_REQUEST_REFUSED");
     let wrong = Layer { digest: format!("sha256:{}", "0".repeat(64)), ..layer };
     assert_eq!(storage.get(&wrong, &blob).unwrap_err().code(), "LAYER_DIGEST_MISMATCH");
     assert_eq!(names(&store.join("layers")).len(), 1);
@@ -187,6 +196,45 @@ fn set_id_bits_that_the_unpacker_may_not_set_are_an_error() {
         assert_eq!((made.mode() & 0o7777, made.gid()), (0o2755, 8), "{kind:?}");
         fs::remove_dir_all(store).unwrap();
     }
+}
+
+#[test]
+fn the_layers_of_one_pull_share_the_bounds_of_an_image_over_all_channels() {
+    if !is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store");
+    let mut storage = Storage::start(&store);
+    let layers: Vec<_> = (1..=3).map(|content| layer(3, content)).collect();
+    for (layer, blob) in &layers[..2] {
+        let (name, _) = storage.get(layer, blob).unwrap();
+        // As if the archive had been of 200 GiB: two of them are more than an image may have.
+        let note = store.join(format!("layers/{name}/layer.json"));
+        let text = fs::read_to_string(&note).unwrap();
+        let bytes = format!("\"bytes\":{}", blob.len());
+        assert!(text.contains(&bytes), "{text}");
+        fs::write(&note, text.replace(&bytes, &format!("\"bytes\":{}", 200u64 << 30))).unwrap();
+    }
+    let mut other = storage.client.as_mut().unwrap().connect().unwrap();
+    let mut ask = |request| other.ask(request, None, &[]).map(|answered| answered.body);
+    assert!(matches!(storage.ask(claim_for(1, &layers[0].0)).unwrap(), Answer::Present(_)));
+    let error = ask(claim_for(1, &layers[1].0)).unwrap_err();
+    assert_eq!(error.code(), "LAYER_LIMIT", "{error}");
+    for words in [layers[1].0.digest.as_str(), &(256u64 << 30).to_string()] {
+        assert!(error.to_string().contains(words), "{error}");
+    }
+    // Neither may a layer be filled that makes it more.
+    assert_eq!(storage.ask(claim_for(1, &layers[2].0)).unwrap(), Answer::Wanted);
+    let (read, mut write) = io::pipe().unwrap();
+    write.write_all(&layers[2].1).unwrap();
+    drop(write);
+    let filled = storage.client.as_mut().unwrap().ask(Request::Fill(None), None, &[read.as_fd()]);
+    assert_eq!(filled.unwrap_err().code(), "LAYER_LIMIT");
+    assert_eq!(names(&store.join("layers")).len(), 2, "nothing of it stays");
+    // Another pull has bounds of its own.
+    assert!(matches!(ask(claim_for(2, &layers[1].0)).unwrap(), Answer::Present(_)));
+    assert_eq!(ask(claim_for(2, &layers[2].0)).unwrap(), Answer::Wanted);
 }
 
 #[test]
@@ -355,7 +403,7 @@ fn one_download_serves_all_channels_and_processes() {
     assert_eq!(fetched, 1);
     // One that goes away while it fills lets the next one fill.
     let (other, blob) = self::layer(50, 2);
-    assert_eq!(clients[0].ask(Request::Claim(other.clone())).unwrap(), Answer::Wanted);
+    assert_eq!(clients[0].ask(claim(&other)).unwrap(), Answer::Wanted);
     let mut waiting = clients.pop().unwrap();
     let waiting = thread::spawn(move || waiting.get(&other, &blob).unwrap().1);
     thread::sleep(Duration::from_millis(50));

@@ -411,7 +411,6 @@ impl<'a> Unpacker<'a> {
             .map_err(|error| storage("set the owner of", &entry.name, error))?;
         rustix::fs::fchmod(file.as_fd(), Mode::from_raw_mode(entry.mode))
             .map_err(|error| storage("set the mode of", &entry.name, error))?;
-        check_mode(entry, || rustix::fs::fstat(file))?;
         if let Some(path) = directory {
             // What its last entry says counts.
             self.default_lists.remove(path);
@@ -448,7 +447,7 @@ impl<'a> Unpacker<'a> {
                 Err(error) => return Err(storage("set an attribute of", &entry.name, error)),
             }
         }
-        Ok(())
+        check_mode(entry, || rustix::fs::fstat(file))
     }
 }
 

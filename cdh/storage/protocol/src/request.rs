@@ -27,7 +27,7 @@ pub enum Request {
     },
     /// Look for a layer in the store, and wait while another channel is filling it. Nothing is removed from the store from
     /// now on until the channel is closed. Mode `unpack`.
-    Claim(Layer),
+    Claim(Claim),
     /// Fill the layer that [`Request::Claim`] found wanting. Its bytes come out of the file or pipe beside the request; if it
     /// is encrypted, the secret is its key. Mode `unpack`.
     Fill(Option<Cipher>),
@@ -42,6 +42,17 @@ pub enum Request {
     /// Replace the key in the header of a LUKS2 volume, in the file that comes with it. The secret is the present key and the new
     /// one, as [`join_keys`](crate::join_keys) puts them together. Mode `volume`.
     RotateVolume,
+}
+
+/// A layer that an image needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Claim {
+    /// Names the pull that it is for, over whichever channels that asks; made up by whoever asks, of random bytes. The bounds
+    /// of images hold for all layers of one pull together.
+    pub pull: Name,
+    /// The layer.
+    pub layer: Layer,
 }
 
 /// A layer as the manifest names it.
@@ -110,7 +121,7 @@ pub enum Answer {
     Fault(Fault),
 }
 
-/// The name of something in the store: 64 hexadecimal digits, so that no name leads anywhere else.
+/// The name of something in the store, or of a pull: 64 hexadecimal digits, so that no name leads anywhere else.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct Name(String);
@@ -120,6 +131,12 @@ impl Name {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl From<[u8; 32]> for Name {
+    fn from(bytes: [u8; 32]) -> Self {
+        Self(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
     }
 }
 
@@ -152,6 +169,7 @@ mod tests {
     fn names_lead_nowhere() {
         let name = "0123456789abcdef".repeat(4);
         assert_eq!(name.parse::<Name>().unwrap().as_str(), name);
+        assert_eq!(Name::from([0xa5; 32]), "a5".repeat(32).parse().unwrap());
         for bad in
             ["", "..", "a/b", &name[1..], &name.to_uppercase(), &format!("{name}0"), &name.replace('f', "/")]
         {

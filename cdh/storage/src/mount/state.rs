@@ -39,25 +39,23 @@ impl State {
     pub(super) fn begin(store: BorrowedFd<'_>, boot: &str) -> Result<Self, Failure> {
         const DOING: &str = "make the directories of an overlay";
         let mut random = [0; 32];
-        getrandom::fill(&mut random)
-            .map_err(|error| Failure::storage(DOING)(io::Error::other(error.to_string())))?;
+        getrandom::fill(&mut random).map_err(|error| storage(DOING)(io::Error::other(error.to_string())))?;
         let name = hex::encode(random).parse::<Name>();
         let name = name.map_err(|why| Failure::Request { why: why.to_owned() })?;
         let overlays = Arc::new(overlays(store)?);
         // Until it is locked, others would take it for something that was left.
         let _among_all = alone(store)?;
-        rustix::fs::mkdirat(&*overlays, name.as_str(), Mode::RWXU).map_err(Failure::storage(DOING))?;
-        let fd = open(overlays.as_fd(), name.as_str()).map_err(Failure::storage(DOING))?;
+        rustix::fs::mkdirat(&*overlays, name.as_str(), Mode::RWXU).map_err(storage(DOING))?;
+        let fd = open(overlays.as_fd(), name.as_str()).map_err(storage(DOING))?;
         let state = Self { overlays, name, fd, passing: true };
-        rustix::fs::flock(&state.fd, FlockOperation::NonBlockingLockExclusive)
-            .map_err(Failure::storage(DOING))?;
+        rustix::fs::flock(&state.fd, FlockOperation::NonBlockingLockExclusive).map_err(storage(DOING))?;
         state.write(BOOT, boot.as_bytes())?;
         // The mode of `upper` becomes that of the root directory.
         for (name, mode) in [("upper", 0o755), ("work", 0o700)] {
             let mode = Mode::from_raw_mode(mode);
             rustix::fs::mkdirat(&state.fd, name, mode)
                 .and_then(|()| rustix::fs::chmodat(&state.fd, name, mode, AtFlags::empty()))
-                .map_err(Failure::storage(DOING))?;
+                .map_err(storage(DOING))?;
         }
         Ok(state)
     }
@@ -68,8 +66,8 @@ impl State {
         let overlays = Arc::new(overlays(store)?);
         let mut states = Vec::new();
         let _among_all = alone(store)?;
-        for entry in Dir::read_from(&*overlays).map_err(Failure::storage(DOING))? {
-            let entry = entry.map_err(Failure::storage(DOING))?;
+        for entry in Dir::read_from(&*overlays).map_err(storage(DOING))? {
+            let entry = entry.map_err(storage(DOING))?;
             // What has no such name is not ours; what is gone has been removed by somebody else.
             let name = entry.file_name().to_str().ok().and_then(|name| name.parse::<Name>().ok());
             let Some(name) = name else { continue };
@@ -95,9 +93,9 @@ impl State {
     pub(super) fn write(&self, name: &str, text: &[u8]) -> Result<(), Failure> {
         const DOING: &str = "note what an overlay is made of";
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(0o600))
-            .map_err(Failure::storage(DOING))?;
-        File::from(file).write_all(text).map_err(Failure::storage(DOING))
+        let file =
+            rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(0o600)).map_err(storage(DOING))?;
+        File::from(file).write_all(text).map_err(storage(DOING))
     }
 
     /// Reads a note, if it is there.
@@ -107,10 +105,10 @@ impl State {
         let file = match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
             Ok(file) => file,
             Err(Errno::NOENT) => return Ok(None),
-            Err(error) => return Err(Failure::storage(DOING)(error)),
+            Err(error) => return Err(storage(DOING)(error)),
         };
         let mut text = Vec::new();
-        File::from(file).take(MAX_NOTE).read_to_end(&mut text).map_err(Failure::storage(DOING))?;
+        File::from(file).take(MAX_NOTE).read_to_end(&mut text).map_err(storage(DOING))?;
         Ok(Some(text))
     }
 
@@ -122,7 +120,7 @@ impl State {
     /// Removes it.
     pub(super) fn clear(&self) -> Result<(), Failure> {
         image_rs::tree::remove(self.overlays.as_fd(), self.name.as_str())
-            .map_err(Failure::storage("remove the directories of an overlay"))
+            .map_err(storage("remove the directories of an overlay"))
     }
 }
 
@@ -140,15 +138,24 @@ impl Drop for State {
 fn alone(store: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
     let folder = overlays(store)?;
     rustix::io::retry_on_intr(|| rustix::fs::flock(&folder, FlockOperation::LockExclusive))
-        .map_err(Failure::storage("lock the folder of overlays"))?;
+        .map_err(storage("lock the folder of overlays"))?;
     Ok(folder)
 }
 
 fn overlays(store: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
-    open(store, "overlay").map_err(Failure::storage("open the folder of overlays"))
+    open(store, "overlay").map_err(storage("open the folder of overlays"))
 }
 
 fn open(at: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(at, name, flags, Mode::empty())
+}
+
+/// For `map_err`: the file system said no when `doing`, in the store.
+fn storage<E: Into<io::Error>>(doing: &str) -> impl FnOnce(E) -> Failure {
+    move |error| {
+        // The store is the working directory.
+        let store = std::env::current_dir().unwrap_or_default();
+        Failure::storage(format!("{doing} in the store {}", store.display()))(error)
+    }
 }
