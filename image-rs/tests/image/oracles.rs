@@ -1,8 +1,14 @@
 //! The tar reader beside two others: GNU tar and the crate `tar`.
 //!
-//! What is well formed all three read alike. What is not, ours may refuse; what it accepts, the crate must read the same.
+//! What is well formed all three read alike. What is not, ours may refuse; what it accepts, the others must read the same.
 
-use std::{fs, io::Read, os::unix::fs::symlink, path::Path, process::Command};
+use std::{
+    fs,
+    io::{Read, Seek, Write},
+    os::unix::fs::symlink,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use image_rs::layer::tar::Kind;
 use proptest::prelude::*;
@@ -143,6 +149,87 @@ proptest! {
     fn what_is_accepted_the_crate_reads_the_same(archive in any_archive()) {
         if let Ok(members) = read(&archive) {
             prop_assert_eq!(ours(&members), theirs(&archive).unwrap());
+        }
+    }
+}
+
+/// What GNU tar lists, and all contents together: names as C writes them, without the slash at a directory's end.
+fn of_gnu_tar(archive: &[u8]) -> Result<(Vec<String>, Vec<u8>), String> {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(archive).unwrap();
+    let mut run = |arguments: &[&str]| {
+        file.rewind().unwrap();
+        let mut tar = Command::new("tar");
+        // Its zone and language are not this test's.
+        tar.args(arguments).env("LC_ALL", "C").env("TZ", "UTC").stdin(Stdio::from(file.try_clone().unwrap()));
+        let out = tar.output().unwrap();
+        match out.status.success() {
+            true => Ok(out.stdout),
+            false => Err(String::from_utf8_lossy(&out.stderr).into_owned()),
+        }
+    };
+    let list = run(&["-tvf", "-", "--numeric-owner", "--full-time", "--quoting-style=c"])?;
+    let content = run(&["-xOf", "-"])?;
+    let line = |line: &str| {
+        // -rw-r--r-- 0/0   12 1970-01-01 00:00:00 "name" -> "target"
+        let (front, names) = line.split_once(" \"").unwrap_or_else(|| panic!("{line}"));
+        let kind = front.chars().next().unwrap();
+        let size = match kind {
+            '-' => front.split_whitespace().nth(2).unwrap(),
+            _ => "",
+        };
+        let names = names.replace("/\"", "\"");
+        format!("{kind} {size} \"{names}")
+    };
+    Ok((String::from_utf8(list).unwrap().lines().map(line).collect(), content))
+}
+
+fn as_gnu_tar_says(members: &[Member]) -> (Vec<String>, Vec<u8>) {
+    let quoted = |name: &[u8]| {
+        let end = name.iter().rposition(|b| *b != b'/').map_or(0, |last| last + 1);
+        let name = if end == 0 { &b"/"[..] } else { &name[..end] };
+        let escaped = name.iter().map(|byte| match byte {
+            b'"' | b'\\' => format!("\\{}", char::from(*byte)),
+            7 => "\\a".to_owned(),
+            8 => "\\b".to_owned(),
+            9 => "\\t".to_owned(),
+            10 => "\\n".to_owned(),
+            11 => "\\v".to_owned(),
+            12 => "\\f".to_owned(),
+            13 => "\\r".to_owned(),
+            b' '..=b'~' => char::from(*byte).to_string(),
+            _ => format!("\\{byte:03o}"),
+        });
+        format!("\"{}\"", escaped.collect::<String>())
+    };
+    let line = |(entry, _): &Member| {
+        let name = quoted(&entry.name);
+        match &entry.kind {
+            Kind::File { size } => format!("- {size} {name}"),
+            Kind::Directory => format!("d  {name}"),
+            Kind::Symlink { target } => format!("l  {name} -> {}", quoted(target)),
+            Kind::Link { target } => format!("h  {name} link to {}", quoted(target)),
+            Kind::CharDevice { .. } => format!("c  {name}"),
+            Kind::BlockDevice { .. } => format!("b  {name}"),
+            Kind::Fifo => format!("p  {name}"),
+        }
+    };
+    (members.iter().map(line).collect(), members.iter().flat_map(|(_, data)| data.clone()).collect())
+}
+
+proptest! {
+    // Two programs are started for each.
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    #[test]
+    fn well_formed_archives_are_read_like_gnu_tar_does(archive in well_formed()) {
+        prop_assert_eq!(Ok(as_gnu_tar_says(&read(&archive).unwrap())), of_gnu_tar(&archive));
+    }
+
+    #[test]
+    fn what_is_accepted_gnu_tar_reads_the_same(archive in any_archive()) {
+        if let Ok(members) = read(&archive) {
+            prop_assert_eq!(Ok(as_gnu_tar_says(&members)), of_gnu_tar(&archive));
         }
     }
 }
