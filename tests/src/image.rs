@@ -7,6 +7,7 @@
 #![allow(clippy::indexing_slicing, reason = "a JSON value is null where it has no such member")]
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -193,8 +194,9 @@ impl Layout {
         let manifest: Value = serde_json::from_slice(&fs::read(&path)?)?;
         let base = format!("http://{}/v2/{repository}", registry.address());
         let layers = manifest["layers"].as_array().into_iter().flatten();
-        for blob in layers.chain([&manifest["config"]]) {
-            let digest = blob["digest"].as_str().unwrap_or_default();
+        let blobs = layers.chain([&manifest["config"]]);
+        let digests: BTreeSet<&str> = blobs.filter_map(|blob| blob["digest"].as_str()).collect();
+        for digest in digests {
             if curl(&["--head"], &format!("{base}/blobs/{digest}"))?.status == 200 {
                 continue;
             }
