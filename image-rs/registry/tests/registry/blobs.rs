@@ -295,13 +295,13 @@ fn a_part_that_ends_early_is_read_on_and_told_as_the_registrys_fault() {
     }
 }
 
-/// Looks a name up once, and panics when it is asked again.
+/// Looks a name up, and panics when it is asked for the second time.
 #[derive(Debug, Default)]
-struct Once(AtomicUsize);
+struct PanicsOnce(AtomicUsize);
 
-impl Names for Once {
+impl Names for PanicsOnce {
     fn addresses<'a>(&'a self, _: &'a str) -> BoxFuture<'a, io::Result<Vec<IpAddr>>> {
-        assert_eq!(self.0.fetch_add(1, Ordering::Relaxed), 0, "the fault that the test makes");
+        assert_ne!(self.0.fetch_add(1, Ordering::Relaxed), 1, "the fault that the test makes");
         Box::pin(async { Ok(vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]) })
     }
 }
@@ -312,7 +312,7 @@ fn a_panic_while_a_piece_is_fetched_is_the_readers() {
     let name = format!("registry.example:{}", server.address.port());
     let mut options = in_pieces(&server);
     options.registries = options.registries.with_plain_http(&name);
-    options.names = Some(Arc::new(Once::default()));
+    options.names = Some(Arc::new(PanicsOnce::default()));
     let (ended, end) = std::sync::mpsc::channel::<()>();
     let pulling = std::thread::spawn(move || {
         // Goes with the thread, however that ends.
