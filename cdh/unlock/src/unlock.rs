@@ -5,7 +5,6 @@ use std::{fs, time::Duration};
 
 use cc_crypto::Secret;
 use cc_mapping::Mapping;
-use cc_volume::luks2::format::MAX_AREA_LEN;
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -122,7 +121,6 @@ async fn open_all(ready: &[(&Volume, Disk, Secret)], deadline: Instant) -> Resul
 async fn open(volume: &Volume, disk: &Disk, key: &Secret, deadline: Instant) -> Result<(), Failure> {
     let header =
         disk.header.canonical().map_err(|error| Failure::Header { path: disk.path.clone(), error })?;
-    debug_assert!(header.len() <= MAX_AREA_LEN);
     let discards = volume.policy.allow_discards;
     let opened = cryptsetup::open(&volume.name, &disk.path, &header, discards, key, deadline).await;
     let verified = opened.and_then(|()| verify(volume, disk));

@@ -14,10 +14,11 @@ program() {
 
 # Only where the machine is configured for it, and on request.
 check() {
+    [[ -e ${dracutsysrootdir-}$config ]] || return 255
     require_binaries cryptsetup || return 1
-    program >/dev/null || { derror "confidential-unlock: initrd-unlock is not installed"; return 1; }
-    [[ -e ${dracutsysrootdir-}$config ]] && return 0
-    return 255
+    program >/dev/null && return 0
+    derror "confidential-unlock: initrd-unlock is not installed"
+    return 1
 }
 
 depends() {
@@ -35,6 +36,9 @@ install() {
     if [[ ! -e ${dracutsysrootdir-}$config ]]; then
         dfatal "confidential-unlock: there is no $config"
         return 1
+    fi
+    if dracut_module_included crypt || dracut_module_included systemd-cryptsetup; then
+        dwarn "confidential-unlock: the modules crypt and systemd-cryptsetup may open volumes by the header on the disk; omit them"
     fi
     inst "$(program)" /usr/bin/initrd-unlock
     inst_multiple cryptsetup modprobe mount
