@@ -345,7 +345,11 @@ fn refused() -> Vec<(&'static str, Value, &'static str)> {
         ("uuid", volume(json!({"uuid": UUID.to_uppercase()})), "a UUID in lower case"),
         ("mount-point", volume(json!({"mount_point": "/srv/a b"})), "an absolute path of letters"),
         ("member", volume(json!({"nmae": "data"})), "nmae"),
-        ("packages", json!({"trustee_client_method": "package"}), "needs trustee_client_packages"),
+        (
+            "packages",
+            json!({"trustee_client_method": "package", "trustee_client_packages": []}),
+            "needs trustee_client_packages",
+        ),
         (
             "binaries",
             json!({"trustee_client_method": "units"}),
