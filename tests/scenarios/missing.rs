@@ -78,6 +78,7 @@ fn an_agent_without_hardware_or_files_says_what_is_missing_and_comes_back() {
         log.contains("the configuration is unmeasured") && log.contains("token_configs.kbs.url"),
         "{log}"
     );
+    installed.wait_for_status(HUB, &["serving secrets from", "configuration unmeasured"]);
     let log = installed.machine.journal(HUB).unwrap();
     assert!(
         log.contains("the configuration is unmeasured") && log.contains("kbc.url, kbc.kbs_cert"),
@@ -109,7 +110,7 @@ fn an_agent_without_hardware_or_files_says_what_is_missing_and_comes_back() {
     );
     // The hub has a token: who asks has an answer all the same.
     installed.serves("without an agent");
-    installed.shell(&format!("umount {hardware}"));
+    installed.shell(&format!("umount --lazy {hardware}"));
     installed.comes_back(AGENT);
 
     // A read-only file system where the socket goes.
@@ -120,7 +121,7 @@ fn an_agent_without_hardware_or_files_says_what_is_missing_and_comes_back() {
         AGENT,
         &["not serving: cannot listen on", "Read-only file system", "[SOCKET_REFUSED]"],
     );
-    installed.shell(&format!("umount {folder}"));
+    installed.shell(&format!("umount --lazy {folder}"));
     installed.comes_back(AGENT);
     installed.serves("at the end");
 }
@@ -178,11 +179,7 @@ fn a_key_broker_or_a_clock_that_comes_late_is_waited_for() {
     let Some(mut installed) = Installed::boot(Tree::Trixie) else { return };
     // No network at boot: nobody answers at the key broker's address.
     installed.stack.stop_part(Part::Kbs).unwrap();
-    assert!(
-        installed.status(HUB).starts_with("serving secrets from https://127.0.0.1:"),
-        "{}",
-        installed.status(HUB)
-    );
+    installed.wait_for_status(HUB, &["serving secrets from https://127.0.0.1:", "configuration unmeasured"]);
     let question = installed.question(REST_PATH);
     installed.shell(&format!("(setsid bash -c '{}' >/run/answer 2>&1 &)", question.replace('\'', "'\\''")));
     installed.wait_for_status(HUB, &["[KBS_UNREACHABLE]", "serving secrets from"]);
