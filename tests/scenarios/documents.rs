@@ -165,7 +165,7 @@ const WITH_CODES: [&str; 6] =
 
 /// How names in capitals of other kinds begin: types of firmware events, a TPM's response codes, Intel's quoting enclave,
 /// variables that are read in a loop, names of algorithms in Sigstore's documents, capabilities and limits of containers.
-const OTHER_NAMES: [&str; 14] = [
+const OTHER_NAMES: [&str; 17] = [
     "EV_",
     "TPM_RC",
     "TD_QE",
@@ -176,6 +176,9 @@ const OTHER_NAMES: [&str; 14] = [
     "AWS_IN_GUEST_",
     "VAULT_IN_GUEST_",
     "PKCS11_IN_GUEST_",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "NO_PROXY",
     "SHA2_",
     "PUBLIC_KEY_DETAILS_",
     "CAP_",
