@@ -113,7 +113,7 @@ fn a_store_is_sound_whoever_is_killed_at_any_moment_of_a_pull() {
     assert!(hub.pull(&shop, "first", "first").status.success());
     let time = start.elapsed();
     let mut failed = 0;
-    for round in 0..10 {
+    for round in 0..5 {
         // In each round an image that is not in the store; once a pull has passed, the later ones find its layers there.
         let tag = format!("it{round}");
         make_image(&shop, &tag);
@@ -164,7 +164,7 @@ fn a_store_is_sound_whoever_is_killed_at_any_moment_of_a_pull() {
         hub.run();
     }
     // On a loaded machine some are over before.
-    assert!(failed >= 10, "{failed} of 100 pulls failed");
+    assert!(failed >= 5, "{failed} of 50 pulls failed");
 }
 
 #[test]
