@@ -8,6 +8,10 @@ export VECTORS_DIR ?= $(if $(wildcard ../shared/vectors),$(abspath ../shared/vec
 
 # The folder that gets the binaries itself, as in the existing stack.
 DESTDIR ?= /usr/local/bin
+# Where man pages and completions go: the folder laid out as /usr/share; none: they are not installed.
+SHAREDIR ?=
+# What `make package` packs: release, or debug, which is built faster.
+PROFILE ?= release
 DAEMONS := attestation-agent confidential-data-hub api-server-rest
 BINARIES := $(DAEMONS) cdh-storage guestctl trustee-attester initrd-unlock coco_keyprovider
 
@@ -56,7 +60,7 @@ TIME_EACH ?= 3
 # What `make long-run` asks for.
 REQUESTS ?= 100000
 
-.PHONY: FORCE help setup setup-test build install install-units install-image install-extension install-initramfs manual demo up test lint unit deny advisories fuzz fuzz-smoke bench long-run clean
+.PHONY: FORCE help setup setup-test build install install-units install-image install-extension install-initramfs manual package programs release-folder repro demo up test lint unit deny advisories fuzz fuzz-smoke bench long-run clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -78,15 +82,29 @@ $(RELEASE)/api-server-rest $(RELEASE)/guestctl $(RELEASE)/trustee-attester $(REL
 
 FORCE:
 
-install: build ## Install the binaries into DESTDIR (the folder itself)
+install: build $(if $(SHAREDIR),manual) ## Install the binaries into DESTDIR (the folder itself), man pages and completions into SHAREDIR= if given
 	install -d $(DESTDIR)
 	for b in $(BINARIES); do install -m 0755 $(RELEASE)/$$b $(DESTDIR)/$$b; done
 	ln -sf guestctl $(DESTDIR)/secret
+	$(if $(SHAREDIR),install -d $(SHAREDIR) && cp -r target/share/. $(SHAREDIR)/)
 
 manual: ## Write man pages and completions of bash, zsh and fish below target/share
 	rm -rf target/share
 	cargo build --locked --workspace $(LUKS) --bin manual
 	target/debug/manual target/share
+
+package: $(if $(filter debug,$(PROFILE)),programs,build) manual ## Make .deb and .rpm with bills of material and checksums: target/package
+	packages/package $(if $(filter debug,$(PROFILE)),target/debug,$(RELEASE)) target/share target/package
+
+# For scripts: where `build` puts the programs.
+release-folder:
+	@echo $(RELEASE)
+
+programs:
+	cargo build --locked --workspace $(LUKS) --bins
+
+repro: ## Build the release twice, in two folders, and compare the bytes; then pack both and compare the packages
+	packages/reproduce
 
 install-units: ## Install units, presets, the group and the folders of the sockets below ROOT= (an image's root; none: this machine)
 	install -d $(ROOT)/usr/lib/systemd/system $(ROOT)/usr/lib/systemd/system-preset $(ROOT)/usr/lib/sysusers.d $(ROOT)/usr/lib/tmpfiles.d

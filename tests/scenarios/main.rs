@@ -44,6 +44,7 @@ mod missing;
 mod mixed;
 mod nvidia;
 mod operator;
+mod packages;
 mod peer_pod;
 mod platform;
 mod quadlets;

@@ -208,6 +208,18 @@ impl Container {
         Ok(said.into_owned())
     }
 
+    /// What the HTTP server on this port of the loopback answers to an application without any right: head and body.
+    ///
+    /// # Errors
+    /// Nobody listens there.
+    pub fn ask(&self, port: u16, path: &str) -> anyhow::Result<String> {
+        let request = format!(
+            "exec 3<>/dev/tcp/127.0.0.1/{port}; printf 'GET {path} HTTP/1.1\\r\\nHost: 127.0.0.1:{port}\\r\\nConnection: close\\r\\n\\r\\n' >&3; cat <&3"
+        );
+        let application = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "bash", "-c"];
+        self.must(&[&application[..], &[&request]].concat())
+    }
+
     /// What the journal has of `unit`, oldest first, without times.
     ///
     /// # Errors

@@ -54,6 +54,7 @@ fn empty() {
 }
 
 #[test]
+<<<<<<< HEAD
 fn usable() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("hub.toml");
@@ -61,6 +62,26 @@ fn usable() {
                 token = \"kbs:///default/kms/vault-token\"\n";
     std::fs::write(&file, text).unwrap();
     assert_eq!(check("confidential-data-hub", &file), (Some(0), String::new()));
+=======
+fn the_default_files_of_the_packages_are_usable_once_a_key_broker_is_named() {
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packages/default");
+    let agent = shipped.join("attestation-agent.toml");
+    assert_eq!(check("attestation-agent", &agent).0, Some(0));
+    let hub = shipped.join("confidential-data-hub.toml");
+    let (code, told) = check("confidential-data-hub", &hub);
+    assert!(code == Some(64) && told.contains("URL of the KBS"), "{code:?} {told}");
+    let folder = tempfile::tempdir().unwrap();
+    let filled_in = folder.path().join("confidential-data-hub.toml");
+    let text = std::fs::read_to_string(hub).unwrap().replace("url = \"\"", "url = \"https://kbs:8080\"");
+    // What is commented out there is valid too, but for the certificate.
+    let (begin, rules) = text.split_once("\n#[access]\n").unwrap();
+    let rules = format!("{begin}\n[access]\n{}", rules.replace('#', ""));
+    for text in [&text, &rules] {
+        std::fs::write(&filled_in, text).unwrap();
+        let (code, told) = check("confidential-data-hub", &filled_in);
+        assert_eq!(code, Some(0), "{told}");
+    }
+>>>>>>> 33138da (Packages for Debian and RHEL, builds that give the same bytes)
 }
 
 #[test]

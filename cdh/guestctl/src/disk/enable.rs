@@ -62,9 +62,9 @@ pub(super) struct Args {
     /// Root of the file system to write to, such as that of an image
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
-    /// Path of this program on that system
-    #[arg(long, value_name = "PATH", default_value = "/usr/local/bin/guestctl")]
-    program: String,
+    /// Path of this program on that system [default: where it lies here, if that is below /usr; else /usr/local/bin/guestctl]
+    #[arg(long, value_name = "PATH")]
+    program: Option<String>,
     /// Address of the confidential data hub
     #[arg(long, value_name = "ADDR", default_value = HUB)]
     cdh: Address,
@@ -136,7 +136,8 @@ fn line(args: &Args, uuid: &str, key_socket: &str) -> String {
 }
 
 fn drop_in(args: &Args, discards: bool) -> String {
-    let Args { name, program, .. } = args;
+    let Args { name, .. } = args;
+    let program = args.program.clone().unwrap_or_else(own_path);
     let discards = if discards { " --allow-discards" } else { "" };
     format!(
         "# Written by `guestctl disk enable {name}`.\n\
@@ -253,6 +254,13 @@ fn option(text: &str) -> Result<String, String> {
             .to_owned());
     }
     Ok(text.to_owned())
+}
+
+/// Where this program lies, if it was installed; else where it is installed by default.
+fn own_path() -> String {
+    let own = std::env::current_exe().ok().filter(|path| path.starts_with("/usr"));
+    own.and_then(|path| path.to_str().map(str::to_owned))
+        .unwrap_or_else(|| "/usr/local/bin/guestctl".to_owned())
 }
 
 #[cfg(test)]

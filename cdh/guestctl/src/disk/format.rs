@@ -47,9 +47,9 @@ pub(super) struct Args {
     /// Say what would be done
     #[arg(long)]
     dry_run: bool,
-    /// Path of cdh-storage
-    #[arg(long, value_name = "PATH", default_value = helper::PROGRAM)]
-    helper: PathBuf,
+    /// Path of cdh-storage [default: beside this program]
+    #[arg(long, value_name = "PATH")]
+    helper: Option<PathBuf>,
     /// Address of the confidential data hub
     #[arg(long, value_name = "ADDR", default_value = HUB)]
     cdh: Address,
@@ -69,8 +69,8 @@ pub(super) async fn run(args: &Args, as_json: bool, console: &mut Console<'_>) -
             let key = key(&hub, &key_uri).await?;
             let request = Request::FormatVolume { uuid: uuid.clone() };
             let secret = Secret::new(key.expose().to_vec());
-            let header =
-                helper::change(&args.helper, request, secret, (&[], device.length()), (&uuid, &key))?;
+            let program = helper::program(args.helper.as_deref());
+            let header = helper::change(&program, request, secret, (&[], device.length()), (&uuid, &key))?;
             let area = header.canonical().map_err(|error| super::volume(device.path(), error))?;
             device.write(&format_steps(&uuid, &area))?;
             "is formatted"

@@ -21,8 +21,11 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use super::volume;
 use crate::failure::{self, Failure};
 
-/// Where the program is unless told otherwise.
-pub(super) const PROGRAM: &str = "/usr/local/bin/cdh-storage";
+/// The program that is used: the one that was named, else the one beside this program, where packages and `make install` put it.
+pub(super) fn program(named: Option<&Path>) -> PathBuf {
+    let beside = || Some(std::env::current_exe().ok()?.with_file_name("cdh-storage"));
+    named.map(Path::to_owned).or_else(beside).unwrap_or_else(|| "/usr/local/bin/cdh-storage".into())
+}
 
 /// Has `request` done on a file of `length` bytes that begins with `area`. The result is a header that keeps every rule, is that of
 /// the volume `uuid`, and is signed with `key`.

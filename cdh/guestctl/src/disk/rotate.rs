@@ -45,9 +45,9 @@ pub(super) struct Args {
     /// Do everything but write
     #[arg(long)]
     dry_run: bool,
-    /// Path of cdh-storage
-    #[arg(long, value_name = "PATH", default_value = helper::PROGRAM)]
-    helper: PathBuf,
+    /// Path of cdh-storage [default: beside this program]
+    #[arg(long, value_name = "PATH")]
+    helper: Option<PathBuf>,
     /// Address of the confidential data hub
     #[arg(long, value_name = "ADDR", default_value = HUB)]
     cdh: Address,
@@ -101,7 +101,8 @@ fn rotated(
     result: (&str, &Secret),
 ) -> Result<DetachedHeader, Failure> {
     let area = before.canonical().map_err(|error| volume(device.path(), error))?;
-    let after = helper::change(&args.helper, Request::RotateVolume, keys, (&area, device.length()), result)?;
+    let program = helper::program(args.helper.as_deref());
+    let after = helper::change(&program, Request::RotateVolume, keys, (&area, device.length()), result)?;
     let same = |header: &DetachedHeader| {
         let metadata = header.header().metadata();
         let digest = metadata.digests.values().next().and_then(|digest| digest.pbkdf2.clone());

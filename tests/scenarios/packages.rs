@@ -1,0 +1,260 @@
+//! The packages, as `make package` makes them, here of the programs that the tests are run with: two runs give the same bytes,
+//! Debian's checker has nothing to say, they install under real service managers, serve, and leave nothing behind.
+
+use std::path::Path;
+use std::process::Command;
+
+use cc_tests::container::{Container, Tree};
+use cc_tests::process::{binary_folder, command, own_binary};
+use cc_tests::stack::skip;
+
+use crate::doors::{emulated_hardware, prepared};
+use crate::{REST_PATH, SECRET};
+
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+/// Where an administrator finds what to do.
+const DOCUMENT: &str = include_str!("../../docs/packages.md");
+const PROGRAMS: [&str; 7] = [
+    "api-server-rest",
+    "attestation-agent",
+    "cdh-storage",
+    "coco_keyprovider",
+    "confidential-data-hub",
+    "guestctl",
+    "trustee-attester",
+];
+
+/// Whether the tools are here; tells if not.
+fn tools_are_here(tools: &[&str]) -> bool {
+    let missing: Vec<_> =
+        tools.iter().filter(|tool| command(tool).arg("--version").output().is_err()).collect();
+    if !missing.is_empty() {
+        skip(&format!("packages need {missing:?}"));
+    }
+    missing.is_empty()
+}
+
+fn must(mut command: Command) -> String {
+    let out = command.output().unwrap();
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{command:?}: {}{said}", String::from_utf8_lossy(&out.stdout));
+    String::from_utf8(out.stdout).unwrap()
+}
+
+/// Makes packages of these formats in `folder`/`name`.
+fn make(folder: &Path, name: &str, formats: &str) -> Vec<String> {
+    let share = folder.join("share");
+    let mut manual = own_binary("manual").unwrap();
+    manual.arg(&share);
+    must(manual);
+    let mut package = command(format!("{ROOT}/packages/package"));
+    package.arg(binary_folder().unwrap()).args([&share, &folder.join(name)]);
+    package.env("QUICK", "1").env("FORMATS", formats).env("TMPDIR", folder);
+    must(package).lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn two_runs_give_the_same_packages_and_their_checker_is_silent() {
+    if !tools_are_here(&["dh", "rpmbuild", "lintian", "cargo-cyclonedx"]) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let made = make(folder.path(), "first", "deb rpm sbom");
+    for (ending, number) in [(".deb", 4), (".rpm", 4), (".cdx.json", PROGRAMS.len())] {
+        assert_eq!(made.iter().filter(|name| name.ends_with(ending)).count(), number, "{ending}: {made:?}");
+    }
+    make(folder.path(), "second/somewhere/else", "deb rpm sbom");
+    let [first, second] = ["first/SHA256SUMS", "second/somewhere/else/SHA256SUMS"]
+        .map(|sums| std::fs::read_to_string(folder.path().join(sums)).unwrap());
+    assert_eq!(first, second);
+    assert_eq!(first.lines().count(), made.len() - 1);
+
+    let mut lintian = command("lintian");
+    lintian.args(["--allow-root", "--fail-on", "error,warning", "--tag-display-limit", "0"]);
+    let debs = made.iter().filter(|name| name.ends_with(".deb"));
+    lintian.args(debs.map(|name| folder.path().join("first").join(name)));
+    must(lintian);
+    for program in PROGRAMS {
+        bill_of_material(&folder.path().join("first"), program);
+    }
+}
+
+/// Says what a program is made of, and nothing of this machine.
+fn bill_of_material(folder: &Path, program: &str) {
+    let text = std::fs::read_to_string(folder.join(format!("{program}.cdx.json"))).unwrap();
+    let bill: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(bill["bomFormat"], "CycloneDX");
+    let crates = bill["components"].as_array().unwrap();
+    let licensed = |name: &str| crates.iter().any(|c| c["name"] == name && c["licenses"][0].is_object());
+    assert!(
+        crates.len() > 50 && licensed("zeroizing-alloc") && licensed("clap"),
+        "{program}: {}",
+        crates.len()
+    );
+    for path in [ROOT, "/tmp/", "/root/", "file:///work"] {
+        assert!(!text.contains(path), "{program} names {path}");
+    }
+}
+
+/// Every file of the machine but what changes by itself, and package managers' own.
+fn files(machine: &Container) -> Vec<String> {
+    let own = [
+        "/proc",
+        "/sys",
+        "/dev",
+        "/run",
+        "/tmp",
+        "/var/tmp",
+        "/var/log",
+        "/var/cache",
+        "/var/lib/dpkg",
+        "/var/lib/apt",
+        "/var/lib/rpm",
+        "/root",
+    ];
+    let prune: Vec<String> = own.iter().map(|path| format!("-path {path}")).collect();
+    // Accounts are kept with copies of their files.
+    let find = format!(
+        "find / -xdev \\( {} \\) -prune -o ! -name '*-' ! -name .pwd.lock -print | sort",
+        prune.join(" -o ")
+    );
+    machine.must(&["sh", "-ec", &find]).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// The lines of the document that switch the services on.
+fn switch_on() -> &'static str {
+    DOCUMENT
+        .lines()
+        .find_map(|line| line.strip_prefix("# ").filter(|line| line.starts_with("systemctl enable")))
+        .unwrap()
+}
+
+/// A machine to install on, with a key broker beside it. What an administrator would write lies in /root.
+struct Bare {
+    // Dropped first.
+    machine: Container,
+    _stack: cc_tests::stack::Stack,
+    _packages: tempfile::TempDir,
+    port: u16,
+    before: Vec<String>,
+}
+
+impl Bare {
+    fn boot(tree: Tree, formats: &str) -> Option<Self> {
+        let (stack, mut setup) = prepared(tree, "")?;
+        let packages = tempfile::tempdir().unwrap();
+        make(packages.path(), "made", formats);
+        let port = cc_tests::port::claim().unwrap();
+        // The machine's network is that of this one, where other tests may have the usual port.
+        let rest = format!(
+            "[Service]\nExecStart=\nExecStart=/usr/bin/api-server-rest --features resource --bind 127.0.0.1:{port}\n"
+        );
+        for (path, content) in [
+            ("etc/systemd/system/api-server-rest.service.d/port.conf", rest),
+            ("etc/systemd/system/attestation-agent.service.d/emulated.conf", emulated_hardware(&stack)),
+        ] {
+            setup = setup.file(path, content, 0o644).unwrap();
+        }
+        let setup = setup.with_containers().bind_read_only(&packages.path().join("made"), "/root/packages");
+        let machine = setup.boot().unwrap_or_else(|e| panic!("{e:#}"));
+        machine.must(&["mv", "/etc/confidential-containers", "/root/configuration"]).unwrap();
+        let before = files(&machine);
+        assert!(before.len() > 1000);
+        Some(Self { machine, _stack: stack, _packages: packages, port, before })
+    }
+
+    fn sh(&self, line: &str) -> String {
+        self.machine.must(&["sh", "-ec", line]).unwrap_or_else(|e| panic!("{line}: {e:#}"))
+    }
+
+    /// Nothing runs after the installation; once it is configured and switched on, an application gets its secret.
+    fn serves(&self) {
+        let units = switch_on().split_whitespace().filter(|word| word.contains('.'));
+        for unit in units.clone() {
+            let state = |ask: &str| {
+                let out = self.machine.run(&["systemctl", ask, unit]).unwrap();
+                String::from_utf8(out.stdout).unwrap().trim().to_owned()
+            };
+            assert_eq!((&*state("is-active"), &*state("is-enabled")), ("inactive", "disabled"), "{unit}");
+        }
+        assert_eq!(units.count(), 7);
+        assert!(self.sh("cat /etc/group").contains("confidential-data-hub:"));
+        self.sh("test -d /run/confidential-containers");
+        self.sh("cp /root/configuration/*.toml /etc/confidential-containers/");
+        self.sh(switch_on());
+        let answer = self.machine.ask(self.port, REST_PATH).unwrap();
+        let secret = std::str::from_utf8(SECRET).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with(secret), "{answer}");
+        let version = self.sh("guestctl --version; secret -V; trustee-attester -V");
+        assert!(version.contains("commit: "), "{version}");
+        assert_eq!(self.sh("systemctl list-units --failed --no-legend"), "");
+    }
+
+    /// No process, no file.
+    fn is_as_before(&self) {
+        let left = self.sh("ps -e -o comm= 2>/dev/null || cat /proc/[0-9]*/comm");
+        for program in PROGRAMS {
+            // Names of processes have 15 characters.
+            let name: String = program.chars().take(15).collect();
+            assert!(!left.lines().any(|line| line == name), "{program} still runs");
+        }
+        let after = files(&self.machine);
+        let (more, less): (Vec<_>, Vec<_>) = (
+            after.iter().filter(|file| !self.before.contains(file)).collect(),
+            self.before.iter().filter(|file| !after.contains(file)).collect(),
+        );
+        assert!(more.is_empty() && less.is_empty(), "left behind: {more:?}; gone: {less:?}");
+    }
+}
+
+/// The command of the document that installs, with the packages of a folder.
+fn install(manager: &str) -> String {
+    let line = DOCUMENT.lines().find_map(|line| line.strip_prefix("# ").filter(|l| l.starts_with(manager)));
+    format!("cd /root/packages; {}", line.unwrap())
+}
+
+fn deb(bare: &Bare) {
+    bare.sh(&install("apt-get install").replace("install ", "install -y ./trustee-attester_*.deb "));
+    bare.serves();
+    // An upgrade keeps what was configured, and what runs.
+    bare.sh("cd /root/packages; dpkg --force-confdef -i ./guestctl_*.deb ./confidential-guest_*.deb");
+    let answer = bare.machine.ask(bare.port, REST_PATH).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    bare.sh("apt-get purge -y confidential-guest guestctl trustee-attester");
+    bare.is_as_before();
+}
+
+#[test]
+fn deb_packages_install_serve_and_leave_nothing_on_debian_13() {
+    if !tools_are_here(&["dh"]) {
+        return;
+    }
+    let Some(bare) = Bare::boot(Tree::Trixie, "deb") else { return };
+    deb(&bare);
+}
+
+#[test]
+fn deb_and_rpm_packages_install_serve_and_leave_nothing_on_debian_12() {
+    if !tools_are_here(&["dh", "rpmbuild"]) {
+        return;
+    }
+    let Some(bare) = Bare::boot(Tree::Bookworm, "deb rpm") else { return };
+    deb(&bare);
+    // What the packages need is there, but not as rpm knows it.
+    let install = install("dnf install").replace("dnf install ", "rpm -i --nodeps ./trustee-attester-*.rpm ");
+    bare.sh(&install);
+    bare.serves();
+    bare.sh("rpm -e confidential-guest guestctl trustee-attester");
+    let kept = bare.sh("cd /etc/confidential-containers && ls && rm -r /etc/confidential-containers");
+    assert_eq!(kept, "attestation-agent.toml.rpmsave\nconfidential-data-hub.toml.rpmsave\n");
+    bare.is_as_before();
+}
+
+/// The smallest program, without optimisation: what makes folders differ is the same for all.
+#[test]
+fn a_program_that_is_built_in_two_folders_has_the_same_bytes() {
+    let mut reproduce = command(format!("{ROOT}/packages/reproduce"));
+    reproduce.arg("api-server-rest").env("QUICK", "1").env_remove("CARGO_MANIFEST_DIR");
+    let said = must(reproduce);
+    assert!(said.ends_with("two builds, one result\n") && said.contains("api-server-rest"), "{said}");
+}
