@@ -111,6 +111,12 @@ fn parts(text: &str) -> Vec<Part<'_>> {
     let mut parts: Vec<Part<'_>> = Vec::new();
     for paragraph in text.split("\n\n") {
         let paragraph = paragraph.trim_end();
+        // What is indented goes on with what stands above.
+        if let (true, Some(part)) = (paragraph.starts_with("  "), parts.last_mut()) {
+            part.lines.push("");
+            part.lines.extend(paragraph.lines());
+            continue;
+        }
         let (heading, paragraph) = match paragraph.split_once(':') {
             Some(("Example" | "Examples", rest)) => ("EXAMPLES", rest),
             Some(("Exit status" | "Exit codes", rest)) => ("EXIT STATUS", rest),

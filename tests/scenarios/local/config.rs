@@ -54,7 +54,6 @@ fn empty() {
 }
 
 #[test]
-<<<<<<< HEAD
 fn usable() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("hub.toml");
@@ -62,7 +61,9 @@ fn usable() {
                 token = \"kbs:///default/kms/vault-token\"\n";
     std::fs::write(&file, text).unwrap();
     assert_eq!(check("confidential-data-hub", &file), (Some(0), String::new()));
-=======
+}
+
+#[test]
 fn the_default_files_of_the_packages_are_usable_once_a_key_broker_is_named() {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packages/default");
     let agent = shipped.join("attestation-agent.toml");
@@ -81,7 +82,6 @@ fn the_default_files_of_the_packages_are_usable_once_a_key_broker_is_named() {
         let (code, told) = check("confidential-data-hub", &filled_in);
         assert_eq!(code, Some(0), "{told}");
     }
->>>>>>> 33138da (Packages for Debian and RHEL, builds that give the same bytes)
 }
 
 #[test]
