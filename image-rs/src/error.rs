@@ -271,6 +271,9 @@ pub enum LayerFault {
         #[source]
         source: io::Error,
     },
+    /// Other layers have all the memory that there is for decompression.
+    #[error("other layers have the memory for decompression, and none of them comes to its end")]
+    Busy,
     /// Whoever asked for the image does not want it any more.
     #[error("the pull was interrupted")]
     Interrupted,
@@ -429,6 +432,7 @@ impl LayerFault {
             Self::Entry { .. } => "LAYER_ENTRY_REFUSED",
             Self::Limit { .. } => "LAYER_LIMIT",
             Self::Storage { .. } => "LAYER_STORAGE",
+            Self::Busy => "LAYER_MEMORY_BUSY",
             Self::Interrupted => "IMAGE_INTERRUPTED",
         }
     }
@@ -437,7 +441,7 @@ impl LayerFault {
     #[must_use]
     pub fn blame(&self) -> Blame {
         match self {
-            Self::Read(_) | Self::Interrupted => Blame::Unavailable,
+            Self::Read(_) | Self::Busy | Self::Interrupted => Blame::Unavailable,
             Self::Storage { .. } => Blame::Platform,
             Self::Key(fault) => fault.blame(),
             Self::Length { .. }
@@ -470,6 +474,7 @@ impl LayerFault {
                 "build the layer anew with a current tool; what two readers could read differently is refused"
             }
             Self::Limit { .. } => "raise the limit of that name if the image is meant to be so large",
+            Self::Busy => "try again when other pulls have ended; a slow registry may hold them up",
             Self::Storage { source, .. } => storage_hint(source),
             Self::Interrupted => "",
         }

@@ -48,14 +48,17 @@ pub struct Options {
     pub policy: Policy,
     /// Layers at a time. Each has up to four threads and four megabytes of buffers.
     pub parallel: usize,
-    /// Bytes of memory for the windows of all Zstandard decoders together. A frame that asks for more than is left waits for
-    /// others to end; one that asks for more than all, up to 128 MiB, runs alone.
+    /// Bytes of memory for the windows of all Zstandard decoders together, but for windows above
+    /// [`Options::LARGE_WINDOW`]: of those, up to 128 MiB, there is one at a time beside. A frame waits until others are at
+    /// their end; if none comes to its end for a quarter of an hour, it fails.
     pub windows: u64,
 }
 
 impl Options {
     /// Bytes for windows by default: with the buffers of eight layers that makes 64 MiB.
     pub const WINDOWS: u64 = 32 << 20;
+    /// Bytes of the largest window of the usual levels of compression, 1 to 19.
+    pub const LARGE_WINDOW: u64 = 8 << 20;
 }
 
 impl Default for Options {
@@ -179,7 +182,7 @@ pub(crate) fn pour<T>(
             }
         };
         let inflating = move || {
-            let inflated = inflate((size, compression), plain, &mut compressed, plain_in, run);
+            let inflated = inflate((size, compression), plain, &mut compressed, plain_in, run, observer);
             aftermath.note(Stage::Inflate, &inflated);
             inflated
         };
@@ -297,9 +300,10 @@ fn inflate(
     from: &mut Receiver,
     mut to: Sender,
     run: &Run,
+    observer: &dyn Observer,
 ) -> Result<u64, LayerFault> {
     let mut hashed = expected.map(|expected| (expected, expected.algorithm().hasher()));
-    let mut plain = inflate::decoder(compression, from, run).map_err(damaged)?;
+    let mut plain = inflate::decoder(compression, from, run, observer).map_err(damaged)?;
     let bound = bytes_allowed(size, compression, &run.options().limits);
     let mut written = 0;
     let mut buffer = vec![0; BUFFER];
@@ -330,9 +334,12 @@ fn inflate(
 }
 
 fn damaged(error: std::io::Error) -> LayerFault {
-    match error.get_ref().is_some_and(|cause| cause.is::<zstandard::WindowTooLarge>()) {
-        true => LayerFault::Limit { what: "bytes of a decoder's window", limit: zstandard::LARGEST_WINDOW },
-        false => LayerFault::Compression(error),
+    if error.get_ref().is_some_and(|cause| cause.is::<zstandard::WindowTooLarge>()) {
+        return LayerFault::Limit { what: "bytes of a decoder's window", limit: zstandard::LARGEST_WINDOW };
+    }
+    match error.downcast::<zstandard::NoMemory>() {
+        Ok(zstandard::NoMemory(fault)) => fault,
+        Err(error) => LayerFault::Compression(error),
     }
 }
 

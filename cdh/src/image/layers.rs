@@ -12,6 +12,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 use cc_crypto::Secret;
@@ -19,12 +20,16 @@ use cc_sealed::LayerKey;
 use cc_storage::{Answer, Cipher, Claim, Client, Layer, Name, Request, StorageError};
 use image_registry::Stop;
 use image_rs::{Error, Image, Keys, LayerFault, LayerKeys, Limits, Source, layer};
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::storage::{Mode, Storage};
 use crate::error::HubError;
 
 /// Bytes between source and pipe.
 const BUFFER: usize = 256 << 10;
+
+/// Between two looks whether a layer that cannot go on is still wanted.
+const GLANCE: Duration = Duration::from_millis(50);
 
 /// What is to be brought into the store.
 pub(super) struct Order<'a> {
@@ -183,7 +188,9 @@ impl Work<'_> {
             },
         };
         let claim = Claim { pull: self.pull.clone(), layer: wanted };
-        match channel.ask(Request::Claim(claim), None, &[])?.body {
+        // Another pull may be filling it, for as long as its registry takes.
+        let claimed = channel.ask_while(Request::Claim(claim), None, &[], &|| !self.is_stopped())?;
+        match claimed.ok_or_else(interrupted)?.body {
             Answer::Present(name) => return Ok(name),
             Answer::Wanted => {}
             _ => return Err(unexpected()),
@@ -222,13 +229,21 @@ impl Work<'_> {
         let cipher =
             key.map(|key| Cipher { nonce: hex(&key.nonce), mac: hex(&key.mac), digest: key.digest.clone() });
         let secret = key.map(|key| Secret::new(key.key.expose().to_vec()));
+        // Writing must not wait where nobody looks whether the layer is wanted.
+        rustix::io::ioctl_fionbio(&write, true).map_err(|error| failed(error.into()))?;
+        let cut = AtomicBool::new(false);
         let (fed, answered) = thread::scope(|scope| {
+            let cut = &cut;
             let feeding = thread::Builder::new()
                 .spawn_scoped(scope, move || {
-                    feed(blob, File::from(std::os::fd::OwnedFd::from(write)), &|| self.is_stopped())
+                    let fed =
+                        feed(blob, File::from(std::os::fd::OwnedFd::from(write)), &|| self.is_stopped());
+                    cut.store(!matches!(fed, Fed::All), Ordering::Relaxed);
+                    fed
                 })
                 .map_err(failed)?;
-            let answered = channel.ask(Request::Fill(cipher), secret, &[read.as_fd()]);
+            let wanted = || !cut.load(Ordering::Relaxed) && !self.is_stopped();
+            let answered = channel.ask_while(Request::Fill(cipher), secret, &[read.as_fd()], &wanted);
             // The other end has its own; if nobody reads any more, the feeder has to notice.
             drop(read);
             let fed = feeding.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -238,7 +253,8 @@ impl Work<'_> {
             // What the source said is why the layer was cut.
             (Fed::Failed(error), _) => Err(Some(error.into())),
             (Fed::Stopped, _) => Err(None),
-            (Fed::All, Ok(answered)) => match answered.body {
+            (Fed::All, Ok(None)) => Err(None),
+            (Fed::All, Ok(Some(answered))) => match answered.body {
                 Answer::Present(name) => Ok(name),
                 _ => Err(Some(unexpected())),
             },
@@ -253,7 +269,7 @@ enum Fed {
     Failed(Error),
 }
 
-/// Copies all of `blob` into the pipe, unless it is to stop or nobody reads any more.
+/// Copies all of `blob` into the pipe, which does not wait, unless it is to stop or nobody reads any more.
 fn feed(mut blob: Box<dyn Read + Send>, mut pipe: File, stopped: &dyn Fn() -> bool) -> Fed {
     let mut buffer = vec![0; BUFFER];
     loop {
@@ -271,11 +287,37 @@ fn feed(mut blob: Box<dyn Read + Send>, mut pipe: File, stopped: &dyn Fn() -> bo
                 });
             }
         };
-        // Why nobody reads any more is told by whoever did.
-        if pipe.write_all(buffer.get(..read).unwrap_or_default()).is_err() {
-            return Fed::All;
+        match write_all(&mut pipe, buffer.get(..read).unwrap_or_default(), stopped) {
+            Written::All => {}
+            Written::Stopped => return Fed::Stopped,
+            // Why nobody reads any more is told by whoever did.
+            Written::Closed => return Fed::All,
         }
     }
+}
+
+enum Written {
+    All,
+    Stopped,
+    Closed,
+}
+
+fn write_all(pipe: &mut File, mut bytes: &[u8], stopped: &dyn Fn() -> bool) -> Written {
+    let glance = Timespec::try_from(GLANCE).ok();
+    while !bytes.is_empty() {
+        match pipe.write(bytes) {
+            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if stopped() {
+                    return Written::Stopped;
+                }
+                let _ = rustix::event::poll(&mut [PollFd::new(pipe, PollFlags::OUT)], glance.as_ref());
+            }
+            Err(_) => return Written::Closed,
+        }
+    }
+    Written::All
 }
 
 fn unexpected() -> HubError {

@@ -15,7 +15,7 @@ use cc_crypto::Secret;
 use cc_sealed::{LayerEncryption, LayerKey};
 use cc_storage::{Answer, Answered, Channel, Cipher, Claim, Image, Layer, Name, Packet, Request};
 use image_rs::{
-    Descriptor, LayerFault, Silent, Storage,
+    Descriptor, Event, LayerFault, Observer, Storage,
     layer::{Input, Options, Run},
     store::{self, Hold, LayerName, Record, Reservation, Store, Stored},
 };
@@ -58,7 +58,9 @@ impl Layers {
     pub fn open(folder: &Path, limit: Option<u64>) -> Result<Self, Failure> {
         // A store of another boot lay on a disk that the host could write to in between.
         let store = Arc::new(Store::open(folder, &boot::id()?, limit)?);
-        Ok(Self { store, common: Run::new(Options::default()), pulls: Mutex::default() })
+        // Twice, so that one pull whose layers come slowly does not have it all.
+        let options = Options { windows: 2 * Options::WINDOWS, ..Options::default() };
+        Ok(Self { store, common: Run::new(options), pulls: Mutex::default() })
     }
 
     /// The run of the pull called `name`, which lasts as long as a channel has it.
@@ -84,7 +86,7 @@ impl Layers {
         };
         let hold = memory.hold.insert(hold);
         memory.wanted = None;
-        match self.store.claim(hold, &layer, run.options(), || is_open(channel))? {
+        match self.store.claim(hold, &layer, run.options(), || is_open(channel, GLANCE))? {
             store::Claim::Present(stored) => {
                 let in_layer = |fault: LayerFault| image_rs::Error::Layer {
                     layer: layer.descriptor.digest,
@@ -100,14 +102,20 @@ impl Layers {
         }
     }
 
-    fn fill(&self, blob: File, key: Option<LayerKey>, memory: &mut Memory) -> Result<Answer, Failure> {
+    fn fill(
+        &self,
+        blob: File,
+        key: Option<LayerKey>,
+        channel: &Channel,
+        memory: &mut Memory,
+    ) -> Result<Answer, Failure> {
         let ((reservation, layer), (_, run)) = memory
             .wanted
             .take()
             .zip(memory.pull.as_ref())
             .ok_or_else(|| Failure::Request { why: "no layer was claimed".to_owned() })?;
         let input = Input { number: 0, layer: &layer, blob: Box::new(blob), key: key.map(Arc::new) };
-        present(&reservation.fill(input, run, &Silent)?)
+        present(&reservation.fill(input, run, &Wanted(channel))?)
     }
 
     fn record(&self, image: &Image) -> Result<(), Failure> {
@@ -137,7 +145,7 @@ impl Worker for Layers {
                     }
                 };
                 let blob = File::from(job.only_fd()?);
-                self.fill(blob, key, memory)?
+                self.fill(blob, key, job.channel, memory)?
             }
             Request::Record(image) => {
                 self.record(image)?;
@@ -180,11 +188,22 @@ fn present(stored: &Stored) -> Result<Answer, Failure> {
     name.map(Answer::Present).map_err(|why| Failure::Request { why: why.to_owned() })
 }
 
-/// Waits a moment, and tells whether somebody still has the other end.
-fn is_open(channel: &Channel) -> bool {
+/// A layer is wanted as long as somebody has the other end.
+struct Wanted<'a>(&'a Channel);
+
+impl Observer for Wanted<'_> {
+    fn event(&self, _: Event) {}
+
+    fn stopped(&self) -> bool {
+        !is_open(self.0, Duration::ZERO)
+    }
+}
+
+/// Waits for `moment`, and tells whether somebody still has the other end.
+fn is_open(channel: &Channel, moment: Duration) -> bool {
     let mut polled = [PollFd::new(channel, PollFlags::RDHUP)];
-    let glance = Timespec::try_from(GLANCE).ok();
-    match rustix::event::poll(&mut polled, glance.as_ref()) {
+    let moment = Timespec::try_from(moment).ok();
+    match rustix::event::poll(&mut polled, moment.as_ref()) {
         Ok(0) | Err(Errno::INTR) => true,
         Ok(_) | Err(_) => false,
     }

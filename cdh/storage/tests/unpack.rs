@@ -198,6 +198,61 @@ fn set_id_bits_that_the_unpacker_may_not_set_are_an_error() {
     }
 }
 
+/// A layer in one frame with a window of 2^`log` bytes.
+fn zstandard(content: u8, log: u32) -> (Layer, Vec<u8>) {
+    let (plain, archive) = layer(20, content);
+    let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+    encoder.window_log(log).unwrap();
+    encoder.include_contentsize(false).unwrap();
+    encoder.write_all(&archive).unwrap();
+    let (described, blob) = described(encoder.finish().unwrap());
+    let media_type = "application/vnd.oci.image.layer.v1.tar+zstd".to_owned();
+    (Layer { media_type, diff_id: plain.diff_id, ..described }, blob)
+}
+
+#[test]
+fn a_layer_that_comes_slowly_holds_up_nobody_else_and_waiting_ends_with_the_channel() {
+    if !is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut storage = Storage::start(&folder.path().join("store"));
+    let mut another = || Storage {
+        client: Some(storage.client.as_mut().unwrap().connect().unwrap()),
+        child: Command::new("true").spawn().unwrap(),
+    };
+    let (mut slow, mut waiting, mut usual) = (another(), another(), another());
+    let is_wanted = |storage: &mut Storage, layer: &Layer| {
+        assert_eq!(storage.ask(claim(layer)).unwrap(), Answer::Wanted);
+    };
+    // One has begun, and its registry says no more.
+    let (slow_layer, slow_blob) = zstandard(1, 27);
+    is_wanted(&mut slow, &slow_layer);
+    let (slow_read, mut slow_write) = io::pipe().unwrap();
+    slow_write.write_all(&slow_blob[..slow_blob.len() / 2]).unwrap();
+    let mut slow_client = slow.client.take().unwrap();
+    let slow = thread::spawn(move || slow_client.ask(Request::Fill(None), None, &[slow_read.as_fd()]));
+    // One with a usual window goes on.
+    let (layer, blob) = zstandard(2, 23);
+    assert!(!usual.get(&layer, &blob).unwrap().1);
+    // One with a large window waits, until nobody wants it any more.
+    let (layer, blob) = zstandard(3, 26);
+    is_wanted(&mut waiting, &layer);
+    let (read, mut write) = io::pipe().unwrap();
+    write.write_all(&blob[..64]).unwrap();
+    let stop = Instant::now() + Duration::from_millis(300);
+    let client = waiting.client.as_mut().unwrap();
+    let answer = client.ask_while(Request::Fill(None), None, &[read.as_fd()], &|| Instant::now() < stop);
+    assert!(answer.unwrap().is_none(), "it waits");
+    drop((read, write));
+    // What is given up so is free for the next one, while the slow one is still there.
+    is_wanted(&mut usual, &layer);
+    assert!(!slow.is_finished());
+    slow_write.write_all(&slow_blob[slow_blob.len() / 2..]).unwrap();
+    drop(slow_write);
+    assert!(matches!(slow.join().unwrap().unwrap().body, Answer::Present(_)));
+}
+
 #[test]
 fn the_layers_of_one_pull_share_the_bounds_of_an_image_over_all_channels() {
     if !is_root() {

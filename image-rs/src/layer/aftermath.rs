@@ -49,6 +49,7 @@ const fn is_of_content(fault: &LayerFault) -> bool {
         LayerFault::Limit { .. }
         | LayerFault::Storage { .. }
         | LayerFault::Key(_)
+        | LayerFault::Busy
         | LayerFault::Interrupted => false,
         LayerFault::Read(_)
         | LayerFault::Length { .. }

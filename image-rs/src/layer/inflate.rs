@@ -7,18 +7,19 @@ use std::io::{self, BufRead, Read};
 use flate2::bufread::MultiGzDecoder;
 
 use super::{run::Run, zstandard::Frames};
-use crate::Compression;
+use crate::{Compression, Observer};
 
 /// A reader of the uncompressed bytes of `from`.
 pub(super) fn decoder<'a>(
     compression: Compression,
     from: impl BufRead + 'a,
     run: &'a Run,
+    observer: &'a dyn Observer,
 ) -> io::Result<Box<dyn Read + 'a>> {
     Ok(match compression {
         Compression::None => Box::new(from),
         Compression::Gzip => Box::new(MultiGzDecoder::new(from)),
-        Compression::Zstd => Box::new(Frames::new(from, run)?),
+        Compression::Zstd => Box::new(Frames::new(from, run, observer)?),
     })
 }
 
@@ -29,7 +30,7 @@ mod tests {
     use flate2::{Compression as Level, write::GzEncoder};
 
     use super::*;
-    use crate::layer::Options;
+    use crate::{Silent, layer::Options};
 
     fn gzip(bytes: &[u8]) -> Vec<u8> {
         let mut encoder = GzEncoder::new(Vec::new(), Level::fast());
@@ -39,7 +40,7 @@ mod tests {
 
     fn inflate(compression: Compression, bytes: &[u8]) -> io::Result<Vec<u8>> {
         let mut plain = Vec::new();
-        decoder(compression, bytes, &Run::new(Options::default()))?.read_to_end(&mut plain)?;
+        decoder(compression, bytes, &Run::new(Options::default()), &Silent)?.read_to_end(&mut plain)?;
         Ok(plain)
     }
 

@@ -2,13 +2,16 @@
 //!
 //! The bounds are the image's, not each layer's: a hundred layers that each stay just below one fill a machine as well.
 
-use std::sync::{
-    Arc, Condvar, Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, Condvar, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use super::Options;
-use crate::{Compression, LayerFault, Limits};
+use crate::{Compression, LayerFault, Limits, Observer};
 
 /// Bytes of a block of most file systems.
 const BLOCK: u64 = 4096;
@@ -16,6 +19,10 @@ const BLOCK: u64 = 4096;
 const BYTES: &str = "bytes when uncompressed";
 const CLAIMED: &str = "bytes of files";
 const ENTRIES: &str = "entries";
+/// How long a decoder waits for memory while nobody gives any back.
+const PATIENCE: Duration = Duration::from_secs(900);
+/// Between two looks whether a waiting layer is still wanted.
+const GLANCE: Duration = Duration::from_millis(100);
 
 /// Bounds besides those of the image, such as those of what the archive goes into.
 pub(crate) trait Room: std::fmt::Debug + Send + Sync {
@@ -44,19 +51,44 @@ struct Used {
     inflated: AtomicU64,
 }
 
-/// Bytes of decoders' windows that are not in use.
+/// Memory of decoders that is not in use.
 #[derive(Debug)]
 struct Windows {
-    free: Mutex<u64>,
+    free: Mutex<Free>,
     freed: Condvar,
+    patience: Duration,
+}
+
+/// What is free: bytes for usual windows, and one place for a large window, so that a layer that comes slowly and has a large
+/// window does not keep others from going on.
+#[derive(Debug, Default)]
+struct Free {
+    usual: u64,
+    large: u64,
+    /// How often some was given back.
+    returns: [u64; 2],
+}
+
+impl Free {
+    fn pool(&mut self, large: bool) -> (&mut u64, &mut u64) {
+        let [usual_returns, large_returns] = &mut self.returns;
+        match large {
+            true => (&mut self.large, large_returns),
+            false => (&mut self.usual, usual_returns),
+        }
+    }
 }
 
 impl Run {
     /// A run of which nothing is used up.
     #[must_use]
     pub fn new(options: Options) -> Self {
-        let windows = Windows { free: Mutex::new(options.windows), freed: Condvar::new() };
-        Self::with_windows(options, Arc::new(windows))
+        Self::with_patience(options, PATIENCE)
+    }
+
+    fn with_patience(options: Options, patience: Duration) -> Self {
+        let free = Mutex::new(Free { usual: options.windows, large: 1, returns: [0; 2] });
+        Self::with_windows(options, Arc::new(Windows { free, freed: Condvar::new(), patience }))
     }
 
     /// A run with bounds of its own, whose decoders share the memory of this one's.
@@ -134,14 +166,34 @@ impl Run {
         self.used.names.fetch_sub(count as u64, Ordering::Relaxed);
     }
 
-    /// Waits for `amount` bytes of memory for a decoder's window. One that is larger than all there is waits for all.
-    pub(super) fn take_memory(&self, amount: u64) -> Memory<'_> {
-        let taken = amount.min(self.options.windows);
-        let Windows { free, freed } = self.windows.as_ref();
-        let free = free.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut free = freed.wait_while(free, |free| *free < taken).unwrap_or_else(PoisonError::into_inner);
-        *free -= taken;
-        Memory { run: self, amount, taken }
+    /// Waits for `amount` bytes of memory for a decoder's window, as long as `observer` wants the layer. One that is larger than
+    /// [`Options::LARGE_WINDOW`] waits for the one place that there is for such.
+    ///
+    /// # Errors
+    /// [`LayerFault::Interrupted`]; [`LayerFault::Busy`] if nobody gives any back for too long.
+    pub(super) fn take_memory(&self, amount: u64, observer: &dyn Observer) -> Result<Memory<'_>, LayerFault> {
+        let large = amount > Options::LARGE_WINDOW;
+        let taken = if large { 1 } else { amount.min(self.options.windows) };
+        let Windows { free, freed, patience } = self.windows.as_ref();
+        let mut free = free.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut since, mut seen) = (Instant::now(), *free.pool(large).1);
+        loop {
+            let (available, returns) = free.pool(large);
+            if *available >= taken {
+                *available -= taken;
+                return Ok(Memory { run: self, amount, taken, large });
+            }
+            if *returns != seen {
+                (since, seen) = (Instant::now(), *returns);
+            }
+            if observer.stopped() {
+                return Err(LayerFault::Interrupted);
+            }
+            if since.elapsed() >= *patience {
+                return Err(LayerFault::Busy);
+            }
+            free = freed.wait_timeout(free, GLANCE.min(*patience)).unwrap_or_else(PoisonError::into_inner).0;
+        }
     }
 }
 
@@ -151,6 +203,7 @@ pub(super) struct Memory<'a> {
     run: &'a Run,
     amount: u64,
     taken: u64,
+    large: bool,
 }
 
 impl Memory<'_> {
@@ -162,8 +215,13 @@ impl Memory<'_> {
 
 impl Drop for Memory<'_> {
     fn drop(&mut self) {
-        let Windows { free, freed } = self.run.windows.as_ref();
-        *free.lock().unwrap_or_else(PoisonError::into_inner) += self.taken;
+        let Windows { free, freed, .. } = self.run.windows.as_ref();
+        {
+            let mut free = free.lock().unwrap_or_else(PoisonError::into_inner);
+            let (available, returns) = free.pool(self.large);
+            *available += self.taken;
+            *returns += 1;
+        }
         freed.notify_all();
     }
 }
@@ -171,4 +229,45 @@ impl Drop for Memory<'_> {
 fn take(used: &AtomicU64, count: u64, what: &'static str, limit: u64) -> Result<(), LayerFault> {
     let before = used.fetch_add(count, Ordering::Relaxed);
     if before.saturating_add(count) > limit { Err(LayerFault::Limit { what, limit }) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::{Event, Silent};
+
+    struct Unwanted;
+
+    impl Observer for Unwanted {
+        fn event(&self, _: Event) {}
+
+        fn stopped(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn waiting_for_memory_ends() {
+        const LARGE: u64 = 128 << 20;
+        let run = Run::with_patience(Options::default(), Duration::from_millis(200));
+        let large = run.take_memory(LARGE, &Silent).unwrap();
+        // Usual windows do not wait for large ones, however long those stay.
+        let usual = run.take_memory(Options::WINDOWS.min(Options::LARGE_WINDOW), &Silent).unwrap();
+        assert!(matches!(run.take_memory(LARGE, &Unwanted), Err(LayerFault::Interrupted)));
+        let begun = Instant::now();
+        assert!(matches!(run.take_memory(LARGE, &Silent), Err(LayerFault::Busy)));
+        assert!(begun.elapsed() >= Duration::from_millis(200));
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| run.take_memory(LARGE, &Silent).map(|memory| memory.amount()));
+            drop(large);
+            assert_eq!(waiting.join().unwrap().unwrap(), LARGE);
+        });
+        drop(usual);
+        let all: Vec<_> = (0..4).map(|_| run.take_memory(Options::LARGE_WINDOW, &Silent).unwrap()).collect();
+        assert!(matches!(run.take_memory(1, &Silent), Err(LayerFault::Busy)));
+        drop(all);
+        run.take_memory(1, &Silent).unwrap();
+    }
 }

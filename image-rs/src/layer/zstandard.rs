@@ -2,7 +2,7 @@
 //!
 //! A frame says in its header how much memory its decoder needs. That is read first: a window above [`LARGEST_WINDOW`] is
 //! refused, and any other is taken from the budget that all layers share ([`Run`]), so that layers with large windows are
-//! decompressed one after another instead of all at once.
+//! decompressed one after another instead of all at once. They wait for it as long as somebody wants them.
 
 use std::io::{self, BufRead, Read};
 
@@ -12,6 +12,7 @@ use zstd::{
 };
 
 use super::run::{Memory, Run};
+use crate::{LayerFault, Observer};
 
 /// Most bytes of a frame's window: 128 MiB, the most that the format's tools take without being told.
 pub(super) const LARGEST_WINDOW: u64 = 1 << WINDOW_LOG;
@@ -25,11 +26,17 @@ const HEADER_MAX: usize = 18;
 #[error("a frame of {0} bytes of window, more than {LARGEST_WINDOW}")]
 pub(super) struct WindowTooLarge(u64);
 
+/// There was no memory for a frame's window.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub(super) struct NoMemory(pub(super) LayerFault);
+
 /// Reads the uncompressed bytes of a stream of frames.
 pub(super) struct Frames<'a, R> {
     from: R,
     decoder: Decoder<'static>,
     run: &'a Run,
+    observer: &'a dyn Observer,
     /// What the window of this frame takes.
     memory: Option<Memory<'a>>,
     /// The first bytes of a frame, of which those before the second number were decoded.
@@ -39,10 +46,10 @@ pub(super) struct Frames<'a, R> {
 
 impl<'a, R: BufRead> Frames<'a, R> {
     /// Reads frames out of `from`.
-    pub(super) fn new(from: R, run: &'a Run) -> io::Result<Self> {
+    pub(super) fn new(from: R, run: &'a Run, observer: &'a dyn Observer) -> io::Result<Self> {
         let mut decoder = Decoder::new()?;
         decoder.set_parameter(DParameter::WindowLogMax(WINDOW_LOG))?;
-        Ok(Self { from, decoder, run, memory: None, header: (Vec::new(), 0), inside: false })
+        Ok(Self { from, decoder, run, observer, memory: None, header: (Vec::new(), 0), inside: false })
     }
 
     /// Reads the header of the next frame and waits for its memory. `false` at the end of the stream.
@@ -69,7 +76,8 @@ impl<'a, R: BufRead> Frames<'a, R> {
         if self.memory.as_ref().is_none_or(|memory| memory.amount() < window) {
             // Given back first: two layers that both wait for more must not hold what they have.
             self.memory = None;
-            self.memory = Some(self.run.take_memory(window));
+            let memory = self.run.take_memory(window, self.observer);
+            self.memory = Some(memory.map_err(|fault| io::Error::other(NoMemory(fault)))?);
         }
         self.header = (header, 0);
         self.inside = true;
@@ -170,7 +178,7 @@ mod tests {
     use zstd::stream::write::Encoder;
 
     use super::*;
-    use crate::layer::Options;
+    use crate::{Silent, layer::Options};
 
     fn run() -> Run {
         Run::new(Options::default())
@@ -180,7 +188,7 @@ mod tests {
     fn read(bytes: &[u8], piece: usize, run: &Run) -> io::Result<Vec<u8>> {
         let mut plain = Vec::new();
         let from = io::BufReader::with_capacity(piece, bytes);
-        Frames::new(from, run)?.read_to_end(&mut plain).map(|_| plain)
+        Frames::new(from, run, &Silent)?.read_to_end(&mut plain).map(|_| plain)
     }
 
     fn frame(bytes: &[u8], window_log: u32, content_size: bool) -> Vec<u8> {
@@ -249,10 +257,10 @@ mod tests {
     #[test]
     fn a_frame_waits_until_there_is_memory_for_its_window() {
         let run = run();
-        let all = run.take_memory(LARGEST_WINDOW);
+        let all = run.take_memory(LARGEST_WINDOW, &Silent).unwrap();
         let (done, results) = mpsc::channel();
         std::thread::scope(|scope| {
-            let (run, small) = (&run, frame(&[1; 10], 20, false));
+            let (run, small) = (&run, frame(&[1; 10], 25, false));
             scope.spawn(move || done.send(read(&small, 9, run).unwrap()));
             assert!(results.recv_timeout(Duration::from_millis(50)).is_err(), "it waits");
             drop(all);

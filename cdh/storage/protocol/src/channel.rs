@@ -4,9 +4,11 @@ use std::{
     io::{IoSlice, IoSliceMut},
     mem::MaybeUninit,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    time::Duration,
 };
 
 use rustix::{
+    event::{PollFd, PollFlags, Timespec},
     io::Errno,
     net::{
         AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
@@ -75,6 +77,19 @@ impl Channel {
                 Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN) => return Err(StorageError::Gone),
                 Err(error) => return Err(StorageError::socket("send over")(error)),
             }
+        }
+    }
+
+    /// Waits until there is a message or nobody has the other end, at most for `moment`; whether that is so.
+    ///
+    /// # Errors
+    /// `STORAGE_SOCKET`.
+    pub fn wait(&self, moment: Duration) -> Result<bool, StorageError> {
+        let mut polled = [PollFd::new(&self.0, PollFlags::IN)];
+        match rustix::event::poll(&mut polled, Timespec::try_from(moment).ok().as_ref()) {
+            Ok(ready) => Ok(ready > 0),
+            Err(Errno::INTR) => Ok(false),
+            Err(error) => Err(StorageError::socket("wait at")(error)),
         }
     }
 

@@ -1,15 +1,22 @@
 //! The hub's side: a request goes, its answer comes. Calls block; they belong on threads that may wait.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::{
+    os::fd::{AsFd, BorrowedFd},
+    time::Duration,
+};
 
 use cc_crypto::Secret;
 
 use crate::{Answer, Channel, Packet, Request, StorageError};
 
+/// Between two looks whether an answer is still wanted.
+const GLANCE: Duration = Duration::from_millis(50);
+
 /// A channel to `cdh-storage`, one request at a time.
 #[derive(Debug)]
 pub struct Client {
-    channel: Channel,
+    /// None when an answer was not waited for: it must not be taken for that of the next request.
+    channel: Option<Channel>,
 }
 
 /// A good answer and the secret that came with it.
@@ -19,7 +26,7 @@ impl Client {
     /// Asks over `channel`.
     #[must_use]
     pub fn new(channel: Channel) -> Self {
-        Self { channel }
+        Self { channel: Some(channel) }
     }
 
     /// A second channel to the same program, for work beside this one's.
@@ -42,11 +49,86 @@ impl Client {
         secret: Option<Secret>,
         fds: &[BorrowedFd<'_>],
     ) -> Result<Answered, StorageError> {
-        self.channel.send(&Packet { body: request, secret }.encode()?, fds)?;
-        let received = self.channel.receive()?.ok_or(StorageError::Gone)?;
+        self.send(request, secret, fds)?;
+        self.receive()
+    }
+
+    /// Like [`Client::ask`], as long as the answer is `wanted`, which is asked every 50 ms. `None` when it is not wanted any more: then
+    /// the channel is closed, which tells `cdh-storage` so, and the client is of no more use.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub fn ask_while(
+        &mut self,
+        request: Request,
+        secret: Option<Secret>,
+        fds: &[BorrowedFd<'_>],
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<Option<Answered>, StorageError> {
+        self.send(request, secret, fds)?;
+        while !self.open()?.wait(GLANCE)? {
+            if !wanted() {
+                self.channel = None;
+                return Ok(None);
+            }
+        }
+        self.receive().map(Some)
+    }
+
+    fn open(&self) -> Result<&Channel, StorageError> {
+        self.channel.as_ref().ok_or(StorageError::Gone)
+    }
+
+    fn send(
+        &self,
+        request: Request,
+        secret: Option<Secret>,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<(), StorageError> {
+        self.open()?.send(&Packet { body: request, secret }.encode()?, fds)
+    }
+
+    fn receive(&self) -> Result<Answered, StorageError> {
+        let received = self.open()?.receive()?.ok_or(StorageError::Gone)?;
         match Packet::<Answer>::parse(&received.bytes)? {
             Packet { body: Answer::Fault(fault), .. } => Err(fault.into()),
             answered => Ok(answered),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        cell::Cell,
+        time::{Duration, Instant},
+    };
+
+    use super::*;
+
+    #[test]
+    fn an_answer_that_is_not_wanted_any_more_ends_the_channel() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        let mut client = Client::new(ours);
+        let looks = Cell::new(0);
+        let wanted = || {
+            looks.set(looks.get() + 1);
+            looks.get() < 3
+        };
+        let begun = Instant::now();
+        assert!(client.ask_while(Request::CommitBundle, None, &[], &wanted).unwrap().is_none());
+        assert!(looks.get() == 3 && begun.elapsed() >= Duration::from_millis(100));
+        assert!(theirs.receive().unwrap().is_some());
+        assert!(theirs.receive().unwrap().is_none(), "the other end hears of it");
+        assert_eq!(client.ask(Request::CommitBundle, None, &[]).unwrap_err().code(), "STORAGE_GONE");
+    }
+
+    #[test]
+    fn an_answer_that_comes_is_taken() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        let answer = Packet { body: Answer::Done, secret: None }.encode().unwrap();
+        theirs.send(&answer, &[]).unwrap();
+        let answered = Client::new(ours).ask_while(Request::CommitBundle, None, &[], &|| false).unwrap();
+        assert_eq!(answered.unwrap().body, Answer::Done);
     }
 }
