@@ -6,12 +6,14 @@ use std::{
     os::fd::OwnedFd,
     sync::atomic::{AtomicUsize, Ordering},
     thread::{self, Scope},
+    time::Duration,
 };
 
 use cc_crypto::Secret;
 use cc_evidence::blame::Blame;
 use cc_storage::{Answer, Answered, Channel, Fault, Packet, Received, Request, StorageError};
 use rustix::{
+    io::Errno,
     net::{SocketFlags, sockopt},
     process::geteuid,
 };
@@ -20,6 +22,8 @@ use crate::Failure;
 
 /// Most channels at a time.
 const MAX_CHANNELS: usize = 256;
+/// The rest after a connection could not be accepted.
+const REST: Duration = Duration::from_millis(100);
 
 /// What a mode can do. Each channel has a worker of its own.
 pub trait Worker: Send + Sync {
@@ -83,17 +87,54 @@ pub fn serve<W: Worker>(socket: OwnedFd, worker: &W) -> Result<(), Failure> {
         loop {
             let peer = match rustix::net::accept_with(&socket, SocketFlags::CLOEXEC) {
                 Ok(peer) => peer,
-                Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => continue,
+                Err(Errno::INTR | Errno::CONNABORTED) => continue,
+                Err(error) if is_passing(error) => {
+                    tracing::error!(%error, "cannot accept connections for now");
+                    rest();
+                    continue;
+                }
                 Err(error) => return Err(Failure::storage("accept a connection")(error)),
             };
             let uid = sockopt::socket_peercred(&peer).map(|peer| peer.uid);
-            if uid.is_ok_and(|uid| uid.is_root() || uid == geteuid()) {
-                server.clone().start(scope, Channel::new(peer)?);
-            } else {
+            if !uid.is_ok_and(|uid| uid.is_root() || uid == geteuid()) {
                 tracing::warn!("somebody else than the data hub connected");
+                continue;
+            }
+            match Channel::new(peer) {
+                Ok(channel) if server.reserve() => drop(server.clone().start(scope, channel)),
+                Ok(channel) => refuse(&channel),
+                Err(error) => tracing::error!(code = error.code(), %error, "a connection cannot be used"),
             }
         }
     })
+}
+
+/// Whether it is a lack of something (accept(2)), mostly of descriptors, which needs time to go.
+fn is_passing(error: Errno) -> bool {
+    matches!(error, Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::PROTO | Errno::PERM)
+}
+
+#[allow(clippy::disallowed_methods, reason = "the thread that accepts has nothing else to do")]
+fn rest() {
+    thread::sleep(REST);
+}
+
+/// Says why nobody will answer, before anything is asked.
+fn refuse(channel: &Channel) {
+    let busy = busy();
+    if let Answer::Fault(fault) = &busy.body {
+        tracing::warn!(code = fault.code, error = %fault, "a connection is sent away");
+    }
+    // Whoever is gone already does not need it.
+    let _ = busy.encode().and_then(|bytes| channel.send(&bytes, &[]));
+}
+
+fn busy() -> Answered {
+    let why = format!("cdh-storage has {MAX_CHANNELS} channels open, or there can be no more threads");
+    Packet {
+        body: Answer::Fault(Fault::new(Blame::Unavailable, "STORAGE_BUSY", why, "try again later")),
+        secret: None,
+    }
 }
 
 struct Server<'a, W> {
@@ -108,18 +149,24 @@ impl<W> Clone for Server<'_, W> {
 }
 
 impl<'env, W: Worker> Server<'env, W> {
-    /// Serves a channel on a thread of its own.
-    fn start<'scope>(self, scope: &'scope Scope<'scope, 'env>, channel: Channel) -> bool {
-        if self.channels.fetch_add(1, Ordering::Relaxed) >= MAX_CHANNELS {
+    /// Takes one of the places for channels, if one is free.
+    fn reserve(&self) -> bool {
+        let free = self.channels.fetch_add(1, Ordering::Relaxed) < MAX_CHANNELS;
+        if !free {
             self.channels.fetch_sub(1, Ordering::Relaxed);
-            return false;
         }
+        free
+    }
+
+    /// Serves a channel on a thread of its own, in the place that was reserved for it.
+    fn start<'scope>(self, scope: &'scope Scope<'scope, 'env>, channel: Channel) -> bool {
         let channels = self.channels;
         let started = thread::Builder::new().spawn_scoped(scope, move || {
             self.channel(scope, channel);
             self.channels.fetch_sub(1, Ordering::Relaxed);
         });
-        if started.is_err() {
+        if let Err(error) = &started {
+            tracing::error!(%error, "there is no thread for a channel, which is closed");
             channels.fetch_sub(1, Ordering::Relaxed);
         }
         started.is_ok()
@@ -166,13 +213,7 @@ impl<'env, W: Worker> Server<'env, W> {
             return self.worker.work(job, memory);
         }
         let other = Channel::new(job.only_fd()?)?;
-        if self.clone().start(scope, other) {
-            return Ok(done());
-        }
-        let why = format!("{MAX_CHANNELS} channels are open, or there can be no more threads");
-        Ok(Packet {
-            body: Answer::Fault(Fault::new(Blame::Unavailable, "STORAGE_BUSY", why, "try again later")),
-            secret: None,
-        })
+        let started = self.reserve() && self.clone().start(scope, other);
+        Ok(if started { done() } else { busy() })
     }
 }

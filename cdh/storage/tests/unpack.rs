@@ -23,6 +23,7 @@ use std::{
 
 use cc_storage::{Answer, Channel, Claim, Client, Image, Layer, Name, Request, StorageError};
 use image_rs::{Algorithm, Digest};
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 /// The program at work.
 struct Storage {
@@ -251,6 +252,70 @@ fn a_layer_that_comes_slowly_holds_up_nobody_else_and_waiting_ends_with_the_chan
     slow_write.write_all(&slow_blob[slow_blob.len() / 2..]).unwrap();
     drop(slow_write);
     assert!(matches!(slow.join().unwrap().unwrap().body, Answer::Present(_)));
+}
+
+/// The program behind a socket as a unit has it. It does not end by itself.
+struct Unit {
+    child: Child,
+    path: PathBuf,
+}
+
+impl Unit {
+    fn start(mut command: Command, folder: &Path) -> Self {
+        let path = folder.join("unpack.sock");
+        let kind = SocketType::SEQPACKET;
+        let socket = net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).unwrap();
+        net::bind(&socket, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+        net::listen(&socket, 1024).unwrap();
+        command.args(["unpack", "--store"]).arg(folder.join("store")).stdin(Stdio::from(socket));
+        Self { child: command.stderr(File::create(folder.join("log")).unwrap()).spawn().unwrap(), path }
+    }
+
+    fn connect(&self) -> Client {
+        let kind = SocketType::SEQPACKET;
+        let socket = net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).unwrap();
+        net::connect(&socket, &SocketAddrUnix::new(&self.path).unwrap()).unwrap();
+        Client::new(Channel::new(socket).unwrap())
+    }
+}
+
+impl Drop for Unit {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+#[test]
+fn who_is_too_many_is_told_and_a_lack_of_descriptors_passes() {
+    if !is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let ask = |client: &mut Client| client.ask(Request::CommitBundle, None, &[]).unwrap_err();
+    let served = |client: &mut Client| ask(client).code() == "STORAGE_REQUEST_REFUSED";
+    let unit = Unit::start(Command::new(env!("CARGO_BIN_EXE_cdh-storage")), folder.path());
+    let mut clients: Vec<_> = (0..256).map(|_| unit.connect()).collect();
+    assert!(clients.iter_mut().all(served));
+    assert_eq!(ask(&mut unit.connect()).code(), "STORAGE_BUSY");
+    clients.pop();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !served(&mut unit.connect()) {
+        assert!(Instant::now() < deadline, "the place is free again");
+    }
+    drop((clients, unit));
+
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new("prlimit");
+    command.args(["--nofile=40:40", env!("CARGO_BIN_EXE_cdh-storage")]);
+    let unit = Unit::start(command, folder.path());
+    let clients: Vec<_> = (0..60).map(|_| unit.connect()).collect();
+    while !fs::read_to_string(folder.path().join("log")).unwrap().contains("cannot accept connections") {
+        assert!(Instant::now() < deadline, "there are too few descriptors");
+        thread::sleep(Duration::from_millis(10));
+    }
+    drop(clients);
+    assert!(served(&mut unit.connect()));
 }
 
 #[test]

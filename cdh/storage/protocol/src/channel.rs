@@ -105,8 +105,8 @@ impl Channel {
             let mut slices = [IoSliceMut::new(&mut bytes)];
             match rustix::net::recvmsg(&self.0, &mut slices, &mut control, RecvFlags::CMSG_CLOEXEC) {
                 Ok(message) => break message,
-                Err(Errno::INTR) => {}
-                Err(Errno::CONNRESET) => return Ok(None),
+                // The other end was closed with something unread in it. What it sent before comes next, or the end.
+                Err(Errno::INTR | Errno::CONNRESET) => {}
                 Err(error) => return Err(StorageError::socket("receive from")(error)),
             }
         };

@@ -85,7 +85,11 @@ impl Client {
         secret: Option<Secret>,
         fds: &[BorrowedFd<'_>],
     ) -> Result<(), StorageError> {
-        self.open()?.send(&Packet { body: request, secret }.encode()?, fds)
+        match self.open()?.send(&Packet { body: request, secret }.encode()?, fds) {
+            // Whoever sends a caller away says why before he closes.
+            Err(StorageError::Gone) => self.receive().and(Err(StorageError::Gone)),
+            sent => sent,
+        }
     }
 
     fn receive(&self) -> Result<Answered, StorageError> {
@@ -104,7 +108,10 @@ mod tests {
         time::{Duration, Instant},
     };
 
+    use cc_evidence::blame::Blame;
+
     use super::*;
+    use crate::Fault;
 
     #[test]
     fn an_answer_that_is_not_wanted_any_more_ends_the_channel() {
@@ -121,6 +128,27 @@ mod tests {
         assert!(theirs.receive().unwrap().is_some());
         assert!(theirs.receive().unwrap().is_none(), "the other end hears of it");
         assert_eq!(client.ask(Request::CommitBundle, None, &[]).unwrap_err().code(), "STORAGE_GONE");
+    }
+
+    #[test]
+    fn why_a_channel_was_closed_is_told() {
+        for asked_before in [false, true] {
+            let (ours, theirs) = Channel::pair().unwrap();
+            let fault = Fault::new(Blame::Unavailable, "STORAGE_BUSY", "busy", "later");
+            let busy = Packet { body: Answer::Fault(fault), secret: None }.encode().unwrap();
+            theirs.send(&busy, &[]).unwrap();
+            let mut client = Client::new(ours);
+            if asked_before {
+                client.send(Request::CommitBundle, None, &[]).unwrap();
+                drop(theirs);
+                assert_eq!(client.receive().unwrap_err().code(), "STORAGE_BUSY");
+            } else {
+                drop(theirs);
+                let told = client.ask(Request::CommitBundle, None, &[]).unwrap_err();
+                assert_eq!((told.code(), told.blame()), ("STORAGE_BUSY", Blame::Unavailable));
+            }
+            assert_eq!(client.ask(Request::CommitBundle, None, &[]).unwrap_err().code(), "STORAGE_GONE");
+        }
     }
 
     #[test]
