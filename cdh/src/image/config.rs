@@ -12,7 +12,10 @@
 //! Without the table it comes from the kernel command line, which the host writes; where unmeasured configuration is refused,
 //! so is that.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use cc_daemon::address::Address;
 use serde::Deserialize;
@@ -56,7 +59,7 @@ pub struct ImageConfig {
 }
 
 /// Proxies for all requests to registries.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct ProxyConfig {
     /// URL of the proxy for `https`.
@@ -65,6 +68,17 @@ pub struct ProxyConfig {
     pub http_proxy: Option<String>,
     /// Hosts and addresses that are asked without a proxy, separated by commas.
     pub no_proxy: Option<String>,
+}
+
+impl fmt::Debug for ProxyConfig {
+    /// Without the URLs, which can have passwords in them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProxyConfig")
+            .field("https_proxy", &self.https_proxy.is_some())
+            .field("http_proxy", &self.http_proxy.is_some())
+            .field("no_proxy", &self.no_proxy)
+            .finish()
+    }
 }
 
 /// How `cdh-storage` is reached. Without a word it is the units whose sockets lie below
@@ -182,6 +196,15 @@ mod tests {
         let nothing =
             "agent.no_proxy=a agent.image_policy_file=file:///p agent.enable_signature_verification=false";
         assert!(ImageConfig::of_kernel_command_line(nothing).is_none());
+    }
+
+    #[test]
+    fn passwords_of_proxies_have_no_text_form() {
+        let proxy =
+            "https_proxy = \"http://u:secret@p\"\nhttp_proxy = \"http://u:secret@p\"\nno_proxy = \"quay.io\"";
+        let config: ImageConfig = toml::from_str(&format!("[image_pull_proxy]\n{proxy}")).unwrap();
+        let text = format!("{config:?}");
+        assert!(text.contains("quay.io") && !text.contains("secret"), "{text}");
     }
 
     #[test]
