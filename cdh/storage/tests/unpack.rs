@@ -373,7 +373,7 @@ fn the_unpacker_is_confined_and_says_so() {
         return;
     }
     assert!(log.contains("confined to the store"), "{log}");
-    // A store that leads out of itself is what a confined process cannot follow.
+    // A store that leads out of itself is not followed.
     let outside = folder.path().join("outside");
     fs::create_dir(&outside).unwrap();
     fs::remove_dir_all(store.join("images")).unwrap();
