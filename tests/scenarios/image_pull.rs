@@ -178,6 +178,27 @@ fn only_root_may_have_an_image_pulled() {
 }
 
 #[test]
+fn a_rule_about_an_image_counts_however_the_image_is_spelled() {
+    let claim = "access = { rules = [{ uid = [12345], resources = [\"image:**/images:secret-1\"] }] }\n";
+    let Some(mut pulls) = Pulls::start(Options { hub_config: claim.to_owned(), ..Options::default() }) else {
+        return;
+    };
+    pulls.configure("");
+    for name in ["secret-1", "open-1"] {
+        pulls.image(name, &[layer("l", &[("file", name)])], &json!({}));
+    }
+    let folder = pulls.stack.folder().to_owned();
+    std::os::unix::fs::symlink(".", folder.join("images/again")).unwrap();
+    for spelled in ["images", "images/.", "images/again", "../{}/images"] {
+        let spelled = spelled.replace("{}", folder.file_name().unwrap().to_str().unwrap());
+        let (_, message) =
+            pulls.call(&format!("oci:{}/{spelled}:secret-1", folder.display()), "b").unwrap_err();
+        assert!(message.contains("ACCESS_DENIED"), "{spelled}: {message}");
+    }
+    pulls.pull("open-1", "b").unwrap();
+}
+
+#[test]
 fn five_hundred_layers_are_one_root_and_directories_keep_their_modes() {
     let Some(mut pulls) = Pulls::start(Options::default()) else { return };
     pulls.configure("max_concurrent_layer_downloads_per_image = 8\n");

@@ -26,13 +26,16 @@ pub struct ImageService {
 impl ImageService {
     async fn pull(&self, ask: &Ask, request: ImagePullRequest) -> Result<String, HubError> {
         let ImagePullRequest { image_url, bundle_path } = request;
-        let reference = format!("image:{image_url}");
-        self.hub.check_access(ask, &reference)?;
         let is_root = ask.caller().is_some_and(|caller| caller.uid == Some(0) && !caller.local_http);
         if !is_root {
+            ask.concerns(&format!("image:{image_url}"));
             let caller = ask.caller().map(ToString::to_string).unwrap_or_default();
             return Err(HubError::RootOnly { caller, what: "have an image pulled" });
         }
+        // Rules are about images, however they are spelled.
+        let canonical = self.puller.canonical(&image_url);
+        let canonical = canonical.inspect_err(|_| ask.concerns(&format!("image:{image_url}")))?;
+        self.hub.check_access(ask, &format!("image:{canonical}"))?;
         self.puller.pull(&image_url, &bundle_path).await
     }
 }

@@ -28,7 +28,7 @@ use super::{
     event,
     layers::{self, Layers, Order},
     resource::Resources,
-    source::{Found, Sources},
+    source::{self, Found, Sources},
     storage::{Mode, Storage},
 };
 use crate::agent::AgentEvidence;
@@ -70,6 +70,15 @@ impl Puller {
         let resources = Resources::new(Arc::clone(&hub));
         let storage = Storage::new(&config);
         Self { hub, unsealer, agent, config, resources, sources: Sources::new(), storage }
+    }
+
+    /// The one spelling of the image called `image`, for rules about it: the whole reference, or `oci:` and the folder that it leads
+    /// to.
+    ///
+    /// # Errors
+    /// It names no image, or a folder that images may not come from.
+    pub fn canonical(&self, image: &str) -> Result<String, HubError> {
+        source::canonical(image, &self.config)
     }
 
     /// Pulls the image called `image` into the bundle at `bundle`. Gives the digest of its manifest. When nobody waits for the

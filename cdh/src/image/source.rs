@@ -57,7 +57,7 @@ impl Sources {
         if let Some(layout) = name.strip_prefix("oci:").filter(|_| !config.layouts.is_empty()) {
             return open_layout(layout, &config.layouts);
         }
-        let reference: Reference = name.strip_prefix("docker://").unwrap_or(name).parse()?;
+        let reference = of_registry(name)?;
         let attempts = self.client(config, resources)?.attempts(&reference, None, stop);
         Ok(Place::Registry(attempts.map_err(Error::from)?))
     }
@@ -115,6 +115,20 @@ impl Place {
     }
 }
 
+/// The one spelling of the image called `name`.
+pub(super) fn canonical(name: &str, config: &ImageConfig) -> Result<String, HubError> {
+    let Some(layout) = name.strip_prefix("oci:").filter(|_| !config.layouts.is_empty()) else {
+        return Ok(of_registry(name)?.to_string());
+    };
+    let (folder, name) = find_layout(layout, &config.layouts)?;
+    let name = name.map(|name| format!(":{name}")).unwrap_or_default();
+    Ok(format!("oci:{}{name}", folder.display()))
+}
+
+fn of_registry(name: &str) -> Result<Reference, Error> {
+    name.strip_prefix("docker://").unwrap_or(name).parse()
+}
+
 /// Whether another place cannot help.
 fn is_everywhere(error: &HubError) -> bool {
     error.code() == Error::Interrupted.code() || matches!(error.blame(), Blame::Misused | Blame::Platform)
@@ -152,8 +166,19 @@ fn options(config: &ImageConfig, resources: &Resources) -> Result<Options, HubEr
     })
 }
 
-/// `FOLDER[:NAME]`, below one of the folders that the configuration allows.
+/// Opens `FOLDER[:NAME]`, below one of the folders that the configuration allows.
 fn open_layout(text: &str, allowed: &[PathBuf]) -> Result<Place, HubError> {
+    let (folder, name) = find_layout(text, allowed)?;
+    let layout = Layout::open(&folder)?;
+    let pointer = match name {
+        Some(name) => Pointer::Tag(name.to_owned()),
+        None => layout.only()?,
+    };
+    Ok(Place::Layout(layout, pointer))
+}
+
+/// The folder that `FOLDER[:NAME]` leads to, if it is below an allowed one, and the name.
+fn find_layout<'a>(text: &'a str, allowed: &[PathBuf]) -> Result<(PathBuf, Option<&'a str>), HubError> {
     // A colon before a slash belongs to the folder.
     let (folder, name) = match text.rsplit_once(':') {
         Some((folder, name)) if !name.contains('/') => (folder, Some(name)),
@@ -171,10 +196,45 @@ fn open_layout(text: &str, allowed: &[PathBuf]) -> Result<Place, HubError> {
         )
         .into());
     }
-    let layout = Layout::open(&resolved)?;
-    let pointer = match name {
-        Some(name) => Pointer::Tag(name.to_owned()),
-        None => layout.only()?,
-    };
-    Ok(Place::Layout(layout, pointer))
+    Ok((resolved, name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_has_one_spelling_for_rules() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        for name in ["images/secret", "elsewhere"] {
+            std::fs::create_dir_all(root.join(name)).unwrap();
+        }
+        std::os::unix::fs::symlink(root.join("images/secret"), root.join("images/public")).unwrap();
+        std::os::unix::fs::symlink(root.join("elsewhere"), root.join("images/out")).unwrap();
+        let config = ImageConfig { layouts: vec![root.join("images")], ..ImageConfig::default() };
+        let at = |path: &str| format!("oci:{}/{path}", root.display());
+        let secret = "quay.io/secret/app:latest";
+        let layout = at("images/secret:1.0");
+        for (spelled, expected) in [
+            ("quay.io/secret/app", secret),
+            ("docker://quay.io/secret/app", secret),
+            ("docker://QUAY.io/secret/app:latest", secret),
+            ("x", "docker.io/library/x:latest"),
+            ("library/x", "docker.io/library/x:latest"),
+            ("index.docker.io/x:latest", "docker.io/library/x:latest"),
+            (&at("images/secret:1.0"), &layout),
+            (&at("images/public:1.0"), &layout),
+            (&at("images/../images//secret/.:1.0"), &layout),
+        ] {
+            assert_eq!(canonical(spelled, &config).unwrap(), expected, "{spelled}");
+        }
+        for (spelled, code) in [
+            (at("images/out:1.0").as_str(), "IMAGE_LAYOUT_REFUSED"),
+            ("oci:images/secret", "IMAGE_LAYOUT_REFUSED"),
+            ("docker://docker://x", "IMAGE_REFERENCE_INVALID"),
+        ] {
+            assert_eq!(canonical(spelled, &config).unwrap_err().code(), code, "{spelled}");
+        }
+    }
 }
