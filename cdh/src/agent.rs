@@ -20,10 +20,14 @@ use cc_protos::attestation_agent::{
 };
 use cc_protos::guest_services::agent_info_service_client::AgentInfoServiceClient;
 use cc_protos::guest_services::{DevicesAcceptedRequest, GetInitDataRequest, GetInitDataResponse};
+use tokio::time::Instant;
 use tonic::{Code, Status};
 
 /// How long the agent may take for one piece of evidence.
 const CALL_TIME_LIMIT: Duration = Duration::from_secs(50);
+
+/// Between two looks for the agent's socket.
+const GLANCE: Duration = Duration::from_millis(50);
 
 /// A client of the agent; the connection is opened on first use and again when the agent was restarted.
 #[derive(Debug)]
@@ -40,8 +44,21 @@ impl AgentEvidence {
     }
 
     /// Whether there is not even a socket where the agent should be.
-    pub fn is_absent(&self) -> bool {
+    fn is_absent(&self) -> bool {
         matches!(&self.address, Address::Unix(path) if !path.exists())
+    }
+
+    /// Waits, at most for `moment`, until there is a socket where the agent should be; whether there is. One that is being started
+    /// again has none for a while.
+    pub async fn appears(&self, moment: Duration) -> bool {
+        let deadline = Instant::now() + moment;
+        while self.is_absent() {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            tokio::time::sleep(GLANCE).await;
+        }
+        true
     }
 
     /// Has the agent measure an event.

@@ -105,6 +105,29 @@ fn a_pull_whose_event_is_refused_leaves_nothing() {
 }
 
 #[test]
+fn a_strict_hub_waits_for_an_agent_that_is_started_again_and_pulls_nothing_without() {
+    let access = "access = { strict = true, rules = [{ uid = [0], resources = [\"image:**\"] }] }\n";
+    let options = Options { hub_config: access.to_owned(), ..measurement::options() };
+    let Some(mut pulls) = Pulls::start(options) else { return };
+    pulls.configure("image_security_policy = '{\"default\":[{\"type\":\"insecureAcceptAnything\"}]}'\n");
+    pulls.image("app-1", &[layer("l", &[("file", "1")])], &json!({}));
+    pulls.stack.stop_part(Part::Agent).unwrap();
+    let _ = fs::remove_file(pulls.stack.agent_socket());
+    let (_, message) = pulls.pull("app-1", "b").unwrap_err();
+    assert!(message.contains("AA_UNREACHABLE"), "{message}");
+    assert!(!pulls.stack.folder().join("b").exists() && pulls.records() == 0);
+    let config = pulls.stack.folder().join("b/config.json");
+    let _agent = std::thread::scope(|scope| {
+        let pulling = scope.spawn(|| pulls.pull("app-1", "b"));
+        wait_until("the bundle stands", || config.exists());
+        let agent = pulls.stack.spawn_agent().unwrap();
+        pulling.join().unwrap().unwrap();
+        agent
+    });
+    assert!(pulls.stack.agent_log().exists(), "it is measured");
+}
+
+#[test]
 fn a_hub_that_is_killed_in_a_pull_leaves_no_bundle_that_nobody_was_told_of() {
     let Some(mut pulls) = Pulls::start(measurement::options()) else { return };
     pulls.configure("");

@@ -39,6 +39,10 @@ use crate::unseal::Unsealer;
 
 /// How long the agent may take to measure the event.
 const EVENT_TIME_LIMIT: Duration = Duration::from_secs(10);
+/// How long an agent may have no socket, because it is started again.
+const AGENT_RETURN: Duration = Duration::from_secs(3);
+/// The same where no pull goes on without it.
+const AGENT_RETURN_STRICT: Duration = Duration::from_secs(10);
 /// Where more files with places of OpenPGP signatures are, below the work folder.
 const LOOKASIDE_FOLDER: &str = "image-security/simple_signing/sigstore_config";
 
@@ -212,9 +216,26 @@ impl Puller {
         Ok(Made { manifest: image.manifest_digest(), mount, layers })
     }
 
-    /// Has the agent measure the event. Where there is no agent, or none that measures, the pull goes on.
+    /// Has the agent measure the event. Where there is no agent, or none that measures, the pull goes on; in strict mode there has
+    /// to be one. Whatever came of it, evidence from before it is not used any more.
     async fn measure(&self, image: &str, manifest: &Digest) -> Result<(), HubError> {
-        if self.agent.is_absent() {
+        let measured = self.try_measure(image, manifest).await;
+        self.hub.forget_sessions();
+        measured
+    }
+
+    async fn try_measure(&self, image: &str, manifest: &Digest) -> Result<(), HubError> {
+        let strict = self.hub.is_strict();
+        if !self.agent.appears(if strict { AGENT_RETURN_STRICT } else { AGENT_RETURN }).await {
+            if strict {
+                return Err(Fault::new(
+                    Blame::Unavailable,
+                    "AA_UNREACHABLE",
+                    format!("measuring the pull of {image}: there is no attestation agent"),
+                    "start it: in strict mode no image is pulled that is not measured",
+                )
+                .into());
+            }
             tracing::warn!(image, "there is no attestation agent: the pull is not measured");
             return Ok(());
         }
@@ -226,10 +247,7 @@ impl Puller {
             Fault::new(Blame::Unavailable, "AA_TIMEOUT", message, "see the log of the attestation agent")
         };
         match answer.map_err(timed_out)?? {
-            RuntimeMeasurementResult::Ok => {
-                // The evidence behind its token is older than this event.
-                self.hub.forget_sessions();
-            }
+            RuntimeMeasurementResult::Ok => {}
             result => {
                 tracing::warn!(image, result = result.as_str_name(), "the pull is not measured");
             }
