@@ -165,12 +165,16 @@ fn what_cannot_be_pulled_is_told_and_leaves_nothing() {
     );
     pulls.image("damaged-1", &[layer("s", &[("file", "3")]), layer("d", &[("file", "4")])], &json!({}));
     pulls.damage_last_layer("damaged-1");
+    pulls.image("empty-1", &[], &json!({}));
+    pulls.annotate("annotated-1", &"x".repeat(130 << 10));
     fs::create_dir_all(pulls.stack.folder().join("taken")).unwrap();
     fs::write(pulls.stack.folder().join("taken/config.json"), "theirs").unwrap();
     for (image, bundle, says) in [
         ("large-1", "b", &["IMAGE_STORE_FULL", "60000"][..]),
         ("damaged-1", "b", &["LAYER_DIGEST_MISMATCH", "layer sha256:"]),
         ("absent-1", "b", &["IMAGE_NOT_FOUND"]),
+        ("empty-1", "b", &["IMAGE_LAYERS_UNUSABLE", "empty-1: it has no layers"]),
+        ("annotated-1", "b", &["IMAGE_LAYERS_UNUSABLE", "annotated-1: layer sha256:"]),
         ("good-1", "taken", &["BUNDLE_EXISTS"]),
         ("good-1", "../b", &["BUNDLE_PATH_REFUSED"]),
     ] {

@@ -16,8 +16,9 @@ use std::{
 };
 
 use cc_crypto::Secret;
+use cc_evidence::blame::Blame;
 use cc_sealed::LayerKey;
-use cc_storage::{Answer, Cipher, Claim, Client, Layer, Name, Request, StorageError};
+use cc_storage::{Answer, Cipher, Claim, Client, Fault, Layer, Name, Request, StorageError};
 use image_registry::Stop;
 use image_rs::{Error, Image, Keys, LayerFault, LayerKeys, Limits, Source, layer};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -28,6 +29,8 @@ use crate::error::HubError;
 /// Bytes between source and pipe.
 const BUFFER: usize = 256 << 10;
 
+/// Most bytes of the annotations of an encrypted layer in JSON: they have to fit into one message with the rest of a claim.
+const MAX_ANNOTATIONS: usize = cc_storage::MAX_LEN - (8 << 10);
 /// Between two looks whether a layer that cannot go on is still wanted.
 const GLANCE: Duration = Duration::from_millis(50);
 
@@ -56,6 +59,28 @@ impl Layers {
         let channel = self.channels.first_mut().ok_or(StorageError::Gone)?;
         Ok(channel.ask(request, None, &[]).map(drop)?)
     }
+}
+
+/// Whether a bundle can be made of the image called `name`.
+pub(super) fn check(name: &str, image: &Image) -> Result<(), HubError> {
+    let unusable = |why: String| {
+        let message = format!("no bundle can be made of {name}: {why}");
+        let hint = "build the image with a root file system, and encrypt it for fewer recipients";
+        Err(Fault::new(Blame::Misbehaved, "IMAGE_LAYERS_UNUSABLE", message, hint).into())
+    };
+    if image.layers().is_empty() {
+        return unusable("it has no layers".to_owned());
+    }
+    for layer in image.layers().iter().filter(|layer| layer.encryption.is_some()) {
+        let length = serde_json::to_vec(&layer.descriptor.annotations).map_or(usize::MAX, |text| text.len());
+        if length > MAX_ANNOTATIONS {
+            let digest = layer.descriptor.digest;
+            return unusable(format!(
+                "layer {digest} has {length} bytes of annotations, more than {MAX_ANNOTATIONS}"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Brings all layers into the store.

@@ -126,6 +126,7 @@ impl Puller {
             let resolved = Image::resolve(found.source, &found.pointer, &Platform::of_this_machine())?;
             let admitted = self.admit(found, &resolved)?;
             admitted.covers(&resolved)?;
+            layers::check(image, &resolved)?;
             self.bundle(bundle, found, &resolved, stop)
         })
     }

@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use cc_evidence::HashAlgorithm;
 use cc_protos::api;
 use cc_tests::process::{command, own_binary};
@@ -71,7 +72,11 @@ impl Pulls {
     /// Puts an image of these layers, the lowest first, under `name` into the layout; the digest of its manifest.
     pub(super) fn image(&mut self, name: &str, layers: &[Vec<u8>], config: &Value) -> String {
         let layers: Vec<Value> = layers.iter().map(|layer| self.blob(LAYER, layer)).collect();
-        let ids: Vec<&Value> = layers.iter().map(|layer| &layer["digest"]).collect();
+        let ids: Vec<Value> = layers.iter().map(|layer| layer["digest"].clone()).collect();
+        self.manifest(name, &layers, &ids, config)
+    }
+
+    fn manifest(&mut self, name: &str, layers: &[Value], ids: &[Value], config: &Value) -> String {
         let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
         let config = json!({
             "os": "linux", "architecture": architecture, "config": config,
@@ -87,6 +92,21 @@ impl Pulls {
         let index = json!({"schemaVersion": 2, "manifests": self.manifests});
         fs::write(self.stack.folder().join("images/index.json"), index.to_string()).unwrap();
         digest
+    }
+
+    /// Puts an image of one encrypted layer with an annotation of that text beside under `name` into the layout.
+    pub(super) fn annotate(&mut self, name: &str, text: &str) {
+        let public = json!({
+            "cipher": "AES_256_CTR_HMAC_SHA256", "hmac": STANDARD.encode([0; 32]), "cipheroptions": {},
+        });
+        let mut layer = self.blob(&format!("{LAYER}+encrypted"), b"cipher text");
+        layer["annotations"] = json!({
+            "org.opencontainers.image.enc.keys.provider.attestation-agent": STANDARD.encode("{}"),
+            "org.opencontainers.image.enc.pubopts": STANDARD.encode(public.to_string()),
+            "of.the.builder": text,
+        });
+        let id = layer["digest"].clone();
+        self.manifest(name, &[layer], &[id], &json!({}));
     }
 
     /// Changes a byte of the topmost layer of the image called `name`.
