@@ -148,6 +148,7 @@ fn a_hub_that_is_killed_in_a_pull_leaves_no_bundle_that_nobody_was_told_of() {
     assert_eq!(pulls.records(), 0, "an image whose pull failed is not listed");
     pulls.stack.part(Part::Agent).unwrap().signal(Signal::CONT).unwrap();
     let _ = pulls.stack.stop_part(Part::Hub);
+    fs::remove_file(pulls.stack.hub_socket()).unwrap();
     pulls.configure("");
     pulls.pull("app-1", "b/one").unwrap();
     assert_eq!((pulls.mounts(), pulls.records()), (1, 1));
