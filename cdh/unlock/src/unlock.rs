@@ -108,7 +108,7 @@ async fn open_all(ready: &[(&Volume, Disk, Secret)], deadline: Instant) -> Resul
     for (number, (volume, disk, key)) in ready.iter().enumerate() {
         if let Err(failure) = open(volume, disk, key, deadline).await {
             for (earlier, ..) in ready.iter().take(number) {
-                close(&earlier.name);
+                close(earlier);
             }
             return Err(Stopped::at(&volume.name, failure));
         }
@@ -125,18 +125,14 @@ async fn open(volume: &Volume, disk: &Disk, key: &Secret, deadline: Instant) -> 
     let opened = cryptsetup::open(&volume.name, &disk.path, &header, discards, key, deadline).await;
     let verified = opened.and_then(|()| verify(volume, disk));
     if verified.is_err() {
-        close(&volume.name);
+        close(volume);
     }
     verified
 }
 
 fn verify(volume: &Volume, disk: &Disk) -> Result<(), Failure> {
-    let mapping = Mapping::open(&volume.name)?;
-    let target = mapping.target()?;
     let header = disk.header.header();
-    let differs = |error| Failure::Header { path: mapping.path().to_owned(), error };
-    target.check(header, volume.policy.allow_discards).map_err(differs)?;
-    target.check_length(mapping.length_below(&target.device)?).map_err(differs)?;
+    let target = Mapping::open(&volume.name)?.verify(header, volume.policy.allow_discards)?;
     let segment = header.metadata().segments.get(&0).and_then(|segment| segment.crypt.as_ref());
     // With integrity, dm-integrity lies between.
     let direct = segment.is_some_and(|segment| segment.integrity.is_none());
@@ -146,14 +142,9 @@ fn verify(volume: &Volume, disk: &Disk) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Closes the mapping `name`, if it is there.
-fn close(name: &str) {
-    let there = Mapping::is_there(name).unwrap_or(true);
-    if there
-        && let Err(why) = Mapping::open(name)
-            .map_err(|e| e.to_string())
-            .and_then(|mapping| mapping.remove().map_err(|e| e.to_string()))
-    {
-        tracing::error!(volume = name, why, "the mapping could not be closed");
+/// Closes the mapping of a volume, if it is there and that volume's.
+fn close(volume: &Volume) {
+    if let Err(why) = Mapping::open(&volume.name).and_then(|mapping| mapping.close(&volume.uuid)) {
+        tracing::error!(volume = volume.name, %why, "the mapping could not be closed");
     }
 }

@@ -11,6 +11,8 @@ mod object;
 mod policy;
 mod read;
 mod rule;
+#[cfg(test)]
+pub(crate) mod sample;
 mod tag;
 
 pub use detached::DetachedHeader;

@@ -1,7 +1,7 @@
-//! A mapping of the device mapper (Linux `Documentation/admin-guide/device-mapper`): what is in its table, and its end.
+//! Mappings of the device mapper (Linux `Documentation/admin-guide/device-mapper`): what is in their tables, and their end.
 //!
-//! Only mappings of one target, of type `crypt`. Making one is cryptsetup's work; whether it is as it should be says
-//! [`CryptTarget`].
+//! Only mappings of one target: of type `crypt`, and of type `integrity` below one with integrity. What such a table may say is
+//! [`cc_volume`]'s; here is the way to the kernel. Making and changing mappings is libcryptsetup's work.
 
 mod error;
 mod sys;
@@ -9,116 +9,207 @@ mod sys;
 use std::{
     fs::{self, File, OpenOptions},
     io,
-    path::{Path, PathBuf},
+    path::Path,
+    time::Duration,
 };
 
-use cc_volume::dm_crypt::CryptTarget;
+use cc_volume::{
+    dm_crypt::{CryptTarget, mapping_uuid},
+    dm_integrity::IntegrityTarget,
+    luks2::Header,
+};
+use rustix::io::Errno;
 
-pub use self::error::MappingError as Error;
-use self::sys::{REMOVE, Request, TABLE_STATUS};
+pub use error::MappingError;
+use sys::{REMOVE, Request, TABLE_STATUS};
 
 /// The door of the device mapper.
 const CONTROL: &str = "/dev/mapper/control";
 /// Bytes of the sector that the kernel counts in.
 const SECTOR_LEN: u64 = 512;
+/// How often a mapping that is in use is tried again: the device manager looks into new ones for a moment.
+const TRIES: u32 = 50;
+/// Pause between two tries.
+const PAUSE: Duration = Duration::from_millis(100);
 
-/// A mapping by name.
+/// What the kernel says of a mapping of one target.
+#[derive(Debug)]
+struct State {
+    uuid: String,
+    device: String,
+    start: u64,
+    length: u64,
+    parameters: String,
+}
+
+/// A mapping by name, whether there is one or not.
 #[derive(Debug)]
 pub struct Mapping {
     control: File,
     name: String,
-    path: PathBuf,
 }
 
 impl Mapping {
-    /// The mapping `name`, whether there is one or not.
+    /// The mapping `name`.
     ///
     /// # Errors
-    /// [`Error::Unreadable`] without a device mapper, or without the right to use it.
-    pub fn open(name: &str) -> Result<Self, Error> {
+    /// [`MappingError::Unreadable`] without the device mapper, or the right to use it.
+    pub fn open(name: &str) -> Result<Self, MappingError> {
         let control = OpenOptions::new().read(true).write(true).open(CONTROL);
-        let control = control.map_err(|source| failed("opening the device mapper", source))?;
-        Ok(Self { control, name: name.to_owned(), path: Path::new("/dev/mapper").join(name) })
+        let control = control.map_err(unreadable("opening the device mapper"))?;
+        Ok(Self { control, name: name.to_owned() })
     }
 
     /// Whether something has the name `name`. Without a device mapper nothing has.
     ///
     /// # Errors
-    /// [`Error::Unreadable`] if the kernel does not tell, [`Error::Differs`] for a name that no mapping has.
-    pub fn is_there(name: &str) -> Result<bool, Error> {
+    /// [`MappingError::Unreadable`].
+    pub fn is_there(name: &str) -> Result<bool, MappingError> {
         if Path::new("/dev/mapper").join(name).symlink_metadata().is_ok() {
             return Ok(true);
         }
-        let control = OpenOptions::new().read(true).write(true).open(CONTROL);
-        let control = match control {
-            // No node, or one whose driver is not there.
-            Err(error) if error.kind() == io::ErrorKind::NotFound || error::is_absent(&error) => {
-                return Ok(false);
-            }
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error()) => {
-                return Ok(false);
-            }
-            other => other.map_err(|source| failed("opening the device mapper", source))?,
-        };
-        let mapping = Self { control, name: name.to_owned(), path: PathBuf::new() };
-        let mut request = Request::new(name).map_err(|why| mapping.differs(why))?;
-        match request.send::<TABLE_STATUS>(&mapping.control) {
-            Ok(()) => Ok(true),
-            Err(error) if error::is_absent(&error) => Ok(false),
-            Err(source) => Err(failed(&format!("asking for the mapping {name}"), source)),
+        let asked = Self::open(name).and_then(|mapping| mapping.ask(name));
+        match asked {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_absent() => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
-    /// The path of its device.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Its one target.
+    /// Its one target, of type `crypt`.
     ///
     /// # Errors
-    /// [`Error::Unreadable`] if there is none, [`Error::Differs`] if it is not one target of type `crypt`.
-    pub fn target(&self) -> Result<CryptTarget, Error> {
-        let mut request = Request::new(&self.name).map_err(|why| self.differs(why))?;
+    /// [`MappingError::Unreadable`]; [`MappingError::Differs`] for another kind of table.
+    pub fn target(&self) -> Result<CryptTarget, MappingError> {
+        let state = self.state(&self.name, "crypt")?;
+        CryptTarget::parse(state.start, state.length, &state.parameters).map_err(|error| self.differs(error))
+    }
+
+    /// Compares it, and what lies below it where there is integrity, with the header that the volume was opened with.
+    /// `allow_discards` is the policy's.
+    ///
+    /// # Errors
+    /// [`MappingError::Foreign`] for the mapping of another volume; [`MappingError::Differs`] with the first difference;
+    /// [`MappingError::Unreadable`].
+    pub fn verify(&self, header: &Header, allow_discards: bool) -> Result<CryptTarget, MappingError> {
+        let state = self.own(&header.binary().uuid)?;
+        let differs = |error| self.differs(error);
+        let target =
+            CryptTarget::parse(state.start, state.length, &state.parameters).map_err(differs)?;
+        target.check(header, allow_discards).map_err(differs)?;
+        target.check_length(self.length_below(&target.device)?).map_err(differs)?;
+        let segment = header.metadata().segments.get(&0).and_then(|segment| segment.crypt.as_ref());
+        if segment.is_some_and(|segment| segment.integrity.is_some()) {
+            let below = self.state(&format!("{}_dif", self.name), "integrity")?;
+            if below.device != target.device {
+                return Err(self.otherwise("the device below is not the one that keeps its tags"));
+            }
+            let tags = IntegrityTarget::parse(below.start, below.length, &below.parameters).map_err(differs)?;
+            tags.check(header, target.length, allow_discards).map_err(differs)?;
+        }
+        Ok(target)
+    }
+
+    /// Takes it away, if it is the one of the volume `uuid`; what others made stays. Waits for a moment if it is in use.
+    /// Gives whether there was one.
+    ///
+    /// # Errors
+    /// [`MappingError::Foreign`]; [`MappingError::InUse`]; [`MappingError::Unreadable`].
+    #[allow(clippy::disallowed_methods, reason = "on a command's or device thread, which has nothing else to do")]
+    pub fn close(&self, uuid: &str) -> Result<bool, MappingError> {
+        for attempt in 0..TRIES {
+            match self.own(uuid) {
+                Ok(_) => {}
+                Err(error) if error.is_absent() => return Ok(attempt > 0),
+                Err(error) => return Err(error),
+            }
+            match self.remove(&self.name) {
+                Ok(()) => {
+                    // What libcryptsetup put below it goes with it; without integrity there is nothing.
+                    let below = format!("{}_dif", self.name);
+                    if let Err(source) = self.remove(&below)
+                        && !error::is_absent(&source)
+                    {
+                        return Err(unreadable(&format!("removing the mapping {below}"))(source));
+                    }
+                    return Ok(true);
+                }
+                Err(error) if Errno::from_io_error(&error) == Some(Errno::BUSY) => std::thread::sleep(PAUSE),
+                Err(source) if error::is_absent(&source) => return Ok(true),
+                Err(source) => return Err(unreadable(&format!("removing the mapping {}", self.name))(source)),
+            }
+        }
+        Err(MappingError::InUse { name: self.name.clone() })
+    }
+
+    /// The number of its block device, if it is that of the volume `uuid`.
+    #[must_use]
+    pub fn number(&self, uuid: &str) -> Option<u64> {
+        let device = self.own(uuid).ok()?.device;
+        let (major, minor) = device.split_once(':')?;
+        Some(rustix::fs::makedev(major.parse().ok()?, minor.parse().ok()?))
+    }
+
+    /// Whether it is that of the volume `uuid`.
+    ///
+    /// # Errors
+    /// [`MappingError::Foreign`]; [`MappingError::Unreadable`].
+    pub fn check_owner(&self, uuid: &str) -> Result<(), MappingError> {
+        self.own(uuid).map(drop)
+    }
+
+    /// Its state, if the kernel knows it as that of the volume `uuid`.
+    fn own(&self, uuid: &str) -> Result<State, MappingError> {
+        let state = self.state(&self.name, "crypt")?;
+        if state.uuid != mapping_uuid(uuid, &self.name) {
+            return Err(MappingError::Foreign { name: self.name.clone(), found: state.uuid });
+        }
+        Ok(state)
+    }
+
+    fn state(&self, name: &str, kind: &str) -> Result<State, MappingError> {
+        let request = self.ask(name)?;
+        let (start, length, found, text) = request.only_target().map_err(|why| self.otherwise(why))?;
+        let (uuid, device) = request.identity().ok_or_else(|| self.otherwise("it has no identifier"))?;
+        if found != kind {
+            return Err(self.otherwise(&format!("the target of {name} is not of type {kind}")));
+        }
+        Ok(State { uuid, device, start, length, parameters: text.to_owned() })
+    }
+
+    fn ask(&self, name: &str) -> Result<Request, MappingError> {
+        let mut request = Request::new(name).map_err(|why| self.otherwise(why))?;
         request
             .send::<TABLE_STATUS>(&self.control)
-            .map_err(|source| failed(&format!("asking for the mapping {}", self.name), source))?;
-        let (start, length, kind, text) = request.only_target().map_err(|why| self.differs(why))?;
-        if kind != "crypt" {
-            return Err(self.differs("it is no target of type crypt"));
-        }
-        CryptTarget::parse(start, length, text)
-            .map_err(|error| Error::Differs { path: self.path.clone(), error })
+            .map_err(unreadable(&format!("asking for the mapping {name}")))?;
+        Ok(request)
     }
 
-    /// Takes the mapping away.
-    ///
-    /// # Errors
-    /// What the kernel says: it is in use, or not there.
-    pub fn remove(&self) -> io::Result<()> {
-        let mut request = Request::new(&self.name).map_err(io::Error::other)?;
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut request = Request::new(name).map_err(io::Error::other)?;
         request.send::<REMOVE>(&self.control)
     }
 
     /// Bytes of the device `MAJOR:MINOR`.
-    ///
-    /// # Errors
-    /// [`Error::Unreadable`] if there is no such device, [`Error::Differs`] if it has no length.
-    pub fn length_below(&self, device: &str) -> Result<u64, Error> {
+    fn length_below(&self, device: &str) -> Result<u64, MappingError> {
         let plain = device.bytes().all(|byte| byte.is_ascii_digit() || byte == b':');
         let path = format!("/sys/dev/block/{device}/size");
         let text = if plain { fs::read_to_string(&path) } else { Err(io::ErrorKind::InvalidInput.into()) };
-        let text = text.map_err(|source| failed(&format!("reading {path}"), source))?;
+        let text = text.map_err(unreadable(&format!("reading {path}")))?;
         let sectors = text.trim().parse::<u64>().ok().and_then(|sectors| sectors.checked_mul(SECTOR_LEN));
-        sectors.ok_or_else(|| self.differs("the device below has no length"))
+        sectors.ok_or_else(|| self.otherwise("the device below has no length"))
     }
 
-    fn differs(&self, why: &str) -> Error {
-        Error::Differs { path: self.path.clone(), error: cc_volume::Error::Mapping { why: why.to_owned() } }
+    fn otherwise(&self, why: &str) -> MappingError {
+        self.differs(cc_volume::Error::Mapping { why: why.to_owned() })
+    }
+
+    fn differs(&self, error: cc_volume::Error) -> MappingError {
+        MappingError::Differs { name: self.name.clone(), error }
     }
 }
 
-fn failed(doing: &str, source: io::Error) -> Error {
-    Error::Unreadable { doing: doing.to_owned(), source }
+fn unreadable(doing: &str) -> impl FnOnce(io::Error) -> MappingError + use<> {
+    let doing = doing.to_owned();
+    move |source| MappingError::Unreadable { doing, source }
 }

@@ -27,15 +27,23 @@ const BUFFER_FULL: u32 = 1 << 8;
 const VERSION: u32 = 4;
 
 /// `DM_DEV_REMOVE`.
-pub(crate) const REMOVE: Opcode = opcode::read_write::<[u8; HEAD_LEN]>(0xfd, 4);
+pub(super) const REMOVE: Opcode = opcode::read_write::<[u8; HEAD_LEN]>(0xfd, 4);
 /// `DM_TABLE_STATUS`.
-pub(crate) const TABLE_STATUS: Opcode = opcode::read_write::<[u8; HEAD_LEN]>(0xfd, 12);
+pub(super) const TABLE_STATUS: Opcode = opcode::read_write::<[u8; HEAD_LEN]>(0xfd, 12);
 
 #[repr(C, align(8))]
 struct Buffer([u8; LEN]);
 
+impl std::fmt::Debug for Buffer {
+    /// It may hold a key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Buffer")
+    }
+}
+
 /// A request about one mapping, and its answer.
-pub(crate) struct Request {
+#[derive(Debug)]
+pub(super) struct Request {
     buffer: Box<Buffer>,
 }
 
@@ -44,7 +52,7 @@ impl Request {
     ///
     /// # Errors
     /// What is wrong with the name.
-    pub(crate) fn new(name: &str) -> Result<Self, &'static str> {
+    pub(super) fn new(name: &str) -> Result<Self, &'static str> {
         // The field has 128 bytes, the last of which is zero.
         if name.is_empty() || name.len() > 127 || name.bytes().any(|byte| byte == 0 || byte == b'/') {
             return Err("it has a name that no mapping has");
@@ -64,7 +72,7 @@ impl Request {
     ///
     /// # Errors
     /// What the kernel says.
-    pub(crate) fn send<const CODE: Opcode>(&mut self, control: impl AsFd) -> io::Result<()> {
+    pub(super) fn send<const CODE: Opcode>(&mut self, control: impl AsFd) -> io::Result<()> {
         // SAFETY: CODE is one of the two above, which take a `struct dm_ioctl` that says in `data_size` how long the buffer is that
         // it begins: LEN bytes, all of them ours, aligned for its widest field. The kernel reads and writes no more than those.
         Ok(unsafe { ioctl(control, Updater::<CODE, Buffer>::new(&mut self.buffer)) }?)
@@ -74,7 +82,7 @@ impl Request {
     ///
     /// # Errors
     /// What else it is.
-    pub(crate) fn only_target(&self) -> Result<(u64, u64, &str, &str), &'static str> {
+    pub(super) fn only_target(&self) -> Result<(u64, u64, &str, &str), &'static str> {
         if self.u32(28).is_none_or(|flags| flags & BUFFER_FULL != 0) || self.u32(20) != Some(1) {
             return Err("it is not one target");
         }
@@ -84,6 +92,13 @@ impl Request {
         let kind = self.text(at + 24, 16).ok_or("its target has no type")?;
         let text = self.text(at + SPEC_LEN, LEN).ok_or("its target has no parameters")?;
         Ok((start, sectors, kind, text))
+    }
+
+    /// What the kernel knows the mapping as: its identifier, and its device as `MAJOR:MINOR`.
+    pub(super) fn identity(&self) -> Option<(String, String)> {
+        let device = u64::from_ne_bytes(self.bytes(40)?);
+        let device = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
+        Some((self.text(176, 129)?.to_owned(), device))
     }
 
     fn put(&mut self, at: usize, number: u32) {

@@ -8,7 +8,7 @@
 
 use super::{
     Header, Rule,
-    format::MAX_AREA_LEN,
+    format::{BINARY_LEN, MAX_AREA_LEN, MAX_JSON_LEN},
     read::{CHECKSUM_FIELD, SECOND_MAGIC, checksum_of},
 };
 use crate::Error;
@@ -44,6 +44,15 @@ impl DetachedHeader {
     #[must_use]
     pub fn copies(&self) -> &[u8] {
         self.area.get(..2 * self.size()).unwrap_or_default()
+    }
+
+    /// Both copies without the zeros at their ends, for whoever judges them elsewhere: what says something takes little, whatever
+    /// the size of the copies. A second copy that holds more than any good one does is cut: it is damaged either way.
+    #[must_use]
+    pub fn trimmed(&self) -> (&[u8], &[u8]) {
+        let (first, second) = self.copies().split_at_checked(self.size()).unwrap_or_default();
+        let second = without_zeros(second);
+        (without_zeros(first), second.get(..BINARY_LEN + MAX_JSON_LEN).unwrap_or(second))
     }
 
     /// How many bytes of the header area were read.
@@ -101,6 +110,11 @@ fn second(first: &[u8]) -> Vec<u8> {
     let checksum = checksum_of(&copy);
     copy_to(&mut copy, CHECKSUM_FIELD.start, &checksum);
     copy
+}
+
+fn without_zeros(copy: &[u8]) -> &[u8] {
+    let end = copy.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    copy.get(..end).unwrap_or_default()
 }
 
 fn copy_to(bytes: &mut [u8], at: usize, part: &[u8]) {

@@ -17,6 +17,8 @@ use crate::{Error, error::quoted};
 const FIRST_MAGIC: &[u8; 6] = b"LUKS\xba\xbe";
 pub(super) const SECOND_MAGIC: &[u8; 6] = b"SKUL\xba\xbe";
 const VERSION: u16 = 2;
+/// Where the size of a copy is.
+const SIZE_FIELD: std::ops::Range<usize> = 8..16;
 /// Where the checksum is, with the zeros behind it.
 pub(super) const CHECKSUM_FIELD: std::ops::Range<usize> = 448..512;
 const CHECKSUM_LEN: usize = 32;
@@ -87,6 +89,22 @@ impl Header {
             Err(other) => return Err(other),
         };
         Ok(Self { binary: first.binary, metadata, json, secondary, given })
+    }
+
+    /// As [`Header::read_copies`], where each copy is without the zeros at its end ([`super::DetachedHeader::trimmed`]).
+    ///
+    /// # Errors
+    /// As [`Header::read`].
+    pub fn read_trimmed(first: &[u8], second: &[u8], given: usize) -> Result<Self, Error> {
+        let size = first.get(SIZE_FIELD).and_then(|field| field.first_chunk().copied()).map(u64::from_be_bytes);
+        let size = size.filter(|size| HEADER_SIZES.contains(size)).and_then(|size| usize::try_from(size).ok());
+        // Whatever else it says is told by the reader.
+        let size = size.filter(|size| first.len() <= *size && second.len() <= *size).unwrap_or(first.len());
+        let mut bytes = first.to_vec();
+        bytes.resize(size, 0);
+        bytes.extend_from_slice(second);
+        bytes.resize(2 * size.max(second.len()), 0);
+        Self::read_copies(&bytes, given)
     }
 
     /// The fields of the first binary header.
