@@ -23,16 +23,19 @@ mod door;
 mod entry;
 mod service;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use cc_crypto::Secret;
+use cc_daemon::peer::Caller;
 use cc_volume::luks2::{Header, HeaderKey, Tag, format::MAX_AREA_LEN};
 use tokio::time::Instant;
 
 pub use door::KeyDoor;
 pub use entry::{Entry, distinct};
 pub use service::VolumeRpc;
+pub(crate) use service::require_root;
 
 use crate::audit::{Ask, Door};
 use crate::error::HubError;
@@ -42,12 +45,27 @@ use crate::unseal::Unsealer;
 pub const DEFAULT_SOCKET: &str = "unix:///run/confidential-containers/cryptsetup.sock";
 /// Most bytes of a key; cryptsetup reads no longer key file.
 pub const MAX_KEY_LEN: usize = 8 << 20;
+/// How long a header that was checked opens a volume: systemd asks for the key at once.
+const PREPARED_LIFE: Duration = Duration::from_secs(120);
+
+/// A header as somebody has read it.
+#[derive(Clone, Copy, Debug)]
+pub struct Read<'a> {
+    /// The first copy, without the zeros at its end.
+    pub first: &'a [u8],
+    /// The second copy, likewise.
+    pub second: &'a [u8],
+    /// How many bytes of the header area were read.
+    pub given: u64,
+}
 
 /// What was found when a header was checked.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Checked {
     /// Whether its tag was verified.
     pub authentic: bool,
+    /// Whether the key is given now.
+    pub armed: bool,
     /// What is unusual and does no harm.
     pub notes: Vec<String>,
 }
@@ -57,8 +75,8 @@ pub struct Checked {
 pub struct Volumes {
     entries: Vec<Entry>,
     unsealer: Arc<Unsealer>,
-    /// Names of those whose header was checked, until their key is given.
-    prepared: Mutex<HashSet<String>>,
+    /// Those whose header their own unit has checked, and when; until their key is given.
+    prepared: Mutex<HashMap<String, Instant>>,
 }
 
 impl Volumes {
@@ -77,11 +95,11 @@ impl Volumes {
     /// Whether the key of `name` would be given now.
     #[must_use]
     pub fn is_prepared(&self, name: &str) -> bool {
-        self.lock().contains(name)
+        self.lock().get(name).is_some_and(is_fresh)
     }
 
-    /// Checks the header of the volume `name`: `copies` are both copies of it, `given` is how many bytes of the header area
-    /// were read. Whatever was prepared before is forgotten first.
+    /// Checks the header of the volume `name`. If whoever asks is in the unit that opens it, the key is given to that unit
+    /// afterwards, and whatever was prepared before is forgotten first; for anybody else it is a check and no more.
     ///
     /// # Errors
     /// [`HubError::VolumeUnknown`], [`HubError::VolumeUuid`], [`HubError::VolumeHeader`] with the rules that are broken, and
@@ -89,15 +107,18 @@ impl Volumes {
     pub async fn prepare(
         &self,
         name: &str,
-        copies: &[u8],
-        given: u64,
+        read: Read<'_>,
+        caller: &Caller,
         deadline: Instant,
     ) -> Result<Checked, HubError> {
-        self.lock().remove(name);
         let entry = self.entry(name)?;
+        let armed = caller.unit() == Some(door::unit(name).as_str());
+        if armed {
+            self.lock().remove(name);
+        }
         let refused = |error| HubError::VolumeHeader { name: name.to_owned(), error };
-        let given = usize::try_from(given).unwrap_or(MAX_AREA_LEN).min(MAX_AREA_LEN);
-        let header = Header::read_copies(copies, given).map_err(refused)?;
+        let given = usize::try_from(read.given).unwrap_or(MAX_AREA_LEN).min(MAX_AREA_LEN);
+        let header = Header::read_trimmed(read.first, read.second, given).map_err(refused)?;
         let found = &header.binary().uuid;
         if *found != entry.uuid {
             return Err(HubError::VolumeUuid {
@@ -118,8 +139,10 @@ impl Volumes {
             let tag = self.tag(entry, &header, deadline).await?;
             HeaderKey::derive(&key).and_then(|key| key.verify(&header, &tag)).map_err(refused)?;
         }
-        self.lock().insert(name.to_owned());
-        Ok(Checked { authentic: entry.signed, notes })
+        if armed {
+            self.lock().insert(name.to_owned(), Instant::now());
+        }
+        Ok(Checked { authentic: entry.signed, armed, notes })
     }
 
     /// The key of the volume `name` for whoever asks, once for every time that its header was checked.
@@ -130,7 +153,7 @@ impl Volumes {
     async fn give(&self, name: &str, ask: &Ask, deadline: Instant) -> Result<Secret, HubError> {
         let entry = self.entry(name)?;
         ask.concerns(&entry.key.to_string());
-        if !self.lock().remove(name) {
+        if !self.lock().remove(name).as_ref().is_some_and(is_fresh) {
             return Err(HubError::VolumeUnprepared { name: name.to_owned() });
         }
         self.key(entry, ask, deadline).await
@@ -164,9 +187,13 @@ impl Volumes {
         self.entries.iter().find(|entry| entry.name == name).ok_or_else(unknown)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashSet<String>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
         self.prepared.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn is_fresh(checked: &Instant) -> bool {
+    checked.elapsed() < PREPARED_LIFE
 }
 
 #[cfg(test)]
@@ -267,9 +294,26 @@ mod tests {
         copies(number, &json!({"0": tag.to_token()}))
     }
 
+    /// Root in this unit.
+    pub(super) fn caller(unit: &str) -> Caller {
+        let place = cc_daemon::peer::Place { unit: Some(unit.to_owned()), container: None };
+        Caller { uid: Some(0), place: Some(Arc::new(place)), ..Caller::UNKNOWN }
+    }
+
+    async fn prepare(
+        volumes: &Volumes,
+        name: &str,
+        copies: &[u8],
+        unit: &str,
+    ) -> Result<Checked, HubError> {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let (first, second) = copies.split_at(copies.len() / 2);
+        let read = Read { first, second, given: 1 << 20 };
+        volumes.prepare(name, read, &caller(unit), deadline).await
+    }
+
     async fn code(volumes: &Volumes, name: &str, copies: &[u8]) -> String {
-        let deadline = Instant::now() + std::time::Duration::from_secs(5);
-        match volumes.prepare(name, copies, 1 << 20, deadline).await {
+        match prepare(volumes, name, copies, &door::unit(name)).await {
             Ok(checked) if checked.authentic => "authentic".to_owned(),
             Ok(_) => "admitted".to_owned(),
             Err(e) => e.code().to_owned(),
@@ -304,7 +348,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let volumes = volumes(folder.path());
         let give = async || {
-            let deadline = Instant::now() + std::time::Duration::from_secs(5);
+            let deadline = Instant::now() + Duration::from_secs(5);
             let ask = Ask::of_configuration(Door::Volume);
             let given = volumes.give("data", &ask, deadline).await;
             ask.unchanged();
@@ -318,5 +362,27 @@ mod tests {
         assert_eq!(code(&volumes, "data", &signed("1", KEY)).await, "authentic");
         assert_eq!(code(&volumes, "data", &signed("1", &[7; 32])).await, "LUKS_TAG_MISMATCH");
         assert_eq!(give().await.unwrap_err().code(), "VOLUME_UNPREPARED");
+    }
+
+    #[tokio::test]
+    async fn a_key_is_given_only_to_the_unit_that_checked_and_not_for_long() {
+        let folder = tempfile::tempdir().unwrap();
+        let volumes = volumes(folder.path());
+        let own = door::unit("data");
+        for other in ["session-1.scope", "systemd-cryptsetup@plain.service", "containerd.service"] {
+            let checked = prepare(&volumes, "data", &signed("1", KEY), other).await.unwrap();
+            assert!(checked.authentic && !checked.armed && !volumes.is_prepared("data"), "{other}");
+        }
+        assert!(prepare(&volumes, "data", &signed("1", KEY), &own).await.unwrap().armed);
+        // Somebody else's check takes nothing back.
+        assert!(prepare(&volumes, "data", &signed("1", &[7; 32]), "session-1.scope").await.is_err());
+        assert!(volumes.is_prepared("data"));
+        tokio::time::pause();
+        tokio::time::advance(PREPARED_LIFE).await;
+        assert!(!volumes.is_prepared("data"));
+        let ask = Ask::of_configuration(Door::Volume);
+        let given = volumes.give("data", &ask, Instant::now() + Duration::from_secs(5)).await;
+        ask.unchanged();
+        assert_eq!(given.unwrap_err().code(), "VOLUME_UNPREPARED");
     }
 }

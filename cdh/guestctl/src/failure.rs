@@ -240,6 +240,11 @@ impl Failure {
         }
     }
 
+    /// Whether it may pass by itself: a daemon or key broker that does not answer yet.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(self, Self::Reply { fault, .. } | Self::Fault(fault) if fault.blame == Blame::Unavailable)
+    }
+
     /// Whether the reader of a pipe went away, which is his right and needs no message.
     pub(crate) fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::Output(source) if source.kind() == io::ErrorKind::BrokenPipe)
@@ -269,6 +274,12 @@ pub(crate) fn kms(e: &cc_kms::KmsError) -> Failure {
 /// A failure of cryptography while `doing`.
 pub(crate) fn crypto(doing: &str, e: &cc_crypto::Error) -> Failure {
     of(Blame::Platform, e.code(), &format!("{doing}: {e}"), e.hint())
+}
+
+impl From<cc_mapping::MappingError> for Failure {
+    fn from(e: cc_mapping::MappingError) -> Self {
+        of(e.blame(), e.code(), &e, e.hint())
+    }
 }
 
 impl From<SealedError> for Failure {

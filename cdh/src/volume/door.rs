@@ -93,7 +93,7 @@ impl KeyDoor {
 }
 
 /// The unit that opens the volume `name`, as the generator of systemd names it (systemd.unit(5), "String escaping").
-fn unit(name: &str) -> String {
+pub(super) fn unit(name: &str) -> String {
     let mut unit = "systemd-cryptsetup@".to_owned();
     for (place, byte) in name.bytes().enumerate() {
         match byte {

@@ -12,7 +12,7 @@ use cc_protos::guest_services::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{Entry, Volumes};
+use super::{Checked, Entry, Read, Volumes};
 use crate::error::HubError;
 
 /// The service over the configured volumes.
@@ -43,16 +43,15 @@ impl VolumeService for VolumeRpc {
         &self,
         request: Request<PrepareVolumeRequest>,
     ) -> Result<Response<PrepareVolumeResponse>, Status> {
-        require_root(&Caller::of(&request))?;
+        let caller = Caller::of(&request);
+        require_root(&caller)?;
         let deadline = Deadline::of(&request);
-        let PrepareVolumeRequest { name, header, area_length } = request.into_inner();
-        match self.volumes.prepare(&name, &header, area_length, deadline).await {
-            Ok(checked) => {
-                tracing::info!(name, authentic = checked.authentic, "the header of a volume is good");
-                Ok(Response::new(PrepareVolumeResponse {
-                    authentic: checked.authentic,
-                    notes: checked.notes,
-                }))
+        let PrepareVolumeRequest { name, header, area_length, second_header } = request.into_inner();
+        let read = Read { first: &header, second: &second_header, given: area_length };
+        match self.volumes.prepare(&name, read, &caller, deadline).await {
+            Ok(Checked { authentic, armed, notes }) => {
+                tracing::info!(name, authentic, armed, "the header of a volume is good");
+                Ok(Response::new(PrepareVolumeResponse { authentic, notes, armed }))
             }
             Err(e) => {
                 tracing::warn!(code = e.code(), hint = e.hint(), "a volume is not prepared: {e}");
@@ -80,9 +79,36 @@ impl VolumeRpc {
     }
 }
 
-fn require_root(caller: &Caller) -> Result<(), HubError> {
-    if caller.uid == Some(0) && !caller.local_http {
+/// Root of the machine: root in a container, or of a process that the kernel does not place here, is somebody else.
+pub(crate) fn require_root(caller: &Caller) -> Result<(), HubError> {
+    let outside = caller.place.as_ref().is_some_and(|place| place.container.is_none());
+    if caller.uid == Some(0) && outside && !caller.local_http {
         return Ok(());
     }
     Err(HubError::VolumeCaller { caller: caller.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use cc_daemon::peer::Place;
+
+    use super::*;
+
+    #[test]
+    fn root_of_the_machine_alone_asks_about_volumes() {
+        let place = |container: Option<&str>| {
+            Some(Arc::new(Place { unit: None, container: container.map(str::to_owned) }))
+        };
+        let root = Caller { uid: Some(0), place: place(None), ..Caller::UNKNOWN };
+        assert!(require_root(&root).is_ok());
+        for other in [
+            Caller { uid: Some(1000), ..root.clone() },
+            Caller { uid: None, ..root.clone() },
+            Caller { place: place(Some("0123")), ..root.clone() },
+            Caller { place: None, ..root.clone() },
+            Caller { local_http: true, ..root },
+        ] {
+            assert_eq!(require_root(&other).unwrap_err().code(), "VOLUME_CALLER_REFUSED", "{other}");
+        }
+    }
 }

@@ -144,7 +144,10 @@ fn verify(volume: &Volume, disk: &Disk) -> Result<(), Failure> {
 
 /// Closes the mapping of a volume, if it is there and that volume's.
 fn close(volume: &Volume) {
-    if let Err(why) = Mapping::open(&volume.name).and_then(|mapping| mapping.close(&volume.uuid)) {
+    let closed = Mapping::open(&volume.name).and_then(|mapping| mapping.close(&volume.uuid));
+    if let Err(why) = closed
+        && !why.is_absent()
+    {
         tracing::error!(volume = volume.name, %why, "the mapping could not be closed");
     }
 }

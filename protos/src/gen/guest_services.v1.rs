@@ -279,12 +279,15 @@ pub struct PrepareVolumeRequest {
     /// Name of the volume.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    /// Both copies of its LUKS2 header.
+    /// The first copy of its LUKS2 header, without the zeros at its end.
     #[prost(bytes = "vec", tag = "2")]
     pub header: ::prost::alloc::vec::Vec<u8>,
     /// How many bytes of the header area were read, keyslots included.
     #[prost(uint64, tag = "3")]
     pub area_length: u64,
+    /// The second copy, without the zeros at its end.
+    #[prost(bytes = "vec", tag = "4")]
+    pub second_header: ::prost::alloc::vec::Vec<u8>,
 }
 /// Response of `PrepareVolume`.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -295,7 +298,46 @@ pub struct PrepareVolumeResponse {
     /// What is unusual about the header and does no harm, as sentences.
     #[prost(string, repeated, tag = "2")]
     pub notes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Whether the key is given now. Only for the unit of systemd-cryptsetup that has the volume's name; for others it is a check.
+    #[prost(bool, tag = "3")]
+    pub armed: bool,
 }
+/// Request of `ListSecureMounts`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListSecureMountsRequest {}
+/// Response of `ListSecureMounts`.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListSecureMountsResponse {
+    /// What is open, by name of the mapping.
+    #[prost(message, repeated, tag = "1")]
+    pub mounts: ::prost::alloc::vec::Vec<SecureMounted>,
+}
+/// One volume that `SecureMount` opened.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SecureMounted {
+    /// Name of its mapping.
+    #[prost(string, tag = "1")]
+    pub mapper_name: ::prost::alloc::string::String,
+    /// Where it is mounted, or the link to its mapping is.
+    #[prost(string, tag = "2")]
+    pub mount_point: ::prost::alloc::string::String,
+    /// Path of its device.
+    #[prost(string, tag = "3")]
+    pub device: ::prost::alloc::string::String,
+    /// Whether it was formatted, and is lost when it is closed.
+    #[prost(bool, tag = "4")]
+    pub ephemeral: bool,
+}
+/// Request of `SecureUnmount`.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SecureUnmountRequest {
+    /// As it was given to `SecureMount`.
+    #[prost(string, tag = "1")]
+    pub mount_point: ::prost::alloc::string::String,
+}
+/// Response of `SecureUnmount`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SecureUnmountResponse {}
 /// Generated client implementations.
 pub mod agent_info_service_client {
     #![allow(
@@ -1523,6 +1565,403 @@ pub mod volume_service_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "guest_services.v1.VolumeService";
     impl<T> tonic::server::NamedService for VolumeServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// Generated client implementations.
+pub mod secure_unmount_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// What `api.SecureMountService` opened: shown, and undone.
+    #[derive(Debug, Clone)]
+    pub struct SecureUnmountServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl SecureUnmountServiceClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> SecureUnmountServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> SecureUnmountServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            SecureUnmountServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// What is open. Contacts nobody.
+        pub async fn list_secure_mounts(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListSecureMountsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListSecureMountsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/guest_services.v1.SecureUnmountService/ListSecureMounts",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "guest_services.v1.SecureUnmountService",
+                        "ListSecureMounts",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Unmounts one, or removes its link, and closes its mapping.
+        pub async fn secure_unmount(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SecureUnmountRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SecureUnmountResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/guest_services.v1.SecureUnmountService/SecureUnmount",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "guest_services.v1.SecureUnmountService",
+                        "SecureUnmount",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod secure_unmount_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with SecureUnmountServiceServer.
+    #[async_trait]
+    pub trait SecureUnmountService: std::marker::Send + std::marker::Sync + 'static {
+        /// What is open. Contacts nobody.
+        async fn list_secure_mounts(
+            &self,
+            request: tonic::Request<super::ListSecureMountsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListSecureMountsResponse>,
+            tonic::Status,
+        >;
+        /// Unmounts one, or removes its link, and closes its mapping.
+        async fn secure_unmount(
+            &self,
+            request: tonic::Request<super::SecureUnmountRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SecureUnmountResponse>,
+            tonic::Status,
+        >;
+    }
+    /// What `api.SecureMountService` opened: shown, and undone.
+    #[derive(Debug)]
+    pub struct SecureUnmountServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> SecureUnmountServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>>
+    for SecureUnmountServiceServer<T>
+    where
+        T: SecureUnmountService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/guest_services.v1.SecureUnmountService/ListSecureMounts" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListSecureMountsSvc<T: SecureUnmountService>(pub Arc<T>);
+                    impl<
+                        T: SecureUnmountService,
+                    > tonic::server::UnaryService<super::ListSecureMountsRequest>
+                    for ListSecureMountsSvc<T> {
+                        type Response = super::ListSecureMountsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListSecureMountsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as SecureUnmountService>::list_secure_mounts(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListSecureMountsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/guest_services.v1.SecureUnmountService/SecureUnmount" => {
+                    #[allow(non_camel_case_types)]
+                    struct SecureUnmountSvc<T: SecureUnmountService>(pub Arc<T>);
+                    impl<
+                        T: SecureUnmountService,
+                    > tonic::server::UnaryService<super::SecureUnmountRequest>
+                    for SecureUnmountSvc<T> {
+                        type Response = super::SecureUnmountResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SecureUnmountRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as SecureUnmountService>::secure_unmount(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SecureUnmountSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for SecureUnmountServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "guest_services.v1.SecureUnmountService";
+    impl<T> tonic::server::NamedService for SecureUnmountServiceServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }

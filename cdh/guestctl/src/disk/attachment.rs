@@ -12,9 +12,10 @@ use std::{
 };
 
 use cc_evidence::blame::Blame;
+use cc_mapping::Mapping;
 use cc_volume::command_line;
 
-use super::{configured::Configured, mapping::Mapping};
+use super::configured::Configured;
 use crate::failure::{self, Failure};
 
 const SYSTEMCTL: &str = "/usr/bin/systemctl";
@@ -47,10 +48,8 @@ pub(super) fn is_in_unit(name: &str) -> bool {
     groups.lines().any(|group| group.rsplit('/').next() == Some(instance(name).as_str()))
 }
 
-/// Refuses if the volume would be opened in another way than with the copy of its header at `copy`.
-pub(super) fn refuse_others(configured: &Configured, copy: &Path) -> Result<(), Failure> {
-    let Configured { volume, key_socket } = configured;
-    let name = &volume.name;
+/// Refuses if there is a mapping called `name` already.
+pub(super) fn refuse_mapped(name: &str) -> Result<(), Failure> {
     if Mapping::is_there(name)? {
         return Err(failure::of(
             Blame::Denied,
@@ -64,6 +63,14 @@ pub(super) fn refuse_others(configured: &Configured, copy: &Path) -> Result<(), 
             ),
         ));
     }
+    Ok(())
+}
+
+/// Refuses if the volume would be opened in another way than with the copy of its header at `copy`.
+pub(super) fn refuse_others(configured: &Configured, copy: &Path) -> Result<(), Failure> {
+    let Configured { volume, key_socket } = configured;
+    let name = &volume.name;
+    refuse_mapped(name)?;
     let text = fs::read_to_string("/proc/cmdline")
         .map_err(|source| Failure::Unreadable { path: "/proc/cmdline".into(), source })?;
     if let Some(parameter) = command_line::concerning(&text, name, &volume.uuid) {

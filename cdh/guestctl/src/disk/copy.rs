@@ -23,6 +23,9 @@ use crate::failure::Failure;
 /// Where copies lie.
 pub(super) const FOLDER: &str = "/run/confidential-containers/luks-headers";
 
+/// What is in the file beside a copy of whose volume discards are admitted.
+const DISCARDS: &[u8] = b"allow-discards\n";
+
 /// Zeros are not written in pieces of this size: the file stays sparse, and memory is not taken for nothing.
 const PIECE_LEN: usize = 64 << 10;
 
@@ -31,6 +34,7 @@ const PIECE_LEN: usize = 64 << 10;
 pub(super) struct HeaderCopy {
     folder: OwnedFd,
     file: String,
+    policy: String,
     path: PathBuf,
 }
 
@@ -49,7 +53,7 @@ impl HeaderCopy {
             return Err(failed(io::Error::other("the folder is not for this user alone (mode 0700)")));
         }
         let file = format!("{name}.header");
-        Ok(Self { folder: opened, path: folder.join(&file), file })
+        Ok(Self { folder: opened, path: folder.join(&file), policy: format!("{name}.policy"), file })
     }
 
     /// Where it is.
@@ -57,34 +61,61 @@ impl HeaderCopy {
         &self.path
     }
 
-    /// Removes it, if it is there.
+    /// Removes it, if it is there, and what was written beside it.
     pub(super) fn remove(&self) -> Result<(), Failure> {
-        self.unlink(&self.file).map_err(|source| self.failed(source))
+        let removed = self.unlink(&self.file).and_then(|()| self.unlink(&self.policy));
+        removed.map_err(|source| self.failed(source))
     }
 
-    /// Writes it.
-    pub(super) fn write(&self, bytes: &[u8]) -> Result<(), Failure> {
-        let temporary = format!(".{}.new", self.file);
-        let written = self.write_and_rename(&temporary, bytes);
-        if written.is_err() {
-            // The first error is the one to report; the name may not exist at all.
-            let _ = self.unlink(&temporary);
-        }
+    /// Writes it, and beside it whether the volume's policy admits discards.
+    pub(super) fn write(&self, bytes: &[u8], allow_discards: bool) -> Result<(), Failure> {
+        let policy = if allow_discards { DISCARDS } else { b"" };
+        let written = self
+            .write_and_rename(&self.policy, policy)
+            .and_then(|()| self.write_and_rename(&self.file, bytes));
         written.map_err(|source| self.failed(source))
+    }
+
+    /// Its content; none if there is no copy.
+    pub(super) fn find(&self) -> Result<Option<Vec<u8>>, Failure> {
+        self.content(&self.file).map_err(|source| Failure::Unreadable { path: self.path.clone(), source })
     }
 
     /// Its content.
     pub(super) fn read(&self) -> Result<Vec<u8>, Failure> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let failed = |source| Failure::Unreadable { path: self.path.clone(), source };
-        let file =
-            fs::openat(&self.folder, &self.file, flags, Mode::empty()).map_err(|e| failed(e.into()))?;
-        let mut bytes = Vec::new();
-        File::from(file).take(MAX_AREA_LEN as u64).read_to_end(&mut bytes).map_err(failed)?;
-        Ok(bytes)
+        let absent = || Failure::Unreadable { path: self.path.clone(), source: io::ErrorKind::NotFound.into() };
+        self.find()?.ok_or_else(absent)
     }
 
-    fn write_and_rename(&self, temporary: &str, bytes: &[u8]) -> io::Result<()> {
+    /// Whether discards were admitted when the header was checked.
+    pub(super) fn allows_discards(&self) -> bool {
+        self.content(&self.policy).is_ok_and(|content| content.as_deref() == Some(DISCARDS))
+    }
+
+    fn content(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = match fs::openat(&self.folder, name, flags, Mode::empty()) {
+            Ok(file) => File::from(file),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let mut bytes = Vec::new();
+        file.take(MAX_AREA_LEN as u64).read_to_end(&mut bytes)?;
+        Ok(Some(bytes))
+    }
+
+    fn write_and_rename(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let temporary = format!(".{name}.new");
+        let written = self.write_new(&temporary, bytes);
+        let written = written.and_then(|()| Ok(fs::renameat(&self.folder, &temporary, &self.folder, name)?));
+        if written.is_err() {
+            // The first error is the one to report; the name may not exist at all.
+            let _ = self.unlink(&temporary);
+        }
+        written
+    }
+
+    fn write_new(&self, temporary: &str, bytes: &[u8]) -> io::Result<()> {
         // What a process that was killed has left.
         self.unlink(temporary)?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -96,8 +127,7 @@ impl HeaderCopy {
                 file.write_all(piece)?;
             }
         }
-        file.sync_all()?;
-        Ok(fs::renameat(&self.folder, temporary, &self.folder, &self.file)?)
+        file.sync_all()
     }
 
     fn unlink(&self, name: &str) -> io::Result<()> {
@@ -127,16 +157,17 @@ mod tests {
         let mut bytes = vec![0; 4 << 20];
         bytes[0] = 1;
         bytes[3 << 20] = 2;
-        copy.write(&bytes).unwrap();
-        assert!(copy.read().unwrap() == bytes);
+        copy.write(&bytes, true).unwrap();
+        assert!(copy.read().unwrap() == bytes && copy.allows_discards());
         let status = std::fs::metadata(copy.path()).unwrap();
         assert_eq!((status.permissions().mode() & 0o777, status.len()), (0o600, 4 << 20));
         assert!(status.blocks() * 512 <= 4 * PIECE_LEN as u64, "{} blocks", status.blocks());
-        copy.write(b"short").unwrap();
+        copy.write(b"short", false).unwrap();
         assert_eq!(copy.read().unwrap(), b"short");
+        assert!(!copy.allows_discards());
         copy.remove().unwrap();
         copy.remove().unwrap();
-        assert!(copy.read().is_err());
+        assert!(copy.read().is_err() && copy.find().unwrap().is_none() && !copy.allows_discards());
         assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
     }
 

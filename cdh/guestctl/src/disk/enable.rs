@@ -56,9 +56,13 @@ pub(super) struct Args {
     /// Show what would be written
     #[arg(long)]
     dry_run: bool,
-    /// Replace a line of that name that says something else
+    /// Replace lines of that name that say something else
     #[arg(long)]
     replace: bool,
+    /// How long a boot waits for the data hub or the key broker where neither answers; then it goes on, and the volume is tried again
+    /// each minute
+    #[arg(long, value_name = "SECONDS", default_value_t = 90)]
+    wait: u32,
     /// Root of the file system to write to, such as that of an image
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
@@ -71,21 +75,20 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: &Args, as_json: bool, console: &mut Console<'_>) -> Result<(), Failure> {
-    let (uuid, key_socket, discards) = match &args.uuid {
-        Some(uuid) => (uuid.clone(), KEY_SOCKET.to_owned(), false),
+    let (uuid, key_socket) = match &args.uuid {
+        Some(uuid) => (uuid.clone(), KEY_SOCKET.to_owned()),
         None => {
             let Configured { volume, key_socket } = Configured::find(&Hub::at(&args.cdh), &args.name).await?;
-            let discards = volume.policy.is_some_and(|policy| policy.allow_discards);
-            (volume.uuid, key_socket, discards)
+            (volume.uuid, key_socket)
         }
     };
     let line = line(args, &uuid, &key_socket);
-    let drop_in = drop_in(args, discards);
+    let drop_in = drop_in(args);
 
     let crypttab = Target::read(&args.root, "etc/crypttab".into())?;
     let folder = format!("etc/systemd/system/{}.d", attachment::instance(&args.name));
     let unit = Target::read(&args.root, Path::new(&folder).join(DROP_IN))?;
-    let lines = with_line(&crypttab, &args.name, &line, args.replace)?;
+    let lines = with_line(&crypttab, (&args.name, &uuid), &line, args.replace)?;
     let mut changed = Vec::new();
     for (target, content) in [(&crypttab, &lines), (&unit, &drop_in)] {
         if target.content != *content {
@@ -135,42 +138,84 @@ fn line(args: &Args, uuid: &str, key_socket: &str) -> String {
     format!("{} UUID={uuid} {key_socket} {}", args.name, options.join(","))
 }
 
-fn drop_in(args: &Args, discards: bool) -> String {
-    let Args { name, .. } = args;
+fn drop_in(args: &Args) -> String {
+    let Args { name, wait, .. } = args;
     let program = args.program.clone().unwrap_or_else(own_path);
-    let discards = if discards { " --allow-discards" } else { "" };
     format!(
         "# Written by `guestctl disk enable {name}`.\n\
          [Unit]\n\
          Wants=network-online.target confidential-data-hub.service\n\
          After=network-online.target confidential-data-hub.service\n\
+         StartLimitIntervalSec=0\n\
          \n\
          [Service]\n\
          # Who stands before the machine is told why a volume stays closed.\n\
          StandardError=journal+console\n\
-         ExecStartPre={program} disk prepare {name}\n\
-         ExecStartPost={program} disk verify {name}{discards}\n"
+         ExecStartPre={program} disk prepare {name} --wait {wait}\n\
+         ExecStartPost={program} disk verify {name}\n\
+         # Whatever failed or was killed: nothing stays open that was not verified.\n\
+         ExecStopPost={program} disk retire {name}\n\
+         # What was refused or did not answer may be mended.\n\
+         Restart=on-failure\n\
+         RestartSec=60\n"
     )
 }
 
-/// The text of crypttab with `line` in it, for the volume `name`.
-fn with_line(crypttab: &Target, name: &str, line: &str, replace: bool) -> Result<String, Failure> {
-    let mut lines: Vec<&str> = crypttab.content.lines().collect();
-    let own = |text: &&str| text.split_ascii_whitespace().next() == Some(name);
-    let same = |text: &str| text.split_ascii_whitespace().eq(line.split_ascii_whitespace());
-    match lines.iter_mut().find(|text| own(text)) {
-        Some(there) if same(there) => return Ok(crypttab.content.clone()),
-        Some(there) if replace => *there = line,
-        Some(there) => {
-            return Err(Failure::Argument {
-                argument: name.to_owned(),
-                why: format!("{} has another line of that name: {there}", crypttab.path.display()),
-                hint: "look at it; --replace puts the new one in its place".into(),
-            });
-        }
-        None => lines.push(line),
+/// The text of crypttab with `line` in it, for the volume `name` with the UUID `uuid`.
+fn with_line(
+    crypttab: &Target,
+    (name, uuid): (&str, &str),
+    line: &str,
+    replace: bool,
+) -> Result<String, Failure> {
+    let refused = |why: String, hint: &str| Failure::Argument {
+        argument: name.to_owned(),
+        why: format!("{} has {why}", crypttab.path.display()),
+        hint: hint.to_owned(),
+    };
+    let field = |text: &str, number| text.split_ascii_whitespace().nth(number).unwrap_or_default().to_owned();
+    let lines: Vec<&str> = crypttab.content.lines().collect();
+    let is_comment = |text: &str| text.trim_start().starts_with('#');
+    if let Some(other) = lines.iter().find(|text| {
+        !is_comment(text) && field(text, 0) != name && is_device_of(&field(text, 1), uuid)
+    }) {
+        return Err(refused(
+            format!("a line that opens the same volume by another name: {other}"),
+            "remove it: two units would open one volume, and only one of them checks its header",
+        ));
     }
-    Ok(lines.join("\n") + "\n")
+    let own: Vec<&str> = lines.iter().copied().filter(|text| field(text, 0) == name).collect();
+    let same = |text: &str| text.split_ascii_whitespace().eq(line.split_ascii_whitespace());
+    match own.as_slice() {
+        [there] if same(there) => return Ok(crypttab.content.clone()),
+        [there, ..] if !replace => {
+            let number = if own.len() > 1 { format!("{} lines", own.len()) } else { "another line".to_owned() };
+            return Err(refused(
+                format!("{number} of that name: {there}"),
+                "look at it; --replace puts the new one in its place",
+            ));
+        }
+        _ => {}
+    }
+    let mut placed = false;
+    let mut kept: Vec<&str> = lines
+        .into_iter()
+        .filter_map(|text| match field(text, 0) == name {
+            false => Some(text),
+            true => (!std::mem::replace(&mut placed, true)).then_some(line),
+        })
+        .collect();
+    if !placed {
+        kept.push(line);
+    }
+    Ok(kept.join("\n") + "\n")
+}
+
+/// Whether the second field of a line names the device with this UUID, as far as that can be told from its text.
+fn is_device_of(device: &str, uuid: &str) -> bool {
+    let device = device.to_ascii_lowercase();
+    let named = device.strip_prefix("uuid=").or_else(|| device.strip_prefix("/dev/disk/by-uuid/"));
+    named.is_some_and(|named| named.trim_matches('"') == uuid)
 }
 
 fn make_link(link: &Path) -> Result<(), Failure> {
@@ -297,7 +342,14 @@ mod tests {
         assert_eq!(fs::metadata(&crypttab).unwrap().mode() & 0o777, 0o600);
         let unit = root.path().join("etc/systemd/system/systemd-cryptsetup@db\\x2d1.service.d").join(DROP_IN);
         let text = fs::read_to_string(unit).unwrap();
-        assert!(text.contains("ExecStartPre=/usr/local/bin/guestctl disk prepare db-1\n"), "{text}");
+        for line in [
+            "ExecStartPre=/usr/local/bin/guestctl disk prepare db-1 --wait 90\n",
+            "ExecStartPost=/usr/local/bin/guestctl disk verify db-1\n",
+            "ExecStopPost=/usr/local/bin/guestctl disk retire db-1\n",
+            "Restart=on-failure\n",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
         assert_eq!(fs::read_link(root.path().join(TARGET_LINK)).unwrap(), Path::new(TARGET));
 
         let (_, out, _) = enable(root.path(), &["--options", "nofail"]).await;
@@ -309,6 +361,30 @@ mod tests {
         let told: serde_json::Value = serde_json::from_str(&out).unwrap();
         assert_eq!(told["changed"].as_array().unwrap().len(), 1);
         assert!(!fs::read_to_string(&crypttab).unwrap().contains("nofail"));
+    }
+
+    /// systemd would take another line, or a second unit would open the volume with the header on the disk.
+    #[tokio::test]
+    async fn other_lines_for_the_same_name_or_device_are_told() {
+        let root = tempfile::tempdir().unwrap();
+        let crypttab = root.path().join("etc/crypttab");
+        fs::create_dir(root.path().join("etc")).unwrap();
+        for device in [format!("UUID={UUID}"), format!("uuid=\"{}\"", UUID.to_uppercase()), format!("/dev/disk/by-uuid/{UUID}")] {
+            let content = format!("other {device} none luks\n");
+            fs::write(&crypttab, &content).unwrap();
+            for more in [&[][..], &["--replace"]] {
+                let (exit, _, err) = enable(root.path(), more).await;
+                assert!(exit == crate::Exit::Usage && err.contains("by another name"), "{device}: {err}");
+            }
+            assert_eq!(fs::read_to_string(&crypttab).unwrap(), content);
+        }
+        fs::write(&crypttab, format!("db-1 /dev/sda none\n# other UUID={UUID}\ndb-1 /dev/sdb none\nlast /dev/sdc none\n")).unwrap();
+        let (exit, _, err) = enable(root.path(), &[]).await;
+        assert!(exit == crate::Exit::Usage && err.contains("2 lines of that name"), "{err}");
+        assert_eq!(enable(root.path(), &["--replace"]).await.0, crate::Exit::Success);
+        let text = fs::read_to_string(&crypttab).unwrap();
+        let names: Vec<&str> = text.lines().map(|line| line.split(' ').next().unwrap()).collect();
+        assert_eq!(names, ["db-1", "#", "last"], "{text}");
     }
 
     #[tokio::test]

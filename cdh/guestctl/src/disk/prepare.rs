@@ -3,24 +3,33 @@
 //! The hub decides: it judges the header, gets the volume's key, which attests, and authenticates the header with it. From then on
 //! its key socket gives the key, once. Whatever fails, no copy is left, and the volume cannot be opened.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use cc_daemon::address::Address;
-use cc_protos::guest_services::PrepareVolumeRequest;
+use cc_protos::guest_services::{PrepareVolumeRequest, PrepareVolumeResponse};
 use cc_volume::luks2::DetachedHeader;
 use serde_json::json;
+use tokio::time::{Instant, sleep};
 
-use super::{attachment, configured::Configured, copy::FOLDER, copy::HeaderCopy, header_area, volume};
+use super::{
+    attachment,
+    configured::Configured,
+    copy::{FOLDER, HeaderCopy},
+    header_area, volume,
+};
 use crate::{
     connect::{HUB, Hub},
     failure::Failure,
     output::Console,
 };
 
+/// Pause between two questions while nobody answers.
+const PAUSE: Duration = Duration::from_secs(2);
+
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Meant for systemd: `guestctl disk enable` writes a drop-in that runs this before a volume of /etc/crypttab is opened. The copy is
-what crypttab names as header=.
+what crypttab names as header=. The key is given only where the unit of systemd-cryptsetup runs this; by hand it is a check.
 
 Refused as well, with exit status 3: a volume that would be opened in another way than with the copy, by the kernel's command line,
 another line of /etc/crypttab, or a mapping of its name that is there already.
@@ -32,10 +41,14 @@ Example:
   guestctl disk prepare data")]
 pub(super) struct Args {
     /// Name of the volume in [[volumes]] of the data hub's configuration
+    #[arg(value_parser = super::enable::name)]
     name: String,
     /// Read the header here [default: /dev/disk/by-uuid/UUID]
     #[arg(long, value_name = "PATH")]
     device: Option<PathBuf>,
+    /// Wait for so long while the data hub or the key broker does not answer
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    wait: u32,
     /// Folder for the copy
     #[arg(long, value_name = "DIR", default_value = FOLDER)]
     headers: PathBuf,
@@ -45,28 +58,28 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: &Args, as_json: bool, console: &mut Console<'_>) -> Result<(), Failure> {
-    let hub = Hub::at(&args.cdh);
-    let configured = Configured::find(&hub, &args.name).await?;
     let copy = HeaderCopy::of(&args.headers, &args.name)?;
+    // What is open stays as it is, with the copy that it was opened with.
+    attachment::refuse_mapped(&args.name)?;
     // An older copy must not be opened with if this one is refused.
     copy.remove()?;
-    attachment::refuse_others(&configured, copy.path())?;
-
-    let device = args.device.clone().unwrap_or_else(|| configured.device().into());
-    let refused = |error| volume(&device, error);
-    let header = DetachedHeader::read(header_area(&device)?).map_err(refused)?;
-    configured.policy().judge(header.header()).into_result().map_err(refused)?;
-    let canonical = header.canonical().map_err(refused)?;
-    let request = PrepareVolumeRequest {
-        name: args.name.clone(),
-        header: header.copies().to_vec(),
-        area_length: header.given() as u64,
+    let end = Instant::now() + Duration::from_secs(args.wait.into());
+    let mut told = String::new();
+    let Prepared { configured, device, checked, canonical } = loop {
+        match prepare(args, &copy).await {
+            Err(failure) if failure.may_pass() && Instant::now() < end => {
+                // Each reason once.
+                if told != failure.code() {
+                    failure.code().clone_into(&mut told);
+                    console.complain(&format!("guestctl: waiting: {failure} [{told}]\n"));
+                }
+                sleep(PAUSE).await;
+            }
+            other => break other?,
+        }
     };
-    let checked = hub.volumes().prepare_volume(request).await;
-    let checked = checked
-        .map_err(|status| hub.failed(&format!("checking the header of {}", args.name), &status))?
-        .into_inner();
-    copy.write(&canonical)?;
+    let discards = configured.volume.policy.is_some_and(|policy| policy.allow_discards);
+    copy.write(&canonical, discards)?;
 
     let path = copy.path().display().to_string();
     if as_json {
@@ -76,13 +89,49 @@ pub(super) async fn run(args: &Args, as_json: bool, console: &mut Console<'_>) -
             "device": device.display().to_string(),
             "header": path,
             "authentic": checked.authentic,
+            "armed": checked.armed,
             "notes": checked.notes,
         }));
     }
     let how = if checked.authentic { "keeps every rule and fits its tag" } else { "keeps every rule" };
     let mut text = format!("the header of {} {how}; the copy to open it with is {path}\n", args.name);
+    if !checked.armed {
+        text.push_str("the key is not given for it: only systemd's unit of the volume gets it, when it runs this itself\n");
+    }
     for note in &checked.notes {
         text.push_str(&format!("note: {}\n", crate::table::printable(note)));
     }
     console.text(&text)
+}
+
+/// What was checked.
+struct Prepared {
+    configured: Configured,
+    device: PathBuf,
+    checked: PrepareVolumeResponse,
+    canonical: Vec<u8>,
+}
+
+/// One attempt. The header is read anew each time, and it is the last reading that is laid down.
+async fn prepare(args: &Args, copy: &HeaderCopy) -> Result<Prepared, Failure> {
+    let hub = Hub::at(&args.cdh);
+    let configured = Configured::find(&hub, &args.name).await?;
+    attachment::refuse_others(&configured, copy.path())?;
+    let device = args.device.clone().unwrap_or_else(|| configured.device().into());
+    let refused = |error| volume(&device, error);
+    let header = DetachedHeader::read(header_area(&device)?).map_err(refused)?;
+    configured.policy().judge(header.header()).into_result().map_err(refused)?;
+    let canonical = header.canonical().map_err(refused)?;
+    let (first, second) = header.trimmed();
+    let request = PrepareVolumeRequest {
+        name: args.name.clone(),
+        header: first.to_vec(),
+        second_header: second.to_vec(),
+        area_length: header.given() as u64,
+    };
+    let checked = hub.volumes().prepare_volume(request).await;
+    let checked = checked
+        .map_err(|status| hub.failed(&format!("checking the header of {}", args.name), &status))?
+        .into_inner();
+    Ok(Prepared { configured, device, checked, canonical })
 }

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use cc_daemon::address::Address;
+use cc_mapping::Mapping;
 use cc_protos::guest_services::ListVolumesRequest;
 use serde_json::{Value, json};
 
-use super::mapping::Mapping;
 use crate::{
     connect::{HUB, Hub},
     failure::Failure,

@@ -1,50 +1,68 @@
 //! `guestctl disk verify`: what the kernel has mapped, compared with the header that the volume was opened with; closed if it
-//! differs.
+//! differs. `guestctl disk retire`: the end of a volume, however its unit ended.
 
 use std::path::PathBuf;
 
+use cc_mapping::Mapping;
 use cc_volume::luks2::Header;
 use serde_json::json;
 
 use super::{
     copy::{FOLDER, HeaderCopy},
-    mapping::Mapping,
     volume,
 };
 use crate::{failure::Failure, output::Console};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Compared are cipher, sectors, offset, length and integrity, and whether the key lies in the kernel's keyring, where nobody can read it
-back. Meant for systemd: `guestctl disk enable` writes a drop-in that runs this after the volume was opened.
+Compared are the kernel's identifier of the mapping, cipher, key, sectors, offset, length, integrity with the mapping below it, and every
+option; the key has to lie in the kernel's keyring, where nobody can read it back. Meant for systemd: `guestctl disk enable` writes a
+drop-in that runs this after the volume was opened. A mapping that is another one than that of the volume is left alone.
 
-Exit status: 0 the mapping is as the header says; 1 it is not, and is closed; 7 the kernel does not tell.
+Exit status: 0 the mapping is as the header says; 1 or 3 it is not, and is closed if it is this volume's; 7 the kernel does not tell.
 
 Example:
   guestctl disk verify data")]
-pub(super) struct Args {
+pub(super) struct VerifyArgs {
     /// Name of the volume, and of its mapping
     #[arg(value_parser = super::enable::name)]
     name: String,
     /// Folder of the copies of headers
     #[arg(long, value_name = "DIR", default_value = FOLDER)]
     headers: PathBuf,
-    /// Admit a mapping that tells the host which blocks are unused
-    #[arg(long)]
-    allow_discards: bool,
 }
 
-pub(super) fn run(args: &Args, as_json: bool, console: &mut Console<'_>) -> Result<(), Failure> {
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Meant for systemd: `guestctl disk enable` writes a drop-in that runs this whenever the volume's unit has ended, also when it was not opened,
+not verified, or something was killed on the way. Closed is the mapping that was opened with the copy of the header, and no other; then the
+copy is removed. Without a copy nothing is touched.
+
+Exit status: 0 nothing is left; 2 the mapping is in use; 3 the mapping is another one; 7 the kernel does not tell.
+
+Example:
+  guestctl disk retire data")]
+pub(super) struct RetireArgs {
+    /// Name of the volume, and of its mapping
+    #[arg(value_parser = super::enable::name)]
+    name: String,
+    /// Folder of the copies of headers
+    #[arg(long, value_name = "DIR", default_value = FOLDER)]
+    headers: PathBuf,
+}
+
+pub(super) fn verify(args: &VerifyArgs, as_json: bool, console: &mut Console<'_>) -> Result<(), Failure> {
+    let copy = HeaderCopy::of(&args.headers, &args.name)?;
+    let header = Header::read(&copy.read()?).map_err(|error| volume(copy.path(), error))?;
     let mapping = Mapping::open(&args.name)?;
-    if let Err(failure) = check(args, &mapping) {
-        // The first error is the one to report; a mapping that is in use cannot be closed.
-        if mapping.remove().is_err() {
-            console.complain(&format!(
-                "guestctl: the mapping {} could not be closed: it is in use\n",
-                args.name
-            ));
+    if let Err(failure) = mapping.verify(&header, copy.allows_discards()) {
+        // The first error is the one to report.
+        if let Err(error) = mapping.close(&header.binary().uuid)
+            && !error.is_absent()
+        {
+            console.complain(&format!("guestctl: the mapping {} stays: {error}\n", args.name));
         }
-        return Err(failure);
+        return Err(failure.into());
     }
     if as_json {
         return console.json(&json!({"volume": args.name, "verdict": "as its header says"}));
@@ -52,11 +70,25 @@ pub(super) fn run(args: &Args, as_json: bool, console: &mut Console<'_>) -> Resu
     console.text(&format!("the mapping {} is as its header says\n", args.name))
 }
 
-fn check(args: &Args, mapping: &Mapping) -> Result<(), Failure> {
+pub(super) fn retire(args: &RetireArgs, as_json: bool, console: &mut Console<'_>) -> Result<(), Failure> {
     let copy = HeaderCopy::of(&args.headers, &args.name)?;
-    let refused = |error| volume(mapping.path(), error);
-    let header = Header::read(&copy.read()?).map_err(|error| volume(copy.path(), error))?;
-    let target = mapping.target()?;
-    target.check(&header, args.allow_discards).map_err(refused)?;
-    target.check_length(mapping.length_below(&target.device)?).map_err(refused)
+    let closed = match copy.find()? {
+        None => false,
+        Some(bytes) => {
+            let header = Header::read(&bytes).map_err(|error| volume(copy.path(), error))?;
+            let closed = Mapping::open(&args.name).and_then(|mapping| mapping.close(&header.binary().uuid));
+            match closed {
+                Ok(closed) => closed,
+                // Neither a mapping nor the means for one.
+                Err(error) if error.is_absent() => false,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    };
+    copy.remove()?;
+    if as_json {
+        return console.json(&json!({"volume": args.name, "closed": closed}));
+    }
+    let what = if closed { "was closed" } else { "has no mapping that is left" };
+    console.text(&format!("{} {what}\n", args.name))
 }
