@@ -49,6 +49,8 @@ pub enum Door {
     VolumeCheck,
     /// The key of a volume, for the program that opens it.
     Volume,
+    /// A block device that is to be mounted (`SecureMount`), and its key, which stays in the hub and its privileged half.
+    SecureMount,
 }
 
 impl Door {
@@ -72,6 +74,7 @@ impl fmt::Display for Door {
             Self::UnitCredential => "unit-credential",
             Self::VolumeCheck => "volume-check",
             Self::Volume => "volume",
+            Self::SecureMount => "secure-mount",
         })
     }
 }

@@ -23,6 +23,7 @@ use crate::credential::Entry;
 use crate::file;
 use crate::image::config::ImageConfig;
 use crate::pattern::Pattern;
+use crate::secure_mount;
 use crate::signing_key::SigningKeys;
 use crate::unit_credential;
 use crate::volume;
@@ -144,6 +145,8 @@ pub struct Config {
     pub volumes: Vec<volume::Entry>,
     /// Where systemd-cryptsetup gets their keys.
     pub cryptsetup_address: Address,
+    /// What the headers of block devices must be like that are to be mounted.
+    pub secure_mount: secure_mount::MountConfig,
     /// Who may have which secret.
     pub access: AccessTable,
     /// Who may sign sealed secrets.
@@ -184,6 +187,8 @@ struct FileConfig {
     #[serde(default)]
     volumes: Vec<volume::Entry>,
     cryptsetup_socket: Option<String>,
+    #[serde(default)]
+    secure_mount: secure_mount::MountConfig,
     image: Option<ImageConfig>,
     #[serde(default)]
     skip_sealed_secret_verification: bool,
@@ -344,6 +349,7 @@ impl Config {
                 file.cryptsetup_socket.as_deref().unwrap_or(volume::DEFAULT_SOCKET),
                 "cryptsetup_socket",
             )?,
+            secure_mount: file.secure_mount,
             access: file.access,
             signing_keys,
             kms: file.kms,
@@ -420,6 +426,7 @@ fn defaults(kernel_command_line: &str) -> Result<FileConfig, StartFault> {
         credential_socket: None,
         volumes: Vec::new(),
         cryptsetup_socket: None,
+        secure_mount: secure_mount::MountConfig::default(),
         image: None,
         skip_sealed_secret_verification: false,
         access: AccessTable::default(),

@@ -128,8 +128,25 @@ pub enum HubError {
         /// The secret's length.
         length: usize,
     },
+    /// A request to mount something that cannot be done as it stands.
+    #[error(transparent)]
+    MountRequest(#[from] cc_volume::mount_request::MountRequestError),
+    /// A key in a file of this machine that cannot be used.
+    #[error("reading the key {path}: {why}")]
+    MountKey {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A key that does not go over to the privileged half.
+    #[error("the key has {length} bytes; a key has 1 to {}", crate::secure_mount::MAX_KEY_LEN)]
+    MountKeyLength {
+        /// Its length.
+        length: usize,
+    },
     /// Only the superuser may do that.
-    #[error("volumes are the superuser's business, and the caller is another one ({caller})")]
+    #[error("volumes are the business of root of the machine, outside of containers, and the caller is another one ({caller})")]
     VolumeCaller {
         /// The caller, as the kernel describes it.
         caller: String,
@@ -206,6 +223,8 @@ impl HubError {
             | Self::VolumeUuid { .. }
             | Self::VolumeCaller { .. } => Blame::Denied,
             Self::VolumeHeader { error, .. } => error.blame(),
+            Self::MountRequest(error) => error.blame(),
+            Self::MountKey { .. } | Self::MountKeyLength { .. } => Blame::Misused,
             Self::VolumeUnknown { .. } => Blame::Absent,
             Self::Image(fault) => fault.blame(),
             Self::Stopping => Blame::Unavailable,
@@ -247,6 +266,9 @@ impl HubError {
             Self::VolumeHeader { error, .. } => error.code(),
             Self::VolumeKeyLength { .. } => "VOLUME_KEY_LENGTH",
             Self::VolumeCaller { .. } => "VOLUME_CALLER_REFUSED",
+            Self::MountRequest(error) => error.code(),
+            Self::MountKey { .. } => "SECURE_MOUNT_KEY",
+            Self::MountKeyLength { .. } => "SECURE_MOUNT_KEY_LENGTH",
             Self::FileFolder { .. } => "FILE_FOLDER_REFUSED",
             Self::FileOwner { .. } => "FILE_OWNER_UNKNOWN",
             Self::FileWrite { .. } => "FILE_WRITE_FAILED",
@@ -296,7 +318,10 @@ impl HubError {
             Self::VolumeUuid { .. } => "do not open it; if the volume was made anew, write its UUID into [[volumes]]".to_owned(),
             Self::VolumeHeader { error, .. } => error.hint().to_owned(),
             Self::VolumeKeyLength { .. } => "store a random key of 32 to 64 bytes at the key broker".to_owned(),
-            Self::VolumeCaller { .. } => "run it as root".to_owned(),
+            Self::MountRequest(error) => error.hint().to_owned(),
+            Self::MountKey { .. } => "name a file that the data hub may read, or a kbs:// URI".to_owned(),
+            Self::MountKeyLength { .. } => "store a random key of 32 to 64 bytes".to_owned(),
+            Self::VolumeCaller { .. } => "run it as root, in no container; the data hub has to see the machine's control groups".to_owned(),
             Self::FileFolder { .. } => {
                 "name a folder in memory that only root or the owner may write to; where there is swap, one of a tmpfs with noswap or of a ramfs; allow_disk = true lifts the rules about disk and swap".to_owned()
             }

@@ -17,7 +17,7 @@ mod layers;
 mod pull;
 mod resource;
 mod source;
-mod storage;
+pub(crate) mod storage;
 
 pub use door::ImageService;
 pub use pull::Puller;

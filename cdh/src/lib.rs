@@ -27,6 +27,7 @@ pub mod placement;
 pub mod provenance;
 pub mod reference;
 pub mod sealed_service;
+pub mod secure_mount;
 pub mod server;
 pub mod service;
 pub mod signing_key;

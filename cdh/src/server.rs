@@ -15,7 +15,9 @@ use cc_kms::{Broker, Providers, Surroundings};
 use cc_protos::api::get_resource_service_server::GetResourceServiceServer;
 use cc_protos::api::image_pull_service_server::ImagePullServiceServer;
 use cc_protos::api::sealed_secret_service_server::SealedSecretServiceServer;
+use cc_protos::api::secure_mount_service_server::SecureMountServiceServer;
 use cc_protos::guest_services::hub_info_service_server::HubInfoServiceServer;
+use cc_protos::guest_services::secure_unmount_service_server::SecureUnmountServiceServer;
 use cc_protos::guest_services::volume_service_server::VolumeServiceServer;
 use cc_protos::keyprovider::key_provider_service_server::KeyProviderServiceServer;
 use tokio::task::JoinSet;
@@ -32,6 +34,7 @@ use crate::info::HubInfo;
 use crate::ocicrypt_config;
 use crate::provenance::Checker;
 use crate::sealed_service::SealedService;
+use crate::secure_mount::SecureMounts;
 use crate::service::ResourceService;
 use crate::signing_key::SigningKeys;
 use crate::unit_credential::UnitDoor;
@@ -40,6 +43,9 @@ use crate::volume::{KeyDoor, VolumeRpc, Volumes};
 
 /// How long a pull may take; kata-agent gives up earlier, and says when.
 const PULL_TIME_LIMIT: Duration = Duration::from_secs(4 * 3600);
+
+/// How long it may take to make a file system on a large device.
+const MOUNT_TIME_LIMIT: Duration = Duration::from_secs(3600);
 
 fn prepare(config: &Config) -> Result<(Arc<Hub>, Arc<Credentials>, Providers), HubError> {
     let hub = Arc::new(Hub::new(config)?);
@@ -117,6 +123,7 @@ pub async fn serve(config: Config, inherited: Vec<Listener>, shutdown: Shutdown)
     let volume_rpc =
         VolumeRpc { volumes: Arc::clone(&volumes), key_socket: config.cryptsetup_address.clone() };
     let agent = AgentEvidence::new(config.aa_address.clone());
+    let mounts = SecureMounts::new(Arc::clone(&unsealer), config.secure_mount, &config.image);
     let puller = Puller::new(Arc::clone(&hub), Arc::clone(&unsealer), agent, config.image);
     let images = ImageService { hub: Arc::clone(&hub), puller: Arc::new(puller) };
     let sealed = SealedService { unsealer: Arc::clone(&unsealer) };
@@ -125,7 +132,9 @@ pub async fn serve(config: Config, inherited: Vec<Listener>, shutdown: Shutdown)
         .add_service(KeyProviderServiceServer::new(sealed))
         .add_service(ImagePullServiceServer::new(images))
         .add_service(HubInfoServiceServer::new(info))
-        .add_service(VolumeServiceServer::new(volume_rpc));
+        .add_service(VolumeServiceServer::new(volume_rpc))
+        .add_service(SecureMountServiceServer::new(mounts.clone()))
+        .add_service(SecureUnmountServiceServer::new(mounts));
     let services = [
         "api.GetResourceService",
         "api.SealedSecretService",
@@ -133,6 +142,8 @@ pub async fn serve(config: Config, inherited: Vec<Listener>, shutdown: Shutdown)
         "api.ImagePullService",
         "guest_services.v1.HubInfoService",
         "guest_services.v1.VolumeService",
+        "api.SecureMountService",
+        "guest_services.v1.SecureUnmountService",
     ];
     let routes = introspection::add(routes, &services)
         .await
@@ -159,7 +170,9 @@ pub async fn serve(config: Config, inherited: Vec<Listener>, shutdown: Shutdown)
     let telling = tokio::spawn(tell(Arc::clone(&hub), own_configuration));
     let filling = tokio::spawn(credentials.fill(hub, shutdown.clone()));
     let keeping = tokio::spawn(files.keep(unsealer, shutdown.clone()));
-    let server = RpcServer::new(routes).deadline_of("/api.ImagePullService/PullImage", PULL_TIME_LIMIT);
+    let server = RpcServer::new(routes)
+        .deadline_of("/api.ImagePullService/PullImage", PULL_TIME_LIMIT)
+        .deadline_of("/api.SecureMountService/SecureMount", MOUNT_TIME_LIMIT);
     let served = server.serve(listeners, shutdown.clone()).await;
     // If it is over for another reason, so it is for the other doors.
     shutdown.trigger();

@@ -148,15 +148,33 @@ fn kata_agents_ttrpc_client_reaches_every_served_method() {
                 .unwrap_err();
         assert_eq!(status, INTERNAL);
         assert!(message.starts_with("[CDH] [ERROR]: ") && message.ends_with("[KBS_NOT_FOUND]"), "{message}");
-        let request = api::SecureMountRequest::default();
-        let (status, message) =
+        let mount = async |volume_type: &str, option: (&str, &str)| {
+            let options = [
+                ("devicePath", "/dev/null"),
+                ("sourceType", "empty"),
+                ("targetType", "fileSystem"),
+                ("encryptionType", "luks2"),
+                option,
+            ];
+            let options = options.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+            let (volume_type, mount_point) = (volume_type.to_owned(), "/run/nowhere".to_owned());
+            let request = api::SecureMountRequest { volume_type, options, flags: Vec::new(), mount_point };
             ttrpc::<_, api::SecureMountResponse>(&hub, "api.SecureMountService", "SecureMount", request)
                 .await
-                .unwrap_err();
-        assert_eq!(
-            (status, message.as_str()),
-            (NOT_FOUND, "/api.SecureMountService/SecureMount is not supported")
-        );
+                .unwrap_err()
+        };
+        for (volume_type, option, code) in [
+            ("alibaba-cloud-oss", ("dataIntegrity", "false"), "SECURE_MOUNT_UNSUPPORTED"),
+            ("block-device", ("encryptionType", "zfs"), "SECURE_MOUNT_UNSUPPORTED"),
+            ("block-device", ("mkfsOpts", "-d /etc"), "SECURE_MOUNT_OPTION_REFUSED"),
+            ("block-device", ("key", "file:///run/absent"), "SECURE_MOUNT_KEY"),
+            ("block-device", ("dataIntegrity", "true"), "DEVICE_REFUSED"),
+        ] {
+            let (status, message) = mount(volume_type, option).await;
+            assert_eq!(status, INTERNAL);
+            assert!(message.starts_with("[CDH] [ERROR]: "), "{message}");
+            assert!(message.ends_with(&format!("[{code}]")), "{code}: {message}");
+        }
     });
 }
 

@@ -14,10 +14,11 @@ const DAEMONS: [&str; 3] = ["attestation-agent", "confidential-data-hub", "api-s
 /// What the units and their administrator need besides.
 const PROGRAMS: [&str; 2] = ["cdh-storage", "guestctl"];
 /// Exposure that `systemd-analyze security` may see at most, in tenths; each line that the units relax says why.
-pub(crate) const EXPOSURE: [(&str, u32); 5] = [
+pub(crate) const EXPOSURE: [(&str, u32); 6] = [
     ("attestation-agent.service", 40),
     ("confidential-data-hub.service", 30),
     ("api-server-rest.service", 15),
+    ("cdh-storage-disk.service", 50),
     ("cdh-storage-mount.service", 45),
     ("cdh-storage-unpack.service", 25),
 ];

@@ -86,6 +86,7 @@ pub struct Setup {
     folder: TempDir,
     disks: Vec<PathBuf>,
     tpm: Option<PathBuf>,
+    parameters: String,
 }
 
 impl Setup {
@@ -95,7 +96,7 @@ impl Setup {
     /// No temporary folder can be made.
     pub fn new(work: &str) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("vm-").tempdir()?;
-        let mut setup = Self { folder, disks: Vec::new(), tpm: None };
+        let mut setup = Self { folder, disks: Vec::new(), tpm: None, parameters: String::new() };
         setup = setup
             .file("etc/systemd/system/network.service", NETWORK, 0o644)?
             .file("etc/systemd/system/work.service", WORK, 0o644)?
@@ -159,6 +160,13 @@ impl Setup {
         self
     }
 
+    /// Adds a parameter to the kernel's command line, which the host writes.
+    #[must_use]
+    pub fn parameter(mut self, parameter: &str) -> Self {
+        self.parameters += &format!(" {parameter}");
+        self
+    }
+
     /// The folder whose files come over the tree's.
     #[must_use]
     pub fn root(&self) -> PathBuf {
@@ -178,7 +186,7 @@ impl Setup {
         let boot = Boot {
             kernel: &kernel(),
             initrd: &initrd,
-            command_line: &format!("systemd.unit=multi-user.target systemd.show_status=1{masks}"),
+            command_line: &format!("systemd.unit=multi-user.target systemd.show_status=1{masks}{}", self.parameters),
             drives: &iter::once(tree).chain(disks).collect::<Vec<_>>(),
             tpm: self.tpm.as_deref(),
             firmware: None,

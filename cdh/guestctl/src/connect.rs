@@ -14,10 +14,11 @@ use cc_protos::{
     api::get_resource_service_client::GetResourceServiceClient,
     api::image_pull_service_client::ImagePullServiceClient,
     api::sealed_secret_service_client::SealedSecretServiceClient,
+    api::secure_mount_service_client::SecureMountServiceClient,
     attestation_agent::attestation_agent_service_client::AttestationAgentServiceClient,
     guest_services::{
         agent_info_service_client::AgentInfoServiceClient, hub_info_service_client::HubInfoServiceClient,
-        volume_service_client::VolumeServiceClient,
+        secure_unmount_service_client::SecureUnmountServiceClient, volume_service_client::VolumeServiceClient,
     },
     keyprovider::key_provider_service_client::KeyProviderServiceClient,
 };
@@ -97,6 +98,16 @@ impl<'a> Hub<'a> {
     /// Encrypted volumes.
     pub(crate) fn volumes(&self) -> VolumeServiceClient<Channel> {
         VolumeServiceClient::new(connect::channel(self.address, CALL))
+    }
+
+    /// Block devices; `patience` with each.
+    pub(crate) fn secure_mounts(&self, patience: Duration) -> SecureMountServiceClient<Channel> {
+        SecureMountServiceClient::new(connect::channel(self.address, patience))
+    }
+
+    /// What was opened of them.
+    pub(crate) fn secure_unmounts(&self) -> SecureUnmountServiceClient<Channel> {
+        SecureUnmountServiceClient::new(connect::channel(self.address, CALL))
     }
 
     /// State of the hub.

@@ -1,7 +1,7 @@
 //! `guestctl disk`: explains the header of a LUKS2 volume, checks it before anything opens it, and signs it; prepares configured
 //! volumes for systemd to open, and says afterwards whether what is open is what was checked.
 //!
-//! Nothing is opened here, and only `format` and `rotate` write to disks. The header area is read once, at most 16 MiB, and all that is said is about those bytes: a host may
+//! Nothing is opened here but by asking the data hub, and only `format` and `rotate` write to disks. The header area is read once, at most 16 MiB, and all that is said is about those bytes: a host may
 //! answer the next reader differently, so whatever opens a volume after a check has to use the bytes that were checked, which
 //! `prepare` lays down for it. The rules are those of [`cc_volume`].
 
@@ -14,8 +14,9 @@ mod enable;
 mod format;
 mod helper;
 mod inspect;
-mod mapping;
+mod open;
 mod prepare;
+mod resize;
 mod rotate;
 mod sign;
 mod status;
@@ -74,11 +75,19 @@ enum Command {
     /// Check the header of a configured volume with its key, and lay down the copy to open it with
     Prepare(prepare::Args),
     /// Compare an open volume with the header that it was opened with; close it if they differ
-    Verify(verify::Args),
+    Verify(verify::VerifyArgs),
+    /// Close what is left of a volume whose unit has ended
+    Retire(verify::RetireArgs),
     /// Make a configured volume on a blank disk
     Format(format::Args),
     /// Give a configured volume another key
     Rotate(rotate::Args),
+    /// Let an open volume reach to the end of its disk, which has grown
+    Resize(resize::Args),
+    /// Open a block device that no configuration names
+    Open(open::OpenArgs),
+    /// Close what was opened by `open` or by kata-agent
+    Close(open::CloseArgs),
     /// Show the configured volumes, and which of them are open
     Status(status::Args),
 }
@@ -181,9 +190,13 @@ pub(crate) async fn run(args: &Args, json: bool, console: &mut Console<'_>) -> R
         Command::Sign(args) => sign::run(args, json, console),
         Command::Enable(args) => enable::run(args, json, console).await,
         Command::Prepare(args) => prepare::run(args, json, console).await,
-        Command::Verify(args) => verify::run(args, json, console),
+        Command::Verify(args) => verify::verify(args, json, console),
+        Command::Retire(args) => verify::retire(args, json, console),
         Command::Format(args) => format::run(args, json, console).await,
         Command::Rotate(args) => rotate::run(args, json, console).await,
+        Command::Resize(args) => resize::run(args, json, console).await,
+        Command::Open(args) => open::open(args, json, console).await,
+        Command::Close(args) => open::close(args, json, console).await,
         Command::Status(args) => status::run(args, json, console).await,
     }
 }

@@ -24,18 +24,21 @@ pub(super) const UNIT_SOCKETS: &str = "/run/confidential-containers/cdh-storage"
 
 /// What the program is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mode {
+pub(crate) enum Mode {
     /// Mounts and bundles.
     Mount,
     /// Layers.
     Unpack,
+    /// Block devices.
+    Disk,
 }
 
-/// Both modes of the program.
+/// The modes of the program.
 #[derive(Debug)]
-pub(super) struct Storage {
+pub(crate) struct Storage {
     mount: Half,
     unpack: Half,
+    disk: Half,
 }
 
 #[derive(Debug)]
@@ -63,7 +66,7 @@ struct Running {
 }
 
 impl Storage {
-    pub(super) fn new(config: &ImageConfig) -> Self {
+    pub(crate) fn new(config: &ImageConfig) -> Self {
         let program = config.storage.program.clone().unwrap_or_else(beside_this_program);
         let store = config.work_dir.display().to_string();
         let half = |mode: &str, socket: &Option<String>, more: Vec<String>| {
@@ -80,18 +83,25 @@ impl Storage {
             };
             Half { way, running: Mutex::default() }
         };
+        let disk = Way::Start {
+            program: program.clone(),
+            arguments: vec!["disk".to_owned()],
+            unit: config.storage.program.is_none().then(|| Path::new(UNIT_SOCKETS).join("disk.sock")),
+        };
         let limit = config.max_store_bytes.map(|limit| vec!["--max-bytes".to_owned(), limit.to_string()]);
         Self {
             mount: half("mount", &config.storage.mount_socket, Vec::new()),
             unpack: half("unpack", &config.storage.unpack_socket, limit.unwrap_or_default()),
+            disk: Half { way: disk, running: Mutex::default() },
         }
     }
 
     /// A channel of its own to the program in this mode.
-    pub(super) fn channel(&self, mode: Mode) -> Result<Client, HubError> {
+    pub(crate) fn channel(&self, mode: Mode) -> Result<Client, HubError> {
         let half = match mode {
             Mode::Mount => &self.mount,
             Mode::Unpack => &self.unpack,
+            Mode::Disk => &self.disk,
         };
         match &half.way {
             Way::Socket(path) => connect(path),

@@ -47,6 +47,13 @@ enum Mode {
     /// Make and change headers of LUKS2 volumes in memory
     #[cfg(feature = "luks")]
     Volume,
+    /// Open, format, mount and close block devices with LUKS2
+    #[cfg(feature = "luks")]
+    Disk {
+        /// Folder, in memory, that tells what is open
+        #[arg(long, value_name = "FOLDER", default_value = crate::disk::STATE)]
+        state: PathBuf,
+    },
 }
 
 /// Runs the mode until nobody has the other end of the socket.
@@ -81,6 +88,8 @@ fn try_run(cli: &Cli) -> Result<(), Failure> {
         }
         #[cfg(feature = "luks")]
         Mode::Volume => serve::serve(socket, &crate::volume::Headers),
+        #[cfg(feature = "luks")]
+        Mode::Disk { state } => serve::serve(socket, &crate::disk::Disks::open(state)?),
     }
 }
 

@@ -29,6 +29,52 @@ pub enum Failure {
         /// What the library says.
         why: String,
     },
+    /// A mapping is not what it has to be, or is in use.
+    #[cfg(feature = "luks")]
+    #[error(transparent)]
+    Mapping(#[from] cc_mapping::MappingError),
+    /// A block device that cannot be used.
+    #[error("the device {path} is refused: {why}")]
+    Device {
+        /// Its path, or its number.
+        path: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A block device that is mounted, or used otherwise.
+    #[error("the device {path} is in use")]
+    DeviceInUse {
+        /// Its path.
+        path: String,
+    },
+    /// A mapping of that name is there already.
+    #[error("there is a mapping called {name} already")]
+    NameTaken {
+        /// The name.
+        name: String,
+    },
+    /// A place where nothing is let appear.
+    #[error("the mount point {path} is refused: {why}")]
+    MountPoint {
+        /// The place.
+        path: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Nothing was opened there.
+    #[error("no volume is open at {path}")]
+    NotOpen {
+        /// The place.
+        path: String,
+    },
+    /// No file system was made, or it cannot be mounted.
+    #[error("cannot {doing}: {why}")]
+    FileSystem {
+        /// What was being done.
+        doing: String,
+        /// What mkfs.ext4 or the kernel says.
+        why: String,
+    },
     /// A request that this mode does not know, or one without what belongs to it.
     #[error("cdh-storage cannot do this: {why}")]
     Request {
@@ -93,7 +139,15 @@ impl Failure {
     #[must_use]
     pub fn blame(&self) -> Blame {
         match self {
+            #[cfg(feature = "luks")]
+            Self::Mapping(error) => error.blame(),
+            Self::NotOpen { .. } => Blame::Absent,
+            Self::FileSystem { .. } => Blame::Platform,
             Self::StandardInput
+            | Self::Device { .. }
+            | Self::DeviceInUse { .. }
+            | Self::NameTaken { .. }
+            | Self::MountPoint { .. }
             | Self::Request { .. }
             | Self::BundlePath { .. }
             | Self::BundleExists { .. } => Blame::Misused,
@@ -115,6 +169,14 @@ impl Failure {
             Self::Image(error) => error.code(),
             Self::Header(error) => error.code(),
             Self::Cryptsetup { .. } => "CRYPTSETUP_FAILED",
+            #[cfg(feature = "luks")]
+            Self::Mapping(error) => error.code(),
+            Self::Device { .. } => "DEVICE_REFUSED",
+            Self::DeviceInUse { .. } => "DEVICE_IN_USE",
+            Self::NameTaken { .. } => "VOLUME_MAPPED_ALREADY",
+            Self::MountPoint { .. } => "MOUNT_POINT_REFUSED",
+            Self::NotOpen { .. } => "VOLUME_NOT_OPEN",
+            Self::FileSystem { .. } => "FILE_SYSTEM_FAILED",
             Self::Request { .. } => "STORAGE_REQUEST_REFUSED",
             Self::BundlePath { .. } => "BUNDLE_PATH_REFUSED",
             Self::BundleExists { .. } => "BUNDLE_EXISTS",
@@ -136,6 +198,16 @@ impl Failure {
             Self::Cryptsetup { .. } => {
                 "if a key was refused, give the one that opens the volume; else see the kernel's log"
             }
+            #[cfg(feature = "luks")]
+            Self::Mapping(error) => error.hint(),
+            Self::Device { .. } => "name a block device of this machine; lsblk shows them",
+            Self::DeviceInUse { .. } => "unmount it, or close what is mapped over it; lsblk shows that",
+            Self::NameTaken { .. } => "choose another mapperName, or close that one",
+            Self::MountPoint { .. } => {
+                "name an empty folder that exists, or for targetType=device a path that does not"
+            }
+            Self::NotOpen { .. } => "check the path; `guestctl disk status` shows what is open",
+            Self::FileSystem { .. } => "install e2fsprogs; the kernel's log says more",
             Self::Request { .. } => "install the data hub and cdh-storage of one version",
             Self::BundlePath { .. } => "give an absolute path without . and ..",
             Self::BundleExists { .. } => {

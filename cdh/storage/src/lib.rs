@@ -6,8 +6,8 @@
 //! * `mount` mounts overlays and makes bundles,
 //! * `unpack` unpacks layers into the store, and cannot touch anything else.
 //!
-//! Built with the feature `luks` it has a third one: `volume` makes and changes headers of LUKS2 volumes with libcryptsetup, in
-//! memory. It is given no disk.
+//! Built with the feature `luks` it has two more, which use libcryptsetup: `volume` makes and changes headers of LUKS2 volumes in
+//! memory and is given no disk; `disk` opens, formats, mounts and closes block devices.
 //!
 //! To add a kind of work: a variant of [`cc_storage::Request`], an arm in the mode's [`serve::Worker`], a module beside it.
 //! It is NOT a decider: policy, keys and names are the hub's. It does not speak to any network.
@@ -17,6 +17,8 @@
 mod boot;
 pub mod cli;
 mod confine;
+#[cfg(feature = "luks")]
+pub mod disk;
 mod error;
 pub mod mount;
 pub mod serve;

@@ -32,9 +32,9 @@ use crate::{
 /// Rounds of PBKDF2. A key of a key broker has full entropy: the derivation protects nothing, and every boot waits for it.
 const ROUNDS: u32 = 1000;
 /// Bytes of the volume key: two keys of AES-256 for XTS.
-const VOLUME_KEY_LEN: usize = 64;
+pub(crate) const VOLUME_KEY_LEN: usize = 64;
 /// Bytes of an encryption sector.
-const SECTOR_LEN: u32 = 4096;
+pub(crate) const SECTOR_LEN: u32 = 4096;
 
 /// The mode's worker.
 #[derive(Debug)]
@@ -89,7 +89,7 @@ fn format(file: OwnedFd, uuid: &str, key: &Secret) -> Result<(), Failure> {
         .keyslot_handle()
         .add_by_key(None, None, key.expose(), CryptVolumeKey::empty())
         .map_err(failed("add the key"))?;
-    sign(volume, file, &signing)
+    sign(volume, &file, &signing)
 }
 
 fn rotate(file: OwnedFd, old: &Secret, new: &Secret) -> Result<(), Failure> {
@@ -113,7 +113,7 @@ fn rotate(file: OwnedFd, old: &Secret, new: &Secret) -> Result<(), Failure> {
             gone.map_err(failed("remove the former tag"))?;
         }
     }
-    sign(volume, file, &signing)
+    sign(volume, &file, &signing)
 }
 
 /// The keyslot that this key opens, of all or of one. Nothing is mapped.
@@ -122,17 +122,17 @@ fn opens_by(volume: &mut CryptDevice, slot: Option<u32>, key: &Secret) -> Result
 }
 
 /// Puts the tag into the header, and looks whether the result is one that is opened later.
-fn sign(mut volume: CryptDevice, file: OwnedFd, key: &HeaderKey) -> Result<(), Failure> {
-    let tag = key.sign(&read(&file)?)?;
+pub(crate) fn sign(mut volume: CryptDevice, file: &OwnedFd, key: &HeaderKey) -> Result<(), Failure> {
+    let tag = key.sign(&read(file)?)?;
     let token = tag.to_token();
     volume.token_handle().json_set(TokenInput::AddToken(&token)).map_err(failed("add the tag"))?;
     drop(volume);
-    let header = read(&file)?;
+    let header = read(file)?;
     Policy::default().judge(&header).into_result()?;
     Ok(key.verify(&header, &tag)?)
 }
 
-fn read(file: &OwnedFd) -> Result<Header, Failure> {
+pub(crate) fn read(file: &OwnedFd) -> Result<Header, Failure> {
     let mut area = Vec::new();
     let opened = File::open(path(file)).map_err(Failure::storage("open a header"))?;
     opened.take(MAX_AREA_LEN as u64).read_to_end(&mut area).map_err(Failure::storage("read a header"))?;
@@ -143,11 +143,11 @@ fn open(file: &OwnedFd) -> Result<CryptDevice, Failure> {
     CryptInit::init(&path(file)).map_err(failed("open a file for a header"))
 }
 
-fn path(file: &OwnedFd) -> PathBuf {
+pub(crate) fn path(file: &OwnedFd) -> PathBuf {
     format!("/proc/self/fd/{}", file.as_raw_fd()).into()
 }
 
-fn derivation() -> CryptPbkdfType {
+pub(crate) fn derivation() -> CryptPbkdfType {
     CryptPbkdfType {
         type_: CryptKdf::Pbkdf2,
         hash: Some("sha256".to_owned()),
@@ -159,10 +159,10 @@ fn derivation() -> CryptPbkdfType {
     }
 }
 
-fn refused(why: &str) -> Failure {
+pub(crate) fn refused(why: &str) -> Failure {
     Failure::Request { why: why.to_owned() }
 }
 
-fn failed(doing: &'static str) -> impl FnOnce(LibcryptErr) -> Failure {
+pub(crate) fn failed(doing: &'static str) -> impl FnOnce(LibcryptErr) -> Failure {
     move |error| Failure::Cryptsetup { doing, why: error.to_string() }
 }

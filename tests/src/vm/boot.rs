@@ -9,7 +9,7 @@ use anyhow::ensure;
 use crate::process::{Process, command};
 
 /// How long a machine may run, on a busy host.
-const TIME_LIMIT: Duration = Duration::from_secs(300);
+const TIME_LIMIT: Duration = Duration::from_secs(400);
 /// Pause between two looks at the console.
 const GLANCE: Duration = Duration::from_millis(100);
 

@@ -133,7 +133,7 @@ impl Device {
 pub(super) fn format_steps(uuid: &str, area: &[u8]) -> Vec<Step> {
     let (first, rest) = area.split_at_checked(BLOCK_LEN).unwrap_or((area, &[]));
     vec![
-        Step { offset: 0, bytes: marker(uuid) },
+        mark(uuid),
         Step { offset: BLOCK_LEN as u64, bytes: rest.to_vec() },
         Step { offset: 0, bytes: first.to_vec() },
     ]
@@ -174,6 +174,11 @@ fn areas(header: &DetachedHeader) -> Vec<(usize, usize)> {
             Some((start, start.checked_add(usize::try_from(slot.area.size).ok()?)?))
         })
         .collect()
+}
+
+/// The mark that a format is under way.
+pub(super) fn mark(uuid: &str) -> Step {
+    Step { offset: 0, bytes: marker(uuid) }
 }
 
 fn marker(uuid: &str) -> Vec<u8> {

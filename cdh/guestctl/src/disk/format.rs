@@ -7,11 +7,12 @@ use cc_daemon::address::Address;
 use cc_evidence::blame::Blame;
 use cc_protos::api::GetResourceRequest;
 use cc_storage::Request;
+use cc_volume::luks2::DetachedHeader;
 use serde_json::json;
 
 use super::{
     configured::Configured,
-    device::{Content, Device, format_steps},
+    device::{Content, Device, Step, format_steps, mark},
     helper,
 };
 use crate::{
@@ -24,7 +25,7 @@ use crate::{
 #[command(after_help = "\
 AES-XTS with 512 bits, sectors of 4096 bytes, the UUID of the configuration, signed with its key. A disk is blank if its first 16 MiB and
 its last MiB are zero. Whatever else is on it stays, unless --overwrite names that this is meant. A format that was
-interrupted begins anew.
+interrupted begins anew. With --integrity the volume is larger on the disk, keeps its size, and has an ext4 file system.
 
 Exit status: 0 done, or the disk is that volume already (with --first-boot); 2 the disk is not blank, too small, or in use; 4 there
 is no such volume; 7 cdh-storage cannot be used; others as for `guestctl get`.
@@ -44,6 +45,9 @@ pub(super) struct Args {
     /// Format the disk whatever is on it
     #[arg(long)]
     overwrite: bool,
+    /// Authenticate each sector (HMAC-SHA-256), and make an ext4 file system at once: before something is written nothing can be read
+    #[arg(long)]
+    integrity: bool,
     /// Say what would be done
     #[arg(long)]
     dry_run: bool,
@@ -59,7 +63,7 @@ pub(super) async fn run(args: &Args, as_json: bool, console: &mut Console<'_>) -
     let hub = Hub::at(&args.cdh);
     let uuid = Configured::find(&hub, &args.name).await?.volume;
     let (uuid, key_uri) = (uuid.uuid, uuid.key_uri);
-    let device = Device::open(&args.device)?;
+    let mut device = Device::open(&args.device)?;
     let content = device.content(&uuid)?;
     let outcome = match content {
         Content::Volume if args.first_boot => "is the volume already",
@@ -67,12 +71,20 @@ pub(super) async fn run(args: &Args, as_json: bool, console: &mut Console<'_>) -
         _ if args.dry_run => "would be formatted",
         _ => {
             let key = key(&hub, &key_uri).await?;
-            let request = Request::FormatVolume { uuid: uuid.clone() };
             let secret = Secret::new(key.expose().to_vec());
+            let steps = |header: DetachedHeader| {
+                let area = header.canonical().map_err(|error| super::volume(&args.device, error))?;
+                Ok::<_, Failure>(format_steps(&uuid, &area))
+            };
             let program = helper::program(args.helper.as_deref());
-            let header = helper::change(&program, request, secret, (&[], device.length()), (&uuid, &key))?;
-            let area = header.canonical().map_err(|error| super::volume(device.path(), error))?;
-            device.write(&format_steps(&uuid, &area))?;
+            let made = |request, length| {
+                helper::change(&program, request, secret, (&[], length), (&uuid, &key)).and_then(steps)
+            };
+            if args.integrity {
+                device = with_integrity(args, device, &uuid, made)?;
+            } else {
+                device.write(&made(Request::FormatVolume { uuid: uuid.clone() }, device.length())?)?;
+            }
             "is formatted"
         }
     };
@@ -83,6 +95,23 @@ pub(super) async fn run(args: &Args, as_json: bool, console: &mut Console<'_>) -
         }));
     }
     console.text(&format!("{path} {outcome}: {} ({uuid})\n", args.name))
+}
+
+/// Formats with integrity. The mark that a format is under way comes first: whoever makes the tags has the device to himself.
+fn with_integrity(
+    args: &Args,
+    device: Device,
+    uuid: &str,
+    made: impl FnOnce(Request, u64) -> Result<Vec<Step>, Failure>,
+) -> Result<Device, Failure> {
+    let length = device.length();
+    device.write(&[mark(uuid)])?;
+    drop(device);
+    let request = Request::FormatWithIntegrity { uuid: uuid.to_owned(), device: args.device.display().to_string() };
+    let steps = made(request, length)?;
+    let device = Device::open(&args.device)?;
+    device.write(&steps)?;
+    Ok(device)
 }
 
 /// The key at `uri`, from the hub.

@@ -40,7 +40,8 @@ pub(super) fn change(
     let memory = memfd_create("header", MemfdFlags::CLOEXEC).map_err(|error| unusable(error.into()))?;
     let mut memory = File::from(memory);
     memory.set_len(length).and_then(|()| memory.write_all_at(area, 0)).map_err(unusable)?;
-    let mut helper = Helper::start(program)?;
+    let mode = if matches!(request, Request::FormatWithIntegrity { .. }) { "disk" } else { "volume" };
+    let mut helper = Helper::start(program, mode)?;
     let asked = helper.client.ask(request, Some(secret), &[memory.as_fd()]);
     asked.map_err(|error| helper.failed(program, error))?;
 
@@ -59,6 +60,17 @@ pub(super) fn change(
     Ok(header)
 }
 
+/// Has `request` done to an open volume, whose header is `header`.
+pub(super) fn disk(program: &Path, request: Request, secret: Secret, header: &[u8]) -> Result<(), Failure> {
+    let unusable = |source: std::io::Error| unusable(program, &source.to_string());
+    let memory = memfd_create("header", MemfdFlags::CLOEXEC).map_err(|error| unusable(error.into()))?;
+    let memory = File::from(memory);
+    memory.write_all_at(header, 0).map_err(unusable)?;
+    let mut helper = Helper::start(program, "disk")?;
+    let asked = helper.client.ask(request, Some(secret), &[memory.as_fd()]);
+    asked.map(drop).map_err(|error| helper.failed(program, error))
+}
+
 struct Helper {
     client: Client,
     child: Child,
@@ -66,10 +78,10 @@ struct Helper {
 
 impl Helper {
     #[allow(clippy::disallowed_methods, reason = "it is started as the data hub starts it")]
-    fn start(program: &Path) -> Result<Self, Failure> {
+    fn start(program: &Path, mode: &str) -> Result<Self, Failure> {
         let (ours, theirs) = Channel::pair().map_err(|error| unusable(program, &error.to_string()))?;
         let child = Command::new(program)
-            .args(["--log", "warn", "volume"])
+            .args(["--log", "warn", mode])
             .env_clear()
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())

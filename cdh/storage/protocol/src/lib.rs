@@ -19,4 +19,6 @@ pub use client::{Answered, Client};
 pub use error::{Fault, StorageError};
 pub use key_pair::{join_keys, split_keys};
 pub use packet::{MAX_LEN, Packet};
-pub use request::{Answer, Bundle, Cipher, Claim, Image, Layer, MAX_LAYERS, Name, Request};
+pub use request::{
+    Answer, Bundle, Cipher, Claim, Content, Device, Image, Layer, MAX_LAYERS, Name, Opened, Request, Volume,
+};

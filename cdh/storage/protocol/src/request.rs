@@ -42,6 +42,89 @@ pub enum Request {
     /// Replace the key in the header of a LUKS2 volume, in the file that comes with it. The secret is the present key and the new
     /// one, as [`join_keys`](crate::join_keys) puts them together. Mode `volume`.
     RotateVolume,
+    /// Open a block device, formatted before if it is to be, and let it appear. The secret is its key. Mode `disk`.
+    OpenVolume(Volume),
+    /// Undo what [`Request::OpenVolume`] did. Mode `disk`.
+    CloseVolume {
+        /// Where it appears.
+        mount_point: String,
+    },
+    /// Tell what is open. Mode `disk`.
+    ListVolumes,
+    /// As [`Request::FormatVolume`], with a tag for each sector: what is kept of them is written to the device, and with it an ext4 file
+    /// system, because nothing else may be read. The header alone comes back. Mode `disk`.
+    FormatWithIntegrity {
+        /// The volume's UUID.
+        uuid: String,
+        /// Path of its device.
+        device: String,
+    },
+    /// Let an open mapping reach to the end of its device, which has grown. The file is the header that it was opened with, the secret its
+    /// key. Mode `disk`.
+    ResizeVolume {
+        /// Name of the mapping.
+        name: String,
+    },
+}
+
+/// A block device to be opened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Volume {
+    /// The device.
+    pub device: Device,
+    /// Name of its mapping.
+    pub name: String,
+    /// What is on it.
+    pub content: Content,
+    /// Where it appears: an absolute path.
+    pub mount_point: String,
+    /// Whether a link to the mapping appears there; else a file system is mounted.
+    pub link: bool,
+    /// Further arguments for mkfs.ext4, each checked.
+    pub mkfs: Vec<String>,
+}
+
+/// A block device by its number or path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Device {
+    /// Numbers of its driver, and of the device there.
+    Number(u32, u32),
+    /// Absolute path.
+    Path(String),
+}
+
+/// What is on a block device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Content {
+    /// Nothing that counts.
+    Fresh {
+        /// Whether each sector is to be authenticated.
+        integrity: bool,
+    },
+    /// A LUKS2 volume.
+    Volume {
+        /// Whether its header needs a tag that fits the key.
+        signed: bool,
+        /// Whether its sectors have to be authenticated.
+        require_integrity: bool,
+    },
+}
+
+/// A block device that is open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Opened {
+    /// Name of its mapping.
+    pub name: String,
+    /// Path of the device.
+    pub device: String,
+    /// Where it appears.
+    pub mount_point: String,
+    /// Whether it was formatted when it was opened.
+    pub fresh: bool,
 }
 
 /// A layer that an image needs.
@@ -115,6 +198,13 @@ pub enum Answer {
     Done,
     /// The layer is in the store under this name.
     Present(Name),
+    /// What is open.
+    Volumes(Vec<Opened>),
+    /// The volume is open; whether its header was authenticated.
+    Open {
+        /// Whether it carries a tag, which fits the key.
+        authentic: bool,
+    },
     /// The layer is not in the store; whoever asked is to fill it.
     Wanted,
     /// It is not done, and nothing is left of it.

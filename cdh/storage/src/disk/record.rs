@@ -1,0 +1,163 @@
+//! What is open, as files in a folder in memory: one for each mapping, locked by whoever works on it.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::Read,
+    os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use cc_storage::Opened;
+use rustix::fs::{FlockOperation, OFlags, flock};
+use serde::{Deserialize, Serialize};
+
+use crate::Failure;
+
+/// Longest record, in bytes.
+const MAX_LEN: u64 = 64 << 10;
+
+/// What is known of an opening.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Entry {
+    /// Name of the mapping.
+    pub(super) name: String,
+    /// UUID of the header; empty until there is one, and no mapping before.
+    pub(super) uuid: String,
+    /// Path of the device.
+    pub(super) device: String,
+    /// Where it appears.
+    pub(super) mount_point: String,
+    /// Whether that is a link.
+    pub(super) link: bool,
+    /// Whether the device was formatted.
+    pub(super) fresh: bool,
+    /// Whether all steps are done.
+    pub(super) complete: bool,
+}
+
+impl Entry {
+    pub(super) fn opened(&self) -> Opened {
+        Opened {
+            name: self.name.clone(),
+            device: self.device.clone(),
+            mount_point: self.mount_point.clone(),
+            fresh: self.fresh,
+        }
+    }
+}
+
+/// A record that is locked.
+#[derive(Debug)]
+pub(super) struct Record {
+    entry: Entry,
+    file: File,
+    path: PathBuf,
+}
+
+/// Makes the folder, for this user alone.
+pub(super) fn prepare(folder: &Path) -> Result<(), Failure> {
+    let failed = || Failure::storage(format!("use the folder {}", folder.display()));
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed())?;
+    let status = std::fs::symlink_metadata(folder).map_err(failed())?;
+    if !status.is_dir() || status.uid() != rustix::process::geteuid().as_raw() || status.mode() & 0o077 != 0 {
+        return Err(failed()(std::io::Error::other("it is not for this user alone (mode 0700)")));
+    }
+    Ok(())
+}
+
+impl Record {
+    /// Begins the record of an opening.
+    pub(super) fn begin(folder: &Path, entry: Entry) -> Result<Self, Failure> {
+        let path = folder.join(format!("{}.json", entry.name));
+        let failed = || Failure::storage(format!("write {}", path.display()));
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|error| match error.kind() {
+                std::io::ErrorKind::AlreadyExists => Failure::NameTaken { name: entry.name.clone() },
+                _ => failed()(error),
+            })?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|error| failed()(error.into()))?;
+        let mut record = Self { entry, file, path };
+        record.update(|_| ())?;
+        Ok(record)
+    }
+
+    /// All records that nobody works on. One that cannot be read is told, and left alone.
+    pub(super) fn all(folder: &Path) -> Result<Vec<Self>, Failure> {
+        let failed = || Failure::storage(format!("read {}", folder.display()));
+        let mut records = Vec::new();
+        for found in std::fs::read_dir(folder).map_err(failed())? {
+            let path = found.map_err(failed())?.path();
+            match Self::read(&path) {
+                Ok(record) => records.extend(record),
+                Err(error) => tracing::error!(path = %path.display(), %error, "a record cannot be read"),
+            }
+        }
+        records.sort_by(|one, other| one.entry.name.cmp(&other.entry.name));
+        Ok(records)
+    }
+
+    fn read(path: &Path) -> std::io::Result<Option<Self>> {
+        let flags = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or_default();
+        let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)?;
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Ok(None);
+        }
+        let mut text = Vec::new();
+        (&file).take(MAX_LEN).read_to_end(&mut text)?;
+        Ok(Some(Self { entry: serde_json::from_slice(&text)?, file, path: path.to_owned() }))
+    }
+
+    pub(super) fn entry(&self) -> &Entry {
+        &self.entry
+    }
+
+    /// Changes the entry, and writes it down.
+    pub(super) fn update(&mut self, change: impl FnOnce(&mut Entry)) -> Result<(), Failure> {
+        change(&mut self.entry);
+        let text = serde_json::to_vec(&self.entry).map_err(std::io::Error::from);
+        let written = text.and_then(|text| {
+            self.file.write_all_at(&text, 0)?;
+            self.file.set_len(text.len() as u64)
+        });
+        written.map_err(Failure::storage(format!("write {}", self.path.display())))
+    }
+
+    /// Forgets it.
+    pub(super) fn remove(self) -> Result<(), Failure> {
+        std::fs::remove_file(&self.path)
+            .map_err(Failure::storage(format!("remove {}", self.path.display())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_there_from_the_first_step_and_locked_while_somebody_works() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("open");
+        prepare(&folder).unwrap();
+        let entry = Entry { name: "data".to_owned(), mount_point: "/srv".to_owned(), ..Entry::default() };
+        let mut record = Record::begin(&folder, entry.clone()).unwrap();
+        let again = Record::begin(&folder, entry.clone()).unwrap_err();
+        assert_eq!(again.code(), "VOLUME_MAPPED_ALREADY");
+        assert!(Record::all(&folder).unwrap().is_empty(), "it is locked");
+        record.update(|entry| entry.uuid = "a longer text than before".to_owned()).unwrap();
+        record.update(|entry| entry.uuid = "x".to_owned()).unwrap();
+        // Whoever was killed has no lock any more.
+        drop(record);
+        std::fs::write(folder.join("torn.json"), "{").unwrap();
+        let mut all = Record::all(&folder).unwrap();
+        assert_eq!(all.len(), 1);
+        let found = all.remove(0);
+        assert_eq!(*found.entry(), Entry { uuid: "x".to_owned(), ..entry });
+        found.remove().unwrap();
+        assert!(Record::all(&folder).unwrap().is_empty());
+    }
+}
