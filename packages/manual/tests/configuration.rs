@@ -28,6 +28,7 @@ const PAGES: [(&str, &[&str]); 2] = [
             "cdh/src/file.rs",
             "cdh/src/file/hook.rs",
             "cdh/src/image/config.rs",
+            "cdh/src/secure_mount.rs",
             "cdh/src/unit_credential.rs",
             "cdh/src/volume/entry.rs",
             "cdh/kms/src/config.rs",
