@@ -146,7 +146,9 @@ pub enum HubError {
         length: usize,
     },
     /// Only the superuser may do that.
-    #[error("volumes are the business of root of the machine, outside of containers, and the caller is another one ({caller})")]
+    #[error(
+        "volumes are the business of root of the machine, outside of containers, and the caller is another one ({caller})"
+    )]
     VolumeCaller {
         /// The caller, as the kernel describes it.
         caller: String,

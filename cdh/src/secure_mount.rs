@@ -77,7 +77,8 @@ impl SecureMounts {
 
     /// Whether a header needs a tag. Devices of the existing stack have none.
     fn signed(&self) -> bool {
-        let default = if self.unsealer.hub().is_strict() { HeaderRule::Signed } else { HeaderRule::AllowList };
+        let default =
+            if self.unsealer.hub().is_strict() { HeaderRule::Signed } else { HeaderRule::AllowList };
         self.config.header.unwrap_or(default) == HeaderRule::Signed
     }
 
@@ -158,7 +159,8 @@ impl SecureMounts {
             Key::Random => return random(RANDOM_KEY_LEN),
             Key::Reference(text) => {
                 let reference = SecretRef::try_from(text.clone());
-                let reference = reference.map_err(|why| mount_request::MountRequestError::Option { option: "key", why })?;
+                let reference = reference
+                    .map_err(|why| mount_request::MountRequestError::Option { option: "key", why })?;
                 let ask = ask();
                 let key = reference.resolve(&self.unsealer, &ask, deadline).await;
                 ask.answer(&key);
@@ -195,7 +197,9 @@ impl SecureMountService for SecureMounts {
         let deadline = Deadline::of(&request);
         let result = Box::pin(self.mount(&ask, request.into_inner(), deadline)).await;
         ask.answer(&result);
-        result.inspect_err(|e| tracing::warn!(code = e.code(), hint = e.hint(), "a volume is not mounted: {e}"))?;
+        result.inspect_err(|e| {
+            tracing::warn!(code = e.code(), hint = e.hint(), "a volume is not mounted: {e}")
+        })?;
         Ok(Response::new(SecureMountResponse {}))
     }
 }
@@ -248,11 +252,7 @@ impl Drop for Unwanted {
     }
 }
 
-fn read(
-    volume_type: &str,
-    options: &HashMap<String, String>,
-    mount_point: &str,
-) -> Result<Plan, HubError> {
+fn read(volume_type: &str, options: &HashMap<String, String>, mount_point: &str) -> Result<Plan, HubError> {
     let options = options.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     Ok(Plan::read(volume_type, options, mount_point)?)
 }
@@ -274,7 +274,8 @@ fn require_root<'a>(ask: &'a Ask, what: &'static str) -> Result<&'a Caller, HubE
 }
 
 fn ask_storage(storage: &Storage, request: Request, key: Option<Secret>) -> Result<Answer, HubError> {
-    let answered = storage.channel(Mode::Disk).and_then(|mut channel| Ok(channel.ask(request, key, &[])?.body));
+    let answered =
+        storage.channel(Mode::Disk).and_then(|mut channel| Ok(channel.ask(request, key, &[])?.body));
     answered.map_err(|error| match error {
         // It ends at once where it does not know the mode.
         HubError::Image(fault) if fault.code == StorageError::Gone.code() => Fault::new(
@@ -293,7 +294,8 @@ fn read_file(path: &str) -> Result<Secret, HubError> {
     let failed = |why: String| HubError::MountKey { path: path.to_owned(), why };
     let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
     let flags = i32::try_from(flags.bits()).unwrap_or_default();
-    let file = File::options().read(true).custom_flags(flags).open(path).map_err(|e| failed(e.to_string()))?;
+    let file =
+        File::options().read(true).custom_flags(flags).open(path).map_err(|e| failed(e.to_string()))?;
     if !file.metadata().is_ok_and(|status| status.is_file()) {
         return Err(failed("it is no plain file".to_owned()));
     }
@@ -351,7 +353,8 @@ mod tests {
 
     #[test]
     fn root_outside_of_containers_alone_has_volumes_mounted() {
-        let place = |container: &str| Some(Arc::new(Place { unit: None, container: Some(container.to_owned()) }));
+        let place =
+            |container: &str| Some(Arc::new(Place { unit: None, container: Some(container.to_owned()) }));
         let root = Caller { uid: Some(0), ..Caller::UNKNOWN };
         assert!(require_root(&ask(root.clone()), "x").is_ok());
         for other in [

@@ -300,12 +300,7 @@ mod tests {
         Caller { uid: Some(0), place: Some(Arc::new(place)), ..Caller::UNKNOWN }
     }
 
-    async fn prepare(
-        volumes: &Volumes,
-        name: &str,
-        copies: &[u8],
-        unit: &str,
-    ) -> Result<Checked, HubError> {
+    async fn prepare(volumes: &Volumes, name: &str, copies: &[u8], unit: &str) -> Result<Checked, HubError> {
         let deadline = Instant::now() + Duration::from_secs(5);
         let (first, second) = copies.split_at(copies.len() / 2);
         let read = Read { first, second, given: 1 << 20 };

@@ -186,7 +186,10 @@ impl Setup {
         let boot = Boot {
             kernel: &kernel(),
             initrd: &initrd,
-            command_line: &format!("systemd.unit=multi-user.target systemd.show_status=1{masks}{}", self.parameters),
+            command_line: &format!(
+                "systemd.unit=multi-user.target systemd.show_status=1{masks}{}",
+                self.parameters
+            ),
             drives: &iter::once(tree).chain(disks).collect::<Vec<_>>(),
             tpm: self.tpm.as_deref(),
             firmware: None,

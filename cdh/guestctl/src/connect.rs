@@ -18,7 +18,8 @@ use cc_protos::{
     attestation_agent::attestation_agent_service_client::AttestationAgentServiceClient,
     guest_services::{
         agent_info_service_client::AgentInfoServiceClient, hub_info_service_client::HubInfoServiceClient,
-        secure_unmount_service_client::SecureUnmountServiceClient, volume_service_client::VolumeServiceClient,
+        secure_unmount_service_client::SecureUnmountServiceClient,
+        volume_service_client::VolumeServiceClient,
     },
     keyprovider::key_provider_service_client::KeyProviderServiceClient,
 };

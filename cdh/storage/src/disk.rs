@@ -170,7 +170,8 @@ fn activate(memory: &OwnedFd, header: &Header, entry: &Entry, key: &Secret) -> R
     }
     let doing = failed("look at the header and the device");
     let mut volume =
-        CryptInit::init_with_data_device(Either::Right((&path(memory), Path::new(&entry.device)))).map_err(doing)?;
+        CryptInit::init_with_data_device(Either::Right((&path(memory), Path::new(&entry.device))))
+            .map_err(doing)?;
     volume
         .context_handle()
         .load::<CryptParamsLuks2Ref<'_>>(Some(EncryptionFormat::Luks2), None)

@@ -25,7 +25,7 @@ pub(crate) enum Failure {
     },
     /// What the kernel has mapped.
     #[error(transparent)]
-    Mapping(#[from] cc_mapping::Error),
+    Mapping(#[from] cc_mapping::MappingError),
     /// The kernel's command line.
     #[error("the kernel's command line has {parameter:?}, which {why}")]
     CommandLine {

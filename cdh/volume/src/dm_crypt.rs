@@ -301,7 +301,10 @@ mod tests {
         }
         let discards = GOOD.replace("1 sector", "2 allow_discards sector");
         CryptTarget::parse(0, 98304, &discards).unwrap().check(&header, true).unwrap();
-        assert_eq!(mapping_uuid(&header.binary().uuid, "data"), "CRYPT-LUKS2-6a2d7e1c93f44a558f701d3b2c5e9a10-data");
+        assert_eq!(
+            mapping_uuid(&header.binary().uuid, "data"),
+            "CRYPT-LUKS2-6a2d7e1c93f44a558f701d3b2c5e9a10-data"
+        );
     }
 
     #[test]

@@ -78,7 +78,10 @@ impl IntegrityTarget {
             return differs("the length below", &self.length.to_string(), &above.to_string());
         }
         if !["J", "B", "D"].contains(&self.mode.as_str()) {
-            return Err(mapping(format!("integrity is in the mode {:?}, in which tags may be wrong", self.mode)));
+            return Err(mapping(format!(
+                "integrity is in the mode {:?}, in which tags may be wrong",
+                self.mode
+            )));
         }
         let mut block_size = "512";
         for option in &self.options {

@@ -182,7 +182,8 @@ impl Plan {
             other => return unsupported(format!("the volume type {other:?}"), "there is block-device"),
         }
         let mut options: BTreeMap<&str, &str> = options.into_iter().collect();
-        let mut take = |name: &'static str| options.remove(name).map(|value| bounded(name, value)).transpose();
+        let mut take =
+            |name: &'static str| options.remove(name).map(|value| bounded(name, value)).transpose();
         match take("encryptionType")?.ok_or_else(|| missing("encryptionType"))? {
             "luks2" => {}
             "zfs" => return unsupported("the encryption type zfs".to_owned(), "there is luks2"),
@@ -239,7 +240,9 @@ fn device_number(text: &str) -> Result<Device, MountRequestError> {
 fn path_of(option: &'static str, text: &str) -> Result<String, MountRequestError> {
     let why = match text {
         _ if text.len() > MAX_LEN => "it is too long",
-        _ if !text.starts_with('/') || text.bytes().all(|byte| byte == b'/') => "it is not absolute, or only /",
+        _ if !text.starts_with('/') || text.bytes().all(|byte| byte == b'/') => {
+            "it is not absolute, or only /"
+        }
         _ if text.contains(char::is_control) => "it has control characters",
         _ if text.split('/').any(|part| part == "." || part == "..") => "it has . or .. in it",
         _ => return Ok(text.to_owned()),
@@ -285,7 +288,8 @@ fn mkfs_options(text: &str, integrity: bool) -> Result<Vec<String>, MountRequest
             continue;
         }
         // `-b 4096` and `-b4096` are the same.
-        let Some((option, joined)) = word.split_at_checked(2).filter(|(option, _)| option.starts_with('-')) else {
+        let Some((option, joined)) = word.split_at_checked(2).filter(|(option, _)| option.starts_with('-'))
+        else {
             return refuse(word, "is no option");
         };
         let value = if joined.is_empty() { words.next().unwrap_or_default() } else { joined };
@@ -297,12 +301,19 @@ fn mkfs_options(text: &str, integrity: bool) -> Result<Vec<String>, MountRequest
         };
         let good = match option {
             "-b" if integrity => value == "4096",
-            _ if MKFS_NUMBERS.contains(&option) => lower("") && value.len() <= 20 && value.starts_with(|c: char| c.is_ascii_digit()),
+            _ if MKFS_NUMBERS.contains(&option) => {
+                lower("") && value.len() <= 20 && value.starts_with(|c: char| c.is_ascii_digit())
+            }
             "-O" => lower("_^,-"),
             "-T" => lower("_,"),
             "-U" => lower("-"),
             "-J" => value.strip_prefix("size=").is_some_and(|size| size.parse::<u32>().is_ok()),
-            "-L" => value.len() <= 16 && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)) && !value.starts_with('-') && !value.is_empty(),
+            "-L" => {
+                value.len() <= 16
+                    && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+                    && !value.starts_with('-')
+                    && !value.is_empty()
+            }
             "-E" => value.split(',').all(is_extended),
             _ => return refuse(word, "is not admitted"),
         };
@@ -378,7 +389,10 @@ mod tests {
             }
         );
         assert_eq!(with("mapperName", None).unwrap().name, None);
-        assert_eq!(with("deviceId", Some("253:16")).unwrap().device, Device::Number { major: 253, minor: 16 });
+        assert_eq!(
+            with("deviceId", Some("253:16")).unwrap().device,
+            Device::Number { major: 253, minor: 16 }
+        );
         assert_eq!(with("dataIntegrity", Some("true")).unwrap().source, Source::Empty { integrity: true });
         assert_eq!(with("targetType", Some("device")).unwrap().target, Target::Device);
         assert_eq!(with("key", Some("file:///run/key")).unwrap().key, Key::File("/run/key".to_owned()));
@@ -457,7 +471,8 @@ mod tests {
     #[test]
     fn words_for_mkfs_lay_out_the_file_system_and_do_nothing_else() {
         let read = |text: &str| with("mkfsOpts", Some(text)).map(|plan| plan.target);
-        let words = |words: &[&str]| Target::FileSystem { mkfs: words.iter().map(|&w| w.to_owned()).collect() };
+        let words =
+            |words: &[&str]| Target::FileSystem { mkfs: words.iter().map(|&w| w.to_owned()).collect() };
         assert_eq!(read("").unwrap(), words(&[]));
         assert_eq!(
             read("-O ^has_journal  -m0 -i 163840 -I 128").unwrap(),
@@ -468,9 +483,34 @@ mod tests {
             words(&["-E", "lazy_itable_init=1,nodiscard", "-L", "data"])
         );
         for bad in [
-            "/dev/sda", "-d /etc", "-d/etc", "-l /etc/passwd", "-z /x", "-n", "-S", "-c", "-J device=/dev/sda", "-J", "-E",
-            "-E offset=1", "-E root_owner", "-E test_fs,x", "-O a/b", "-L -x", "-L a/b", "-b", "-b x", "--", "-", "-M /x",
-            "-o Linux", "-U /x", "-m -1", "a\tb", "-Enodiscard=/x", "-T /x",
+            "/dev/sda",
+            "-d /etc",
+            "-d/etc",
+            "-l /etc/passwd",
+            "-z /x",
+            "-n",
+            "-S",
+            "-c",
+            "-J device=/dev/sda",
+            "-J",
+            "-E",
+            "-E offset=1",
+            "-E root_owner",
+            "-E test_fs,x",
+            "-O a/b",
+            "-L -x",
+            "-L a/b",
+            "-b",
+            "-b x",
+            "--",
+            "-",
+            "-M /x",
+            "-o Linux",
+            "-U /x",
+            "-m -1",
+            "a\tb",
+            "-Enodiscard=/x",
+            "-T /x",
         ] {
             assert!(read(bad).is_err(), "{bad}");
         }

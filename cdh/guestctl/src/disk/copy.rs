@@ -83,7 +83,8 @@ impl HeaderCopy {
 
     /// Its content.
     pub(super) fn read(&self) -> Result<Vec<u8>, Failure> {
-        let absent = || Failure::Unreadable { path: self.path.clone(), source: io::ErrorKind::NotFound.into() };
+        let absent =
+            || Failure::Unreadable { path: self.path.clone(), source: io::ErrorKind::NotFound.into() };
         self.find()?.ok_or_else(absent)
     }
 

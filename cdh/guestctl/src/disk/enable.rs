@@ -176,9 +176,10 @@ fn with_line(
     let field = |text: &str, number| text.split_ascii_whitespace().nth(number).unwrap_or_default().to_owned();
     let lines: Vec<&str> = crypttab.content.lines().collect();
     let is_comment = |text: &str| text.trim_start().starts_with('#');
-    if let Some(other) = lines.iter().find(|text| {
-        !is_comment(text) && field(text, 0) != name && is_device_of(&field(text, 1), uuid)
-    }) {
+    if let Some(other) = lines
+        .iter()
+        .find(|text| !is_comment(text) && field(text, 0) != name && is_device_of(&field(text, 1), uuid))
+    {
         return Err(refused(
             format!("a line that opens the same volume by another name: {other}"),
             "remove it: two units would open one volume, and only one of them checks its header",
@@ -189,7 +190,8 @@ fn with_line(
     match own.as_slice() {
         [there] if same(there) => return Ok(crypttab.content.clone()),
         [there, ..] if !replace => {
-            let number = if own.len() > 1 { format!("{} lines", own.len()) } else { "another line".to_owned() };
+            let number =
+                if own.len() > 1 { format!("{} lines", own.len()) } else { "another line".to_owned() };
             return Err(refused(
                 format!("{number} of that name: {there}"),
                 "look at it; --replace puts the new one in its place",
@@ -369,7 +371,11 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let crypttab = root.path().join("etc/crypttab");
         fs::create_dir(root.path().join("etc")).unwrap();
-        for device in [format!("UUID={UUID}"), format!("uuid=\"{}\"", UUID.to_uppercase()), format!("/dev/disk/by-uuid/{UUID}")] {
+        for device in [
+            format!("UUID={UUID}"),
+            format!("uuid=\"{}\"", UUID.to_uppercase()),
+            format!("/dev/disk/by-uuid/{UUID}"),
+        ] {
             let content = format!("other {device} none luks\n");
             fs::write(&crypttab, &content).unwrap();
             for more in [&[][..], &["--replace"]] {
@@ -378,7 +384,11 @@ mod tests {
             }
             assert_eq!(fs::read_to_string(&crypttab).unwrap(), content);
         }
-        fs::write(&crypttab, format!("db-1 /dev/sda none\n# other UUID={UUID}\ndb-1 /dev/sdb none\nlast /dev/sdc none\n")).unwrap();
+        fs::write(
+            &crypttab,
+            format!("db-1 /dev/sda none\n# other UUID={UUID}\ndb-1 /dev/sdb none\nlast /dev/sdc none\n"),
+        )
+        .unwrap();
         let (exit, _, err) = enable(root.path(), &[]).await;
         assert!(exit == crate::Exit::Usage && err.contains("2 lines of that name"), "{err}");
         assert_eq!(enable(root.path(), &["--replace"]).await.0, crate::Exit::Success);

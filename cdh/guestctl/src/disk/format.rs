@@ -107,7 +107,8 @@ fn with_integrity(
     let length = device.length();
     device.write(&[mark(uuid)])?;
     drop(device);
-    let request = Request::FormatWithIntegrity { uuid: uuid.to_owned(), device: args.device.display().to_string() };
+    let request =
+        Request::FormatWithIntegrity { uuid: uuid.to_owned(), device: args.device.display().to_string() };
     let steps = made(request, length)?;
     let device = Device::open(&args.device)?;
     device.write(&steps)?;

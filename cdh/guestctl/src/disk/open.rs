@@ -132,7 +132,10 @@ pub(super) async fn open(args: &OpenArgs, as_json: bool, console: &mut Console<'
 pub(super) async fn close(args: &CloseArgs, as_json: bool, console: &mut Console<'_>) -> Result<(), Failure> {
     let hub = Hub::at(&args.cdh);
     if args.dry_run {
-        let listed = hub.secure_unmounts().list_secure_mounts(cc_protos::guest_services::ListSecureMountsRequest {}).await;
+        let listed = hub
+            .secure_unmounts()
+            .list_secure_mounts(cc_protos::guest_services::ListSecureMountsRequest {})
+            .await;
         let listed = listed.map_err(|status| hub.failed("asking what is open", &status))?.into_inner();
         let found = listed.mounts.iter().find(|mount| mount.mount_point == args.at).ok_or_else(|| {
             failure::of(
@@ -191,10 +194,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_dry_run_reads_the_options_as_the_hub_does() {
-        let (exit, out, _) = run(&["open", "/dev/vdz", "--at", "/srv/x", "--format", "--integrity", "--dry-run"]).await;
+        let (exit, out, _) =
+            run(&["open", "/dev/vdz", "--at", "/srv/x", "--format", "--integrity", "--dry-run"]).await;
         assert_eq!(exit, crate::Exit::Success);
         assert!(out.contains("wipe /dev/vdz and format it with integrity and a random key"), "{out}");
-        let (exit, out, _) = run(&["open", "253:16", "--at", "/srv/x", "--link", "--key", "sealed.a.b.c", "--dry-run"]).await;
+        let (exit, out, _) =
+            run(&["open", "253:16", "--at", "/srv/x", "--link", "--key", "sealed.a.b.c", "--dry-run"]).await;
         assert_eq!(exit, crate::Exit::Success);
         assert!(out.contains("device 253:16") && !out.contains("sealed.a"), "{out}");
         for bad in [

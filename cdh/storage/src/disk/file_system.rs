@@ -16,7 +16,8 @@ use super::appear::mapping;
 use crate::Failure;
 
 /// Where the program is.
-const PROGRAMS: [&str; 4] = ["/usr/sbin/mkfs.ext4", "/sbin/mkfs.ext4", "/usr/bin/mkfs.ext4", "/bin/mkfs.ext4"];
+const PROGRAMS: [&str; 4] =
+    ["/usr/sbin/mkfs.ext4", "/sbin/mkfs.ext4", "/usr/bin/mkfs.ext4", "/bin/mkfs.ext4"];
 /// Bytes of a block, and of an encryption sector.
 const BLOCK: usize = 4096;
 /// Most superblocks that are believed.
@@ -110,7 +111,8 @@ mod tests {
 
     #[test]
     fn tables_of_inodes_are_written_at_once_unless_the_caller_says_otherwise() {
-        let words = |text: &str| text.split(' ').filter(|w| !w.is_empty()).map(str::to_owned).collect::<Vec<_>>();
+        let words =
+            |text: &str| text.split(' ').filter(|w| !w.is_empty()).map(str::to_owned).collect::<Vec<_>>();
         for (given, expected) in [
             ("", "-b 4096 -E lazy_itable_init=0"),
             ("-m 0", "-m 0 -b 4096 -E lazy_itable_init=0"),

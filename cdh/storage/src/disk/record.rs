@@ -70,16 +70,13 @@ impl Record {
     pub(super) fn begin(folder: &Path, entry: Entry) -> Result<Self, Failure> {
         let path = folder.join(format!("{}.json", entry.name));
         let failed = || Failure::storage(format!("write {}", path.display()));
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|error| match error.kind() {
-                std::io::ErrorKind::AlreadyExists => Failure::NameTaken { name: entry.name.clone() },
-                _ => failed()(error),
-            })?;
+        let file =
+            OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path).map_err(
+                |error| match error.kind() {
+                    std::io::ErrorKind::AlreadyExists => Failure::NameTaken { name: entry.name.clone() },
+                    _ => failed()(error),
+                },
+            )?;
         flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|error| failed()(error.into()))?;
         let mut record = Self { entry, file, path };
         record.update(|_| ())?;
@@ -129,8 +126,7 @@ impl Record {
 
     /// Forgets it.
     pub(super) fn remove(self) -> Result<(), Failure> {
-        std::fs::remove_file(&self.path)
-            .map_err(Failure::storage(format!("remove {}", self.path.display())))
+        std::fs::remove_file(&self.path).map_err(Failure::storage(format!("remove {}", self.path.display())))
     }
 }
 

@@ -94,8 +94,7 @@ impl Mapping {
     pub fn verify(&self, header: &Header, allow_discards: bool) -> Result<CryptTarget, MappingError> {
         let state = self.own(&header.binary().uuid)?;
         let differs = |error| self.differs(error);
-        let target =
-            CryptTarget::parse(state.start, state.length, &state.parameters).map_err(differs)?;
+        let target = CryptTarget::parse(state.start, state.length, &state.parameters).map_err(differs)?;
         target.check(header, allow_discards).map_err(differs)?;
         target.check_length(self.length_below(&target.device)?).map_err(differs)?;
         let segment = header.metadata().segments.get(&0).and_then(|segment| segment.crypt.as_ref());
@@ -104,7 +103,8 @@ impl Mapping {
             if below.device != target.device {
                 return Err(self.otherwise("the device below is not the one that keeps its tags"));
             }
-            let tags = IntegrityTarget::parse(below.start, below.length, &below.parameters).map_err(differs)?;
+            let tags =
+                IntegrityTarget::parse(below.start, below.length, &below.parameters).map_err(differs)?;
             tags.check(header, target.length, allow_discards).map_err(differs)?;
         }
         Ok(target)
@@ -115,24 +115,21 @@ impl Mapping {
     ///
     /// # Errors
     /// [`MappingError::Foreign`]; [`MappingError::InUse`]; [`MappingError::Unreadable`].
-    #[allow(clippy::disallowed_methods, reason = "on a command's or device thread, which has nothing else to do")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "on a command's or device thread, which has nothing else to do"
+    )]
     pub fn close(&self, uuid: &str) -> Result<bool, MappingError> {
         for attempt in 0..TRIES {
-            match self.own(uuid) {
-                Ok(_) => {}
+            let below = match self.own(uuid) {
+                Ok(state) => self.below(&state),
                 Err(error) if error.is_absent() => return Ok(attempt > 0),
                 Err(error) => return Err(error),
-            }
+            };
             match self.remove(&self.name) {
                 Ok(()) => {
-                    // What libcryptsetup put below it goes with it; without integrity there is nothing.
-                    let below = format!("{}_dif", self.name);
-                    if let Err(source) = self.remove(&below)
-                        && !error::is_absent(&source)
-                    {
-                        return Err(unreadable(&format!("removing the mapping {below}"))(source));
-                    }
-                    return Ok(true);
+                    let removed = below.map_or(Ok(()), |below| self.remove(&below));
+                    return removed.map(|()| true).map_err(unreadable("removing the mapping of the tags"));
                 }
                 Err(error) if Errno::from_io_error(&error) == Some(Errno::BUSY) => std::thread::sleep(PAUSE),
                 Err(source) if error::is_absent(&source) => return Ok(true),
@@ -140,6 +137,14 @@ impl Mapping {
             }
         }
         Err(MappingError::InUse { name: self.name.clone() })
+    }
+
+    /// The mapping that keeps its tags, which libcryptsetup has made for it: the device that it lies on, by the name that such a one has.
+    fn below(&self, state: &State) -> Option<String> {
+        let target = CryptTarget::parse(state.start, state.length, &state.parameters).ok()?;
+        let name = format!("{}_dif", self.name);
+        let (_, device) = self.ask(&name).ok()?.identity()?;
+        (device == target.device).then_some(name)
     }
 
     /// The number of its block device, if it is that of the volume `uuid`.

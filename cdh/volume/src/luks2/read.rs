@@ -96,8 +96,10 @@ impl Header {
     /// # Errors
     /// As [`Header::read`].
     pub fn read_trimmed(first: &[u8], second: &[u8], given: usize) -> Result<Self, Error> {
-        let size = first.get(SIZE_FIELD).and_then(|field| field.first_chunk().copied()).map(u64::from_be_bytes);
-        let size = size.filter(|size| HEADER_SIZES.contains(size)).and_then(|size| usize::try_from(size).ok());
+        let size =
+            first.get(SIZE_FIELD).and_then(|field| field.first_chunk().copied()).map(u64::from_be_bytes);
+        let size =
+            size.filter(|size| HEADER_SIZES.contains(size)).and_then(|size| usize::try_from(size).ok());
         // Whatever else it says is told by the reader.
         let size = size.filter(|size| first.len() <= *size && second.len() <= *size).unwrap_or(first.len());
         let mut bytes = first.to_vec();

@@ -3,11 +3,9 @@
 use std::fs;
 
 use cc_crypto::Secret;
-use cc_volume::{
-    luks2::{
-        DetachedHeader, Header, HeaderKey, Policy, Secondary,
-        format::{HEADER_SIZES, MAX_JSON_LEN},
-    },
+use cc_volume::luks2::{
+    DetachedHeader, Header, HeaderKey, Policy, Secondary,
+    format::{HEADER_SIZES, MAX_JSON_LEN},
 };
 
 use crate::{
