@@ -35,7 +35,6 @@ use tokio::time::Instant;
 pub use door::KeyDoor;
 pub use entry::{Entry, distinct};
 pub use service::VolumeRpc;
-pub(crate) use service::require_root;
 
 use crate::audit::{Ask, Door};
 use crate::error::HubError;

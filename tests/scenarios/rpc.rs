@@ -251,7 +251,9 @@ fn the_data_hub_has_no_method_that_gives_a_token_or_a_key() {
             "api.GetResourceService",
             "api.ImagePullService",
             "api.SealedSecretService",
+            "api.SecureMountService",
             "guest_services.v1.HubInfoService",
+            "guest_services.v1.SecureUnmountService",
             "guest_services.v1.VolumeService",
             "keyprovider.KeyProviderService",
         ];

@@ -80,7 +80,7 @@ impl VolumeRpc {
 }
 
 /// Root of the machine: root in a container, or of a process that the kernel does not place here, is somebody else.
-pub(crate) fn require_root(caller: &Caller) -> Result<(), HubError> {
+fn require_root(caller: &Caller) -> Result<(), HubError> {
     let outside = caller.place.as_ref().is_some_and(|place| place.container.is_none());
     if caller.uid == Some(0) && outside && !caller.local_http {
         return Ok(());

@@ -53,12 +53,10 @@ impl Disks {
     /// The folder cannot be used.
     pub fn open(state: &Path) -> Result<Self, Failure> {
         record::prepare(state)?;
-        for record in Record::all(state)? {
-            if !record.entry().complete {
-                let name = record.entry().name.clone();
-                if let Err(failure) = undo(record) {
-                    tracing::error!(name, error = %failure, "a volume that was half open stays");
-                }
+        for record in Record::abandoned(state)? {
+            let name = record.entry().name.clone();
+            if let Err(failure) = undo(record) {
+                tracing::error!(name, error = %failure, "a volume that was half open stays");
             }
         }
         Ok(Self { state: state.to_owned() })
@@ -92,10 +90,8 @@ impl Disks {
     }
 
     fn close_volume(&self, mount_point: &str) -> Result<(), Failure> {
-        let mut records = Record::all(&self.state)?.into_iter();
-        let found = records.find(|record| record.entry().mount_point == mount_point);
-        let shown = || mount_point.chars().take(200).collect();
-        undo(found.ok_or_else(|| Failure::NotOpen { path: shown() })?)
+        let record = Record::at(&self.state, mount_point)?;
+        undo(record.ok_or_else(|| Failure::NotOpen { path: mount_point.chars().take(200).collect() })?)
     }
 }
 
@@ -114,8 +110,8 @@ impl Worker for Disks {
                 Answer::Done
             }
             Request::ListVolumes => {
-                let records = Record::all(&self.state)?;
-                Answer::Volumes(records.iter().map(|record| record.entry().opened()).collect())
+                let entries = record::entries(&self.state)?;
+                Answer::Volumes(entries.iter().filter(|entry| entry.complete).map(Entry::opened).collect())
             }
             Request::FormatWithIntegrity { uuid, device } => {
                 let (uuid, device) = (uuid.clone(), device.clone());

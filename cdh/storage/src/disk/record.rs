@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::Read,
+    io::{Read, Seek},
     os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
@@ -65,6 +65,28 @@ pub(super) fn prepare(folder: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What is known of all openings, by name. A record that cannot be read is told, and left alone.
+pub(super) fn entries(folder: &Path) -> Result<Vec<Entry>, Failure> {
+    let failed = || Failure::storage(format!("read {}", folder.display()));
+    let mut entries = Vec::new();
+    for found in std::fs::read_dir(folder).map_err(failed())? {
+        let path = found.map_err(failed())?.path();
+        match File::open(&path).ok().as_ref().and_then(parse) {
+            Some(entry) => entries.push(entry),
+            // Removed, or just begun.
+            None => tracing::debug!(path = %path.display(), "a record cannot be read"),
+        }
+    }
+    entries.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(entries)
+}
+
+fn parse(mut file: &File) -> Option<Entry> {
+    let mut text = Vec::new();
+    file.rewind().and_then(|()| file.take(MAX_LEN).read_to_end(&mut text)).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
 impl Record {
     /// Begins the record of an opening.
     pub(super) fn begin(folder: &Path, entry: Entry) -> Result<Self, Failure> {
@@ -83,30 +105,29 @@ impl Record {
         Ok(record)
     }
 
-    /// All records that nobody works on. One that cannot be read is told, and left alone.
-    pub(super) fn all(folder: &Path) -> Result<Vec<Self>, Failure> {
-        let failed = || Failure::storage(format!("read {}", folder.display()));
-        let mut records = Vec::new();
-        for found in std::fs::read_dir(folder).map_err(failed())? {
-            let path = found.map_err(failed())?.path();
-            match Self::read(&path) {
-                Ok(record) => records.extend(record),
-                Err(error) => tracing::error!(path = %path.display(), %error, "a record cannot be read"),
-            }
-        }
-        records.sort_by(|one, other| one.entry.name.cmp(&other.entry.name));
-        Ok(records)
+    /// The records that nobody works on, of openings that are not complete: whoever made them was killed.
+    pub(super) fn abandoned(folder: &Path) -> Result<Vec<Self>, Failure> {
+        let entries = entries(folder)?.into_iter().filter(|entry| !entry.complete);
+        let lock = FlockOperation::NonBlockingLockExclusive;
+        Ok(entries.filter_map(|entry| Self::lock(folder, &entry.name, lock)).collect())
     }
 
-    fn read(path: &Path) -> std::io::Result<Option<Self>> {
+    /// The record of what appears at `mount_point`; waits for whoever works on it.
+    pub(super) fn at(folder: &Path, mount_point: &str) -> Result<Option<Self>, Failure> {
+        let found = entries(folder)?.into_iter().find(|entry| entry.mount_point == mount_point);
+        let lock = |entry: Entry| Self::lock(folder, &entry.name, FlockOperation::LockExclusive);
+        Ok(found.and_then(lock).filter(|record| record.entry.mount_point == mount_point))
+    }
+
+    /// None if somebody else works on it, or it is gone by now.
+    fn lock(folder: &Path, name: &str, lock: FlockOperation) -> Option<Self> {
+        let path = folder.join(format!("{name}.json"));
         let flags = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or_default();
-        let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)?;
-        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Ok(None);
-        }
-        let mut text = Vec::new();
-        (&file).take(MAX_LEN).read_to_end(&mut text)?;
-        Ok(Some(Self { entry: serde_json::from_slice(&text)?, file, path: path.to_owned() }))
+        let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(&path).ok()?;
+        flock(&file, lock).ok()?;
+        let is_there = file.metadata().is_ok_and(|status| status.nlink() > 0);
+        let entry = is_there.then(|| parse(&file)).flatten()?;
+        Some(Self { entry, file, path })
     }
 
     pub(super) fn entry(&self) -> &Entry {
@@ -143,17 +164,24 @@ mod tests {
         let mut record = Record::begin(&folder, entry.clone()).unwrap();
         let again = Record::begin(&folder, entry.clone()).unwrap_err();
         assert_eq!(again.code(), "VOLUME_MAPPED_ALREADY");
-        assert!(Record::all(&folder).unwrap().is_empty(), "it is locked");
+        assert!(Record::abandoned(&folder).unwrap().is_empty(), "it is locked");
         record.update(|entry| entry.uuid = "a longer text than before".to_owned()).unwrap();
         record.update(|entry| entry.uuid = "x".to_owned()).unwrap();
+        let expected = Entry { uuid: "x".to_owned(), ..entry };
+        assert_eq!(entries(&folder).unwrap(), std::slice::from_ref(&expected), "it can be looked at");
         // Whoever was killed has no lock any more.
         drop(record);
         std::fs::write(folder.join("torn.json"), "{").unwrap();
-        let mut all = Record::all(&folder).unwrap();
-        assert_eq!(all.len(), 1);
-        let found = all.remove(0);
-        assert_eq!(*found.entry(), Entry { uuid: "x".to_owned(), ..entry });
-        found.remove().unwrap();
-        assert!(Record::all(&folder).unwrap().is_empty());
+        let mut abandoned = Record::abandoned(&folder).unwrap();
+        assert_eq!(abandoned.len(), 1);
+        let mut found = abandoned.remove(0);
+        assert_eq!(*found.entry(), expected);
+        found.update(|entry| entry.complete = true).unwrap();
+        drop(found);
+        assert!(
+            Record::abandoned(&folder).unwrap().is_empty() && Record::at(&folder, "/x").unwrap().is_none()
+        );
+        Record::at(&folder, "/srv").unwrap().unwrap().remove().unwrap();
+        assert!(entries(&folder).unwrap().is_empty() && Record::at(&folder, "/srv").unwrap().is_none());
     }
 }

@@ -133,7 +133,9 @@ impl Mapping {
                 }
                 Err(error) if Errno::from_io_error(&error) == Some(Errno::BUSY) => std::thread::sleep(PAUSE),
                 Err(source) if error::is_absent(&source) => return Ok(true),
-                Err(source) => return Err(unreadable(&format!("removing the mapping {}", self.name))(source)),
+                Err(source) => {
+                    return Err(unreadable(&format!("removing the mapping {}", self.name))(source));
+                }
             }
         }
         Err(MappingError::InUse { name: self.name.clone() })
