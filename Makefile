@@ -94,7 +94,7 @@ manual: ## Write man pages and completions of bash, zsh and fish below target/sh
 	target/debug/manual target/share
 
 package: $(if $(filter debug,$(PROFILE)),programs,build) manual ## Make .deb and .rpm with bills of material and checksums: target/package
-	packages/package $(if $(filter debug,$(PROFILE)),target/debug,$(RELEASE)) target/share target/package
+	systemd/packages/package $(if $(filter debug,$(PROFILE)),target/debug,$(RELEASE)) target/share target/package
 
 # For scripts: where `build` puts the programs.
 release-folder:
@@ -104,7 +104,7 @@ programs:
 	cargo build --locked --workspace $(LUKS) --bins
 
 repro: ## Build the release twice, in two folders, and compare the bytes; then pack both and compare the packages
-	packages/reproduce
+	systemd/packages/reproduce
 
 install-units: ## Install units, presets, the group and the folders of the sockets below ROOT= (an image's root; none: this machine)
 	install -d $(ROOT)/usr/lib/systemd/system $(ROOT)/usr/lib/systemd/system-preset $(ROOT)/usr/lib/sysusers.d $(ROOT)/usr/lib/tmpfiles.d

@@ -48,7 +48,7 @@ fn make(folder: &Path, name: &str, formats: &str) -> Vec<String> {
     let mut manual = own_binary("manual").unwrap();
     manual.arg(&share);
     must(manual);
-    let mut package = command(format!("{ROOT}/packages/package"));
+    let mut package = command(format!("{ROOT}/systemd/packages/package"));
     package.arg(binary_folder().unwrap()).args([&share, &folder.join(name)]);
     package.env("QUICK", "1").env("FORMATS", formats).env("TMPDIR", folder);
     must(package).lines().map(str::to_owned).collect()
@@ -261,7 +261,7 @@ fn deb_and_rpm_packages_install_serve_and_leave_nothing_on_debian_12() {
 /// The smallest program, without optimisation: what makes folders differ is the same for all.
 #[test]
 fn a_program_that_is_built_in_two_folders_has_the_same_bytes() {
-    let mut reproduce = command(format!("{ROOT}/packages/reproduce"));
+    let mut reproduce = command(format!("{ROOT}/systemd/packages/reproduce"));
     reproduce.arg("api-server-rest").env("QUICK", "1").env_remove("CARGO_MANIFEST_DIR");
     let said = must(reproduce);
     assert!(said.ends_with("two builds, one result\n") && said.contains("api-server-rest"), "{said}");

@@ -65,7 +65,7 @@ fn usable() {
 
 #[test]
 fn the_default_files_of_the_packages_are_usable_once_a_key_broker_is_named() {
-    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packages/default");
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd/packages/default");
     let agent = shipped.join("attestation-agent.toml");
     assert_eq!(check("attestation-agent", &agent).0, Some(0));
     let hub = shipped.join("confidential-data-hub.toml");
