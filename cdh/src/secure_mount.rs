@@ -66,13 +66,21 @@ pub struct SecureMounts {
     unsealer: Arc<Unsealer>,
     config: MountConfig,
     storage: Arc<Storage>,
+    // Of [[volumes]], which other doors open by these names.
+    taken: Arc<[String]>,
 }
 
 impl SecureMounts {
     /// Mounts as `config` says, with keys from `unsealer` and its hub. `cdh-storage` is found as for images. Nothing is started yet.
+    /// No mapping gets one of the names `taken`, those of the volumes that systemd opens.
     #[must_use]
-    pub fn new(unsealer: Arc<Unsealer>, config: MountConfig, image: &ImageConfig) -> Self {
-        Self { unsealer, config, storage: Arc::new(Storage::new(image)) }
+    pub fn new(
+        unsealer: Arc<Unsealer>,
+        config: MountConfig,
+        image: &ImageConfig,
+        taken: Arc<[String]>,
+    ) -> Self {
+        Self { unsealer, config, storage: Arc::new(Storage::new(image)), taken }
     }
 
     /// Whether a header needs a tag. Devices of the existing stack have none.
@@ -87,6 +95,7 @@ impl SecureMounts {
         require_root(caller, "have a volume mounted")?;
         let SecureMountRequest { volume_type, options, mount_point, .. } = request;
         let plan = read(&volume_type, &options, &mount_point)?;
+        check_name(plan.name.as_deref(), &self.taken)?;
         self.unsealer.hub().check_access(ask, &shown(&plan.device))?;
         if !plan.unknown.is_empty() {
             tracing::warn!(options = ?plan.unknown, "options of a volume are not known and have no effect");
@@ -258,6 +267,20 @@ fn read(volume_type: &str, options: &HashMap<String, String>, mount_point: &str)
     Ok(Plan::read(volume_type, options, mount_point)?)
 }
 
+/// A device that the host has named does not appear where the machine expects a volume of its own.
+fn check_name(name: Option<&str>, taken: &[String]) -> Result<(), HubError> {
+    let is_taken = |name: &str| {
+        // With integrity there is a second mapping, of this ending.
+        let name = name.strip_suffix("_dif").unwrap_or(name);
+        taken.iter().any(|volume| volume == name)
+    };
+    if name.is_some_and(is_taken) {
+        let why = "a volume of [[volumes]] has this name".to_owned();
+        return Err(mount_request::MountRequestError::Option { option: "mapperName", why }.into());
+    }
+    Ok(())
+}
+
 /// What a device is called in rules: `device:/dev/vdb` or `device:253:16`.
 fn shown(device: &mount_request::Device) -> String {
     match device {
@@ -266,8 +289,10 @@ fn shown(device: &mount_request::Device) -> String {
     }
 }
 
+/// Root of the machine: root in a container, or of a process that the kernel does not place here, is somebody else.
 fn require_root(caller: &Caller, what: &'static str) -> Result<(), HubError> {
-    if caller.uid == Some(0) && !caller.local_http && caller.container().is_none() {
+    let outside = caller.place.as_ref().is_some_and(|place| place.container.is_none());
+    if caller.uid == Some(0) && outside && !caller.local_http {
         return Ok(());
     }
     Err(HubError::RootOnly { caller: caller.to_string(), what })
@@ -349,17 +374,30 @@ mod tests {
 
     #[test]
     fn root_outside_of_containers_alone_has_volumes_mounted() {
-        let place =
-            |container: &str| Some(Arc::new(Place { unit: None, container: Some(container.to_owned()) }));
-        let root = Caller { uid: Some(0), ..Caller::UNKNOWN };
+        let place = |container: Option<&str>| {
+            Some(Arc::new(Place { unit: None, container: container.map(str::to_owned) }))
+        };
+        let root = Caller { uid: Some(0), place: place(None), ..Caller::UNKNOWN };
         assert!(require_root(&root, "x").is_ok());
         for other in [
             Caller { uid: Some(1), ..root.clone() },
             Caller { uid: None, ..root.clone() },
             Caller { local_http: true, ..root.clone() },
-            Caller { place: place("0123"), ..root },
+            Caller { place: None, ..root.clone() },
+            Caller { place: place(Some("0123")), ..root },
         ] {
             assert_eq!(require_root(&other, "x").unwrap_err().code(), "CALLER_NOT_ROOT");
+        }
+    }
+
+    #[test]
+    fn no_device_appears_by_the_name_of_a_configured_volume() {
+        let taken = ["data".to_owned()];
+        for free in [None, Some("other"), Some("data2"), Some("dat")] {
+            assert!(check_name(free, &taken).is_ok(), "{free:?}");
+        }
+        for name in ["data", "data_dif"] {
+            assert_eq!(check_name(Some(name), &taken).unwrap_err().code(), "SECURE_MOUNT_OPTION_REFUSED");
         }
     }
 

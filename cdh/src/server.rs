@@ -119,11 +119,12 @@ pub async fn serve(config: Config, inherited: Vec<Listener>, shutdown: Shutdown)
         );
     }
     let unsealer = Arc::new(Unsealer::new(Arc::clone(&hub), config.signing_keys, providers));
+    let names: Arc<[String]> = config.volumes.iter().map(|volume| volume.name.clone()).collect();
     let volumes = Arc::new(Volumes::new(config.volumes, Arc::clone(&unsealer)));
     let volume_rpc =
         VolumeRpc { volumes: Arc::clone(&volumes), key_socket: config.cryptsetup_address.clone() };
     let agent = AgentEvidence::new(config.aa_address.clone());
-    let mounts = SecureMounts::new(Arc::clone(&unsealer), config.secure_mount, &config.image);
+    let mounts = SecureMounts::new(Arc::clone(&unsealer), config.secure_mount, &config.image, names);
     let puller = Puller::new(Arc::clone(&hub), Arc::clone(&unsealer), agent, config.image);
     let images = ImageService { hub: Arc::clone(&hub), puller: Arc::new(puller) };
     let sealed = SealedService { unsealer: Arc::clone(&unsealer) };

@@ -11,11 +11,11 @@
 )]
 
 mod lying;
-mod mutant;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use cc_tests::mutant;
 use cc_tests::process::{binary_folder, command};
 use cc_tests::soft_tpm::{self, SoftTpm};
 use cc_tests::stack::{Options, Part, Stack, Tee, skip};
@@ -323,7 +323,7 @@ fn disks_open_at_boot_by_the_checked_header_after_attestation_alone() {
     }
     let disks = Disks::make();
     disks.trust(&[("11", ZERO)]);
-    let mutant = mutant::any_key_opens(&disks.disk("taken"));
+    let mutant = mutant::any_key_opens(&disks.disk("taken")).unwrap();
     let original = std::fs::read(disks.disk("taken")).unwrap()[..mutant.len()].to_vec();
 
     // The first boot: both open, though the header of one changes on its disk after it was checked.
@@ -333,7 +333,7 @@ fn disks_open_at_boot_by_the_checked_header_after_attestation_alone() {
         .machine(&format!("{work}{SECURE_MOUNT}{INTEGRITY}"))
         .file("usr/local/lib/mutant", &mutant, 0o644)
         .unwrap()
-        .file("usr/local/lib/unsigned-mutant", mutant::any_key_opens(&disks.disk(UNSIGNED.0)), 0o644)
+        .file("usr/local/lib/unsigned-mutant", mutant::any_key_opens(&disks.disk(UNSIGNED.0)).unwrap(), 0o644)
         .unwrap()
         .file("etc/systemd/system/systemd-cryptsetup@taken.service.d/60-race.conf", RACE, 0o644)
         .unwrap();

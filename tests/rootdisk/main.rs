@@ -14,11 +14,10 @@
 )]
 
 mod image;
-#[path = "../disks/mutant.rs"]
-mod mutant;
 
 use std::path::{Path, PathBuf};
 
+use cc_tests::mutant;
 use cc_tests::process::command;
 use cc_tests::soft_tpm::{self, SoftTpm};
 use cc_tests::stack::{Options, Part, Stack, Tee, skip};
@@ -146,7 +145,7 @@ fn a_root_disk_opens_by_the_hook_of_initramfs_tools_on_the_measured_machine_alon
     assert!(other_initrd.contains("PCR 9"), "{other_initrd}");
 
     // The header on its disk is the host's: seen before anything is measured, so the faster firmware does.
-    machine.image.swap_header(&mutant::any_key_opens(&machine.image.disk));
+    machine.image.swap_header(&mutant::any_key_opens(&machine.image.disk).unwrap());
     let mutant = machine.boot(&initrd, false, "");
     assert_closed(&mutant, "LUKS_HEADER_REFUSED");
     assert!(mutant.contains("null-cipher"), "{mutant}");
@@ -162,7 +161,7 @@ fn a_root_disk_opens_by_the_module_of_dracut_by_its_own_header_alone() {
     let initrd = machine.initrd(Maker::Dracut, "");
     assert_booted(&machine.boot(&initrd, false, ""));
 
-    machine.image.swap_header(&mutant::any_key_opens(&machine.image.disk));
+    machine.image.swap_header(&mutant::any_key_opens(&machine.image.disk).unwrap());
     let mutant = machine.boot(&initrd, false, "");
     assert_closed(&mutant, "LUKS_HEADER_REFUSED");
     assert!(mutant.contains("null-cipher"), "{mutant}");

@@ -35,8 +35,9 @@ const UUID: &str = "6a2d7e1c-93f4-4a55-8f70-1d3b2c5e9a10";
 /// An image that nobody has.
 const NO_IMAGE: &str =
     "localhost/none@sha256:0000000000000000000000000000000000000000000000000000000000000000";
-/// Everything that the role could leave behind; Python's cache of modules and Ansible's folder are not the role's.
-const FILES: &str = "find /etc /root /usr /var/lib -xdev ( -path /var/lib/containers -o -path /root/.ansible -o -name __pycache__ ) -prune -o \
+/// Everything that the role could leave behind; Python's cache of modules, Ansible's folder and the database of an rpm that was
+/// asked are not the role's.
+const FILES: &str = "find /etc /root /usr /var/lib -xdev ( -path /var/lib/containers -o -path /root/.ansible -o -path /root/.rpmdb -o -name __pycache__ ) -prune -o \
                      ( -type d -printf %p\\n ) -o -printf %p\\040%y\\040%m\\040%u\\040%s\\040%T@\\n";
 
 /// A machine, what it asks, and who sets it up.

@@ -29,6 +29,8 @@ fn the_demo_shows_each_release_and_each_refusal_with_its_reason() {
         "[IMAGE_UNSIGNED]",
         "== gate 2",
         "[KBS_DENIED_POLICY]",
+        "== the host writes another header",
+        "null-cipher",
     ] {
         let found =
             rest.find(words).unwrap_or_else(|| panic!("{words:?} is missing or out of order:\n{text}"));

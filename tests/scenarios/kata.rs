@@ -184,7 +184,11 @@ fn a_storm_of_restarts_loses_no_answer() {
                 }
             });
         }
-        for _ in 0..4 {
+        // On a busy machine an answer takes longer.
+        for round in 0..60 {
+            if round >= 4 && asked.load(Ordering::Relaxed) >= 10 && stack.quotes().unwrap() >= 3 {
+                break;
+            }
             std::thread::sleep(Duration::from_secs(1));
             guest.kill("attestation-agent");
             guest.start("attestation-agent");

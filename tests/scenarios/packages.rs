@@ -92,7 +92,8 @@ fn bill_of_material(folder: &Path, program: &str) {
         "{program}: {}",
         crates.len()
     );
-    for path in [ROOT, "/tmp/", "/root/", "file:///work"] {
+    let sources = Path::new(ROOT).canonicalize().unwrap();
+    for path in [sources.to_str().unwrap(), "/tmp/", "/root/"] {
         assert!(!text.contains(path), "{program} names {path}");
     }
 }
@@ -182,7 +183,8 @@ impl Bare {
             };
             assert_eq!((&*state("is-active"), &*state("is-enabled")), ("inactive", "disabled"), "{unit}");
         }
-        assert_eq!(units.count(), 7);
+        let preset = include_str!("../../systemd/system-preset/30-confidential-containers.preset");
+        assert_eq!(units.count(), preset.lines().filter(|line| line.starts_with("enable ")).count());
         assert!(self.sh("cat /etc/group").contains("confidential-data-hub:"));
         self.sh("test -d /run/confidential-containers");
         self.sh("cp /root/configuration/*.toml /etc/confidential-containers/");

@@ -15,6 +15,7 @@ pub mod image;
 pub mod kms_peers;
 pub mod long_run;
 pub mod machine;
+pub mod mutant;
 pub mod port;
 pub mod process;
 pub mod registry;

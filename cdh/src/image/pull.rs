@@ -218,14 +218,17 @@ impl Puller {
     }
 
     /// Has the agent measure the event. Where there is no agent, or none that measures, the pull goes on; in strict mode there has
-    /// to be one. Whatever came of it, evidence from before it is not used any more.
+    /// to be one. Evidence from before is not used any more where the measurements are others now, or may be.
     async fn measure(&self, image: &str, manifest: &Digest) -> Result<(), HubError> {
         let measured = self.try_measure(image, manifest).await;
-        self.hub.forget_sessions();
-        measured
+        if !matches!(measured, Ok(false)) {
+            self.hub.forget_sessions();
+        }
+        measured.map(drop)
     }
 
-    async fn try_measure(&self, image: &str, manifest: &Digest) -> Result<(), HubError> {
+    /// Whether the machine's measurements are others now; after an error nobody knows.
+    async fn try_measure(&self, image: &str, manifest: &Digest) -> Result<bool, HubError> {
         let strict = self.hub.is_strict();
         if !self.agent.appears(if strict { AGENT_RETURN_STRICT } else { AGENT_RETURN }).await {
             if strict {
@@ -238,7 +241,7 @@ impl Puller {
                 .into());
             }
             tracing::warn!(image, "there is no attestation agent: the pull is not measured");
-            return Ok(());
+            return Ok(false);
         }
         let request = event::of_pull(image, manifest);
         let answer = tokio::time::timeout(EVENT_TIME_LIMIT, self.agent.extend(request)).await;
@@ -248,12 +251,12 @@ impl Puller {
             Fault::new(Blame::Unavailable, "AA_TIMEOUT", message, "see the log of the attestation agent")
         };
         match answer.map_err(timed_out)?? {
-            RuntimeMeasurementResult::Ok => {}
+            RuntimeMeasurementResult::Ok => Ok(true),
             result => {
                 tracing::warn!(image, result = result.as_str_name(), "the pull is not measured");
+                Ok(false)
             }
         }
-        Ok(())
     }
 }
 

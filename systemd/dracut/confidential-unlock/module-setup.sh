@@ -41,12 +41,19 @@ install() {
         dwarn "confidential-unlock: the modules crypt and systemd-cryptsetup may open volumes by the header on the disk; omit them"
     fi
     inst "$(program)" /usr/bin/initrd-unlock
-    inst_multiple cryptsetup modprobe mount
+    inst_multiple cryptsetup modprobe mount mkdir ln
     # Loaded when a thread of cryptsetup ends (Argon2).
     inst_libdir_file 'libgcc_s.so*'
     inst_simple "$config"
     inst_simple "$moddir/confidential-unlock.service" "$systemdsystemunitdir/confidential-unlock.service"
     $SYSTEMCTL -q --root "$initdir" add-wants initrd-root-device.target confidential-unlock.service
+    # Generators that follow what the host writes: EFI variables (an image of memory to resume from), credentials, types of partitions.
+    local generator
+    mkdir -p "$initdir/etc/systemd/system-generators" "$initdir/etc/systemd/system"
+    for generator in hibernate-resume debug gpt-auto; do
+        ln -sfn /dev/null "$initdir/etc/systemd/system-generators/systemd-$generator-generator"
+    done
+    ln -sfn /dev/null "$initdir/etc/systemd/system/systemd-hibernate-resume.service"
     # Nobody gets a shell at a console that belongs to the host.
     mkdir -p "$initdir/etc/cmdline.d"
     echo 'rd.neednet=1 rd.shell=0 rd.emergency=poweroff' >"$initdir/etc/cmdline.d/90-confidential-unlock.conf"

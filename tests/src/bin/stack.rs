@@ -1,5 +1,7 @@
 //! `make demo` and `make up`: the whole stack on this machine, to watch or to work with.
 
+#[path = "stack/disk.rs"]
+mod disk;
 #[path = "stack/images.rs"]
 mod images;
 
@@ -147,6 +149,7 @@ fn demo(rest_port: u16) -> anyhow::Result<()> {
     }];
     round("SEV-SNP (with an NVIDIA GPU)", &honest, rest_port, None, denied)?;
     images::round()?;
+    disk::round()?;
     say("\ndemo: ok");
     Ok(())
 }

@@ -40,11 +40,14 @@ pub(super) fn appear(volume: &Volume) -> Result<(), Failure> {
     }
     let folder = folder(&volume.mount_point)?;
     let target = format!("/proc/self/fd/{}", folder.as_raw_fd());
-    rustix::mount::mount(&mapping, &target, "ext4", MountFlags::NOATIME, None).map_err(|error| {
-        Failure::FileSystem {
-            doing: format!("mount {} on {}", mapping.display(), volume.mount_point),
-            why: std::io::Error::from(error).to_string(),
-        }
+    let mut flags = MountFlags::NOATIME | MountFlags::NODEV;
+    // Whoever wrote the header may have written the file system too.
+    if matches!(volume.content, Content::Volume { signed: false, .. }) {
+        flags |= MountFlags::NOSUID;
+    }
+    rustix::mount::mount(&mapping, &target, "ext4", flags, None).map_err(|error| Failure::FileSystem {
+        doing: format!("mount {} on {}", mapping.display(), volume.mount_point),
+        why: std::io::Error::from(error).to_string(),
     })
 }
 

@@ -101,7 +101,11 @@ impl Record {
             )?;
         flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|error| failed()(error.into()))?;
         let mut record = Self { entry, file, path };
-        record.update(|_| ())?;
+        if let Err(error) = record.update(|_| ()) {
+            // Half a record would keep the name for ever.
+            let _ = std::fs::remove_file(&record.path);
+            return Err(error);
+        }
         Ok(record)
     }
 
@@ -138,9 +142,11 @@ impl Record {
     pub(super) fn update(&mut self, change: impl FnOnce(&mut Entry)) -> Result<(), Failure> {
         change(&mut self.entry);
         let text = serde_json::to_vec(&self.entry).map_err(std::io::Error::from);
-        let written = text.and_then(|text| {
-            self.file.write_all_at(&text, 0)?;
-            self.file.set_len(text.len() as u64)
+        // Blanks at the end in place of a shorter file: whoever is killed between two steps leaves a record that can be read.
+        let written = text.and_then(|mut text| {
+            let length = usize::try_from(self.file.metadata()?.len().min(MAX_LEN)).unwrap_or_default();
+            text.resize(text.len().max(length), b' ');
+            self.file.write_all_at(&text, 0)
         });
         written.map_err(Failure::storage(format!("write {}", self.path.display())))
     }
