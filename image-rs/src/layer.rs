@@ -160,7 +160,7 @@ pub(crate) fn pour<T>(
     let size = descriptor.size;
     observer.event(Event::LayerStarted { layer: number, digest: descriptor.digest, size });
     let (stored_in, stored_out) = stream::pipe(BUFFERS, BUFFER);
-    let (plain_in, plain_out) = stream::pipe(BUFFERS, BUFFER);
+    let (mut plain_in, plain_out) = stream::pipe(BUFFERS, BUFFER);
     let aftermath = &Aftermath::default();
     thread::scope(|scope| {
         let fetching = move || fetch(number, descriptor, blob, stored_in, observer, aftermath);
@@ -168,13 +168,15 @@ pub(crate) fn pour<T>(
         let (decrypting, mut compressed) = match &key {
             None => (None, stored_out),
             Some(key) => {
-                let (compressed_in, compressed_out) = stream::pipe(BUFFERS, decrypt::OUT);
+                let (mut compressed_in, compressed_out) = stream::pipe(BUFFERS, decrypt::OUT);
                 let mut stored = stored_out;
                 // Tools that compress while they encrypt name what they read.
                 let also = plain.filter(|_| compression != Compression::None);
                 let decrypting = move || {
-                    let decrypted = decrypt::decrypt(key, also, &mut stored, compressed_in);
+                    let decrypted = decrypt::decrypt(key, also, &mut stored, &mut compressed_in);
                     aftermath.note(Stage::Decrypt, &decrypted);
+                    // Not before: the next stage fails by it.
+                    drop(compressed_in);
                     decrypted
                 };
                 let decrypting = thread::Builder::new().spawn_scoped(scope, decrypting).map_err(no_thread)?;
@@ -182,8 +184,9 @@ pub(crate) fn pour<T>(
             }
         };
         let inflating = move || {
-            let inflated = inflate((size, compression), plain, &mut compressed, plain_in, run, observer);
+            let inflated = inflate((size, compression), plain, &mut compressed, &mut plain_in, run, observer);
             aftermath.note(Stage::Inflate, &inflated);
+            drop(plain_in);
             inflated
         };
         let inflating = thread::Builder::new().spawn_scoped(scope, inflating).map_err(no_thread)?;
@@ -298,7 +301,7 @@ fn inflate(
     (size, compression): (u64, Compression),
     expected: Option<Digest>,
     from: &mut Receiver,
-    mut to: Sender,
+    to: &mut Sender,
     run: &Run,
     observer: &dyn Observer,
 ) -> Result<u64, LayerFault> {

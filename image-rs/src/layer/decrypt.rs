@@ -24,7 +24,7 @@ pub(super) fn decrypt(
     key: &LayerKey,
     also: Option<Digest>,
     from: &mut Receiver,
-    mut to: Sender,
+    to: &mut Sender,
 ) -> Result<(), LayerFault> {
     let failed = |doing| {
         move |source| LayerFault::Key(Box::new(KeyFault::Unusable(SealedError::Crypto { doing, source })))

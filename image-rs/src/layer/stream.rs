@@ -59,7 +59,7 @@ impl Sender {
     }
 
     /// Marks the end of the stream.
-    pub(super) fn finish(self) {
+    pub(super) fn finish(&mut self) {
         // A receiver that is gone does not need it.
         let _ = self.full.send(Message::End);
     }
