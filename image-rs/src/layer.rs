@@ -17,7 +17,10 @@ use std::{
     fmt,
     io::{BufRead, Read},
     os::fd::OwnedFd,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
 };
 
@@ -156,14 +159,14 @@ pub(crate) fn pour<T>(
 ) -> Result<(u64, T), LayerFault> {
     let Flow { number, descriptor, compression, plain, blob, key } = flow;
     check_size(descriptor.size, &run.options().limits)?;
-    run.begin(descriptor.size, compression);
     let size = descriptor.size;
+    let arrived = &Arrived { run, compression, bytes: AtomicU64::new(0) };
     observer.event(Event::LayerStarted { layer: number, digest: descriptor.digest, size });
     let (stored_in, stored_out) = stream::pipe(BUFFERS, BUFFER);
     let (mut plain_in, plain_out) = stream::pipe(BUFFERS, BUFFER);
     let aftermath = &Aftermath::default();
     thread::scope(|scope| {
-        let fetching = move || fetch(number, descriptor, blob, stored_in, observer, aftermath);
+        let fetching = move || fetch(number, descriptor, blob, stored_in, (arrived, observer), aftermath);
         let fetching = thread::Builder::new().spawn_scoped(scope, fetching).map_err(no_thread)?;
         let (decrypting, mut compressed) = match &key {
             None => (None, stored_out),
@@ -184,7 +187,7 @@ pub(crate) fn pour<T>(
             }
         };
         let inflating = move || {
-            let inflated = inflate((size, compression), plain, &mut compressed, &mut plain_in, run, observer);
+            let inflated = inflate(arrived, plain, &mut compressed, &mut plain_in, observer);
             aftermath.note(Stage::Inflate, &inflated);
             drop(plain_in);
             inflated
@@ -248,7 +251,7 @@ fn fetch(
     descriptor: &Descriptor,
     mut blob: Box<dyn Read + Send>,
     mut to: Sender,
-    observer: &dyn Observer,
+    (arrived, observer): (&Arrived<'_>, &dyn Observer),
     aftermath: &Aftermath,
 ) -> Result<Fetched, LayerFault> {
     let Descriptor { digest: expected, size, .. } = *descriptor;
@@ -267,7 +270,9 @@ fn fetch(
         {
             return Ok(Fetched::GivenUp);
         }
-        let filled = fill(&mut blob, &mut buffer).map_err(LayerFault::Read)?;
+        // What has come is handed on at once: a source that is slow must not keep anybody from looking at it, nor here from
+        // looking whether it is still wanted.
+        let filled = read_some(&mut blob, &mut buffer).map_err(LayerFault::Read)?;
         if filled == 0 {
             break;
         }
@@ -277,6 +282,7 @@ fn fetch(
             return Err(LayerFault::Length { expected: size, actual: "more".to_owned() });
         }
         hasher.update(bytes);
+        arrived.add(filled as u64);
         observer.event(Event::LayerRead { layer: number, bytes: read });
         if wanted {
             match to.send(buffer, filled) {
@@ -296,18 +302,17 @@ fn fetch(
     Ok(Fetched::Whole)
 }
 
-/// Decompresses what is `size` bytes long as it is stored, and hashes it if it has a digest to compare. Gives its length.
+/// Decompresses what has arrived, and hashes it if it has a digest to compare. Gives its length.
 fn inflate(
-    (size, compression): (u64, Compression),
+    arrived: &Arrived<'_>,
     expected: Option<Digest>,
     from: &mut Receiver,
     to: &mut Sender,
-    run: &Run,
     observer: &dyn Observer,
 ) -> Result<u64, LayerFault> {
     let mut hashed = expected.map(|expected| (expected, expected.algorithm().hasher()));
+    let Arrived { run, compression, .. } = *arrived;
     let mut plain = inflate::decoder(compression, from, run, observer).map_err(damaged)?;
-    let bound = bytes_allowed(size, compression, &run.options().limits);
     let mut written = 0;
     let mut buffer = vec![0; BUFFER];
     loop {
@@ -316,6 +321,7 @@ fn inflate(
             break;
         }
         written += filled as u64;
+        let bound = arrived.bytes_allowed();
         if written > bound {
             return Err(LayerFault::Limit { what: "bytes when uncompressed", limit: bound });
         }
@@ -346,13 +352,32 @@ fn damaged(error: std::io::Error) -> LayerFault {
     }
 }
 
-/// How long the archive may become, by its own bound and by the ratio to what is downloaded.
-fn bytes_allowed(size: u64, compression: Compression, limits: &Limits) -> u64 {
-    let by_ratio = match compression {
-        Compression::None => u64::MAX,
-        Compression::Gzip | Compression::Zstd => size.saturating_mul(limits.ratio).max(Limits::RATIO_FROM),
-    };
-    limits.bytes.min(by_ratio)
+/// What has come of a blob so far. What it is announced as proves nothing: whoever answers for it need not send it.
+struct Arrived<'a> {
+    run: &'a Run,
+    compression: Compression,
+    bytes: AtomicU64,
+}
+
+impl Arrived<'_> {
+    /// Counts bytes, before they are handed on.
+    fn add(&self, count: u64) {
+        self.bytes.fetch_add(count, Ordering::Relaxed);
+        self.run.take_stored(self.compression, count);
+    }
+
+    /// How long the archive may have become by now, by its own bound and by the ratio to what has come.
+    fn bytes_allowed(&self) -> u64 {
+        let limits = &self.run.options().limits;
+        let by_ratio = match self.compression {
+            Compression::None => u64::MAX,
+            Compression::Gzip | Compression::Zstd => {
+                let bytes = self.bytes.load(Ordering::Relaxed);
+                bytes.saturating_mul(limits.ratio).max(Limits::RATIO_FROM)
+            }
+        };
+        limits.bytes.min(by_ratio)
+    }
 }
 
 fn untar(from: &mut Receiver, target: OwnedFd, form: Form, run: &Run) -> Result<Applied, LayerFault> {
@@ -395,12 +420,20 @@ fn compare(of: &'static str, expected: Digest, hasher: Hasher) -> Result<(), Lay
 fn fill(from: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
     let mut filled = 0;
     while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match from.read(rest) {
-            Ok(0) => break,
-            Ok(more) => filled += more,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+        match read_some(from, rest)? {
+            0 => break,
+            more => filled += more,
         }
     }
     Ok(filled)
+}
+
+/// Reads what one read gives; nothing at the end.
+fn read_some(from: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
+    loop {
+        match from.read(buffer) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            read => return read,
+        }
+    }
 }

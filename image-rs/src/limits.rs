@@ -9,7 +9,7 @@ pub struct Limits {
     pub bytes: u64,
     /// Entries of the archives.
     pub entries: u64,
-    /// Uncompressed bytes for each compressed byte, counted from [`Limits::RATIO_FROM`] on; for each layer, and for the image.
+    /// Uncompressed bytes for each compressed byte that has arrived, counted from [`Limits::RATIO_FROM`] on; for each layer, and for the image.
     pub ratio: u64,
     /// Bytes of an entry's name and of a link's target.
     pub name: usize,

@@ -24,7 +24,8 @@ pub(super) enum Stage {
 pub(super) struct Aftermath(OnceLock<(Stage, bool)>);
 
 impl Aftermath {
-    /// Takes note of what `stage` ended by. To be called before the stage gives up its input.
+    /// Takes note of what `stage` ended by. To be called before the stage gives up its input or its output: the next stage
+    /// would fail by that, and be the first to say so.
     pub(super) fn note<T>(&self, stage: Stage, result: &Result<T, LayerFault>) {
         if let Err(fault) = result {
             // Only the first counts: the others follow from it.

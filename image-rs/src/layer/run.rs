@@ -46,7 +46,7 @@ struct Used {
     claimed: AtomicU64,
     entries: AtomicU64,
     names: AtomicU64,
-    /// Compressed bytes of the compressed layers begun so far, and what came out of them.
+    /// Compressed bytes of compressed layers that have arrived so far, and what came out of them.
     compressed: AtomicU64,
     inflated: AtomicU64,
 }
@@ -122,10 +122,10 @@ impl Run {
         &self.options
     }
 
-    /// Counts a blob of `size` bytes that is begun.
-    pub(super) fn begin(&self, size: u64, compression: Compression) {
+    /// Counts bytes of a blob that is compressed so, as they arrive.
+    pub(super) fn take_stored(&self, compression: Compression, count: u64) {
         if compression != Compression::None {
-            self.used.compressed.fetch_add(size, Ordering::Relaxed);
+            self.used.compressed.fetch_add(count, Ordering::Relaxed);
         }
     }
 
