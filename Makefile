@@ -151,11 +151,11 @@ install-extension: $(if $(PREBUILT),,build) ## Put the daemons and their manifes
 	[ -e $(ROOT)/etc/machine-id ] || install -m 0444 /dev/null $(ROOT)/etc/machine-id
 
 demo: setup ## Watch a secret being released, bad machines being denied, and images being pulled or refused
-	cargo build --locked --workspace --bins
+	cargo build --locked --workspace $(LUKS) --bins
 	target/debug/stack demo
 
 up: setup ## The same stack in the foreground. KBS_URL=, KBS_CERT=, TEE=snp|tdx|az-snp-vtpm|az-tdx-vtpm|cca|tpm|sample|host
-	cargo build --locked --workspace --bins
+	cargo build --locked --workspace $(LUKS) --bins
 	target/debug/stack up $(if $(KBS_URL),--kbs-url $(KBS_URL)) $(if $(KBS_CERT),--kbs-cert $(KBS_CERT)) --tee $(TEE)
 
 test: setup-test lint deny unit fuzz-smoke ## Everything CI checks
@@ -170,7 +170,7 @@ unit: ## Unit, property, vector and scenario tests
 	cargo build --locked --workspace $(LUKS) --bins
 	rm -f target/skipped-tests
 	SKIPPED_TESTS=$(CURDIR)/target/skipped-tests cargo nextest run --locked --workspace $(LUKS)
-	cargo test --locked --workspace --doc --quiet
+	cargo test --locked --workspace $(LUKS) --doc --quiet
 	@if [ -e target/skipped-tests ]; then sort target/skipped-tests; \
 	  echo "$$(wc -l <target/skipped-tests) tests were skipped on this machine"; \
 	  if [ -n "$$CI" ]; then echo "CI has to run them all"; exit 1; fi; fi
@@ -189,11 +189,11 @@ fuzz-smoke: setup-test ## Run every fuzz target for TIME_EACH=3 seconds from its
 	tests/fuzz/fuzz smoke $(TIME_EACH)
 
 bench: setup-test ## Side-by-side measurements; table on the terminal, target/bench/summary.json
-	cargo build --release --locked --workspace --bins
+	cargo build --release --locked --workspace $(LUKS) --bins
 	target/release/bench
 
 long-run: setup-test ## Ask REQUESTS= times while key broker, token and agent come and go; prints memory, errors, latency
-	cargo build --release --locked --workspace --bins
+	cargo build --release --locked --workspace $(LUKS) --bins
 	target/release/long-run --requests $(REQUESTS)
 
 clean: ## Remove everything that was built
