@@ -73,10 +73,14 @@ impl Worker for Mounts {
                 }
                 memory.pending = Some(bundle::make(self.store.as_fd(), &self.boot, &bundle, config)?);
             }
-            Request::CommitBundle => match memory.pending.take() {
-                Some(pending) => pending.commit()?,
-                None => return refused("no bundle was made over this channel"),
-            },
+            Request::CommitBundle => {
+                let Some(pending) = &memory.pending else {
+                    return refused("no bundle was made over this channel");
+                };
+                // Until that is written it can be removed as what it is: not committed.
+                pending.complete()?;
+                memory.pending.take().into_iter().for_each(Pending::keep);
+            }
             Request::RemoveBundle { path } => {
                 match memory.pending.take_if(|pending| pending.path() == path) {
                     Some(pending) => pending.undo()?,

@@ -154,6 +154,18 @@ fn a_bundle_is_made_and_removed() {
 }
 
 #[test]
+fn what_cannot_be_committed_can_be_removed() {
+    let Some(mut storage) = Storage::start() else { return };
+    let layers = [storage.layer(1, &["file"])];
+    storage.ask(storage.bundle("b/one", &layers)).unwrap();
+    fs::create_dir(storage.overlay_of("b/one").join("complete")).unwrap();
+    assert_eq!(storage.ask(Request::CommitBundle).unwrap_err().code(), "STORAGE_FAILED");
+    storage.ask(storage.release("b/one")).unwrap();
+    assert!(!storage.folder.path().join("b").exists());
+    assert_eq!(storage.overlays(), 0);
+}
+
+#[test]
 fn what_cannot_be_made_leaves_nothing() {
     let Some(mut storage) = Storage::start() else { return };
     let layer = storage.layer(1, &["file"]);

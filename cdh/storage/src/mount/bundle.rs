@@ -54,15 +54,18 @@ impl Pending {
         &self.path
     }
 
-    /// Lets it stay.
-    pub(super) fn commit(self) -> Result<(), Failure> {
-        self.state.write("complete", b"")?;
+    /// Calls it complete.
+    pub(super) fn complete(&self) -> Result<(), Failure> {
+        self.state.write("complete", b"")
+    }
+
+    /// Lets it stay, which is to be called complete before.
+    pub(super) fn keep(self) {
         self.config.keep();
         self.mounted.keep();
         self.state.keep();
         self.rootfs.keep();
         self.folder.keep();
-        Ok(())
     }
 
     /// Takes it away.
