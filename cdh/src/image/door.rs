@@ -32,10 +32,11 @@ impl ImageService {
             let caller = ask.caller().map(ToString::to_string).unwrap_or_default();
             return Err(HubError::RootOnly { caller, what: "have an image pulled" });
         }
-        // Rules are about images, however they are spelled.
-        let canonical = self.puller.canonical(&image_url);
-        let canonical = canonical.inspect_err(|_| ask.concerns(&format!("image:{image_url}")))?;
-        self.hub.check_access(ask, &format!("image:{canonical}"))?;
+        // Rules are about images, however they are spelled, and wherever a name without a registry leads to.
+        let names = self.puller.names(&image_url).await;
+        for name in names.inspect_err(|_| ask.concerns(&format!("image:{image_url}")))? {
+            self.hub.check_access(ask, &format!("image:{name}"))?;
+        }
         self.puller.pull(&image_url, &bundle_path).await
     }
 }

@@ -28,7 +28,7 @@ use super::{
     event,
     layers::{self, Layers, Order},
     resource::Resources,
-    source::{self, Found, Sources},
+    source::{Found, Sources},
     storage::{Mode, Storage},
 };
 use crate::agent::AgentEvidence;
@@ -76,13 +76,14 @@ impl Puller {
         Self { hub, unsealer, agent, config, resources, sources: Sources::new(), storage }
     }
 
-    /// The one spelling of the image called `image`, for rules about it: the whole reference, or `oci:` and the folder that it leads
-    /// to.
+    /// All images that may be pulled as `image`, each in its one spelling, for rules about them: whole references, one for each
+    /// entry of the search list if it names no registry, or `oci:` and the folder that it leads to.
     ///
     /// # Errors
-    /// It names no image, or a folder that images may not come from.
-    pub fn canonical(&self, image: &str) -> Result<String, HubError> {
-        source::canonical(image, &self.config)
+    /// It names no image, or a folder that images may not come from; the settings of registries cannot be had.
+    pub async fn names(self: &Arc<Self>, image: &str) -> Result<Vec<String>, HubError> {
+        let (puller, image) = (Arc::clone(self), image.to_owned());
+        blocking(move || puller.sources.names(&image, &puller.config, &puller.resources)).await
     }
 
     /// Pulls the image called `image` into the bundle at `bundle`. Gives the digest of its manifest. When nobody waits for the

@@ -62,6 +62,23 @@ impl Sources {
         Ok(Place::Registry(attempts.map_err(Error::from)?))
     }
 
+    /// All images that may be pulled as `name`, each in its one spelling.
+    pub(super) fn names(
+        &self,
+        name: &str,
+        config: &ImageConfig,
+        resources: &Resources,
+    ) -> Result<Vec<String>, HubError> {
+        let canonical = canonical(name, config)?;
+        match of_registry(name) {
+            Ok(reference) if !canonical.starts_with("oci:") && !reference.registry_named() => {
+                let names = self.client(config, resources)?.names(&reference).map_err(Error::from)?;
+                Ok(names.iter().map(ToString::to_string).collect())
+            }
+            _ => Ok(vec![canonical]),
+        }
+    }
+
     fn client(&self, config: &ImageConfig, resources: &Resources) -> Result<Client, HubError> {
         let mut slot = self.client.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, client)) = slot.as_ref().filter(|(since, _)| since.elapsed() < LIFE) {
@@ -201,7 +218,34 @@ fn find_layout<'a>(text: &'a str, allowed: &[PathBuf]) -> Result<(PathBuf, Optio
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use clap::Parser as _;
+
     use super::*;
+    use crate::config::{Cli, Config, Surroundings};
+    use crate::hub::Hub;
+
+    #[tokio::test]
+    async fn rules_are_asked_about_all_that_a_short_name_can_be() {
+        let surroundings = Surroundings {
+            aa_kbc_params: Some("offline_fs_kbc::null".to_owned()),
+            ..Surroundings::default()
+        };
+        let hub = Config::build(Cli::try_parse_from(["hub"]).unwrap(), &surroundings).unwrap();
+        let resources = Resources::new(Arc::new(Hub::new(&hub).unwrap()));
+        let rules = serde_json::json!({"unqualified-search-registries": ["docker.io", "a.example"]});
+        let config = ImageConfig { registry_config: Some(rules), ..ImageConfig::default() };
+        let sources = Sources::new();
+        for (name, expected) in [
+            ("app", &["docker.io/library/app:latest", "a.example/app:latest"][..]),
+            ("docker://team/app:1", &["docker.io/team/app:1", "a.example/team/app:1"]),
+            ("docker.io/app", &["docker.io/library/app:latest"]),
+            ("a.example/app:1", &["a.example/app:1"]),
+        ] {
+            assert_eq!(sources.names(name, &config, &resources).unwrap(), expected, "{name}");
+        }
+    }
 
     #[test]
     fn an_image_has_one_spelling_for_rules() {

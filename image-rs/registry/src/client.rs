@@ -42,6 +42,14 @@ impl Client {
         })
     }
 
+    /// The names that `reference` can stand for: one without a registry is looked for in the whole search list.
+    ///
+    /// # Errors
+    /// [`RegistryError::Config`].
+    pub fn names(&self, reference: &Reference) -> Result<Vec<Reference>, RegistryError> {
+        self.registries.candidates(reference)
+    }
+
     /// The places where `reference` may be, in the order in which they are to be tried.
     ///
     /// `login` is used in place of the credentials file, and only at the registry that `reference` names, never at its

@@ -151,7 +151,7 @@ impl Registries {
     }
 
     /// What the name can stand for. Only one without a registry can stand for several.
-    fn candidates(&self, reference: &Reference) -> Result<Vec<Reference>, RegistryError> {
+    pub(crate) fn candidates(&self, reference: &Reference) -> Result<Vec<Reference>, RegistryError> {
         if reference.registry_named() {
             return Ok(vec![reference.clone()]);
         }

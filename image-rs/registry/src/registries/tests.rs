@@ -95,6 +95,17 @@ fn a_digest_is_never_replaced() {
 }
 
 #[test]
+fn a_name_stands_for_all_that_may_be_read_for_it() {
+    let registries = Registries::parse(FILE).unwrap();
+    let names = |name: &str| {
+        let names = registries.candidates(&name.parse().unwrap()).unwrap();
+        names.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(names("bar:tag"), ["docker.io/library/bar:tag", "example1.com/bar:tag"]);
+    assert_eq!(names("docker.io/bar:tag"), ["docker.io/library/bar:tag"]);
+}
+
+#[test]
 fn without_a_file_there_is_one_place() {
     assert_eq!(attempts("", "bar").unwrap(), ["docker.io/library/bar:latest"]);
     let places = Registries::default().attempts(&"a.b/c".parse().unwrap()).unwrap();
