@@ -111,9 +111,7 @@ pub(super) fn fetch(order: &Order<'_>, storage: &Storage) -> Result<Layers, HubE
         let run = || {
             let result = storage.channel(Mode::Unpack).and_then(|channel| work.run(channel));
             if result.is_err() {
-                work.failed.store(true, Ordering::Relaxed);
-                // Those that wait for the network hear nothing of a flag.
-                order.source.give_up();
+                work.give_up();
             }
             result
         };
@@ -195,6 +193,12 @@ impl Work<'_> {
         self.failed.load(Ordering::Relaxed) || self.order.stop.is_stopped()
     }
 
+    /// Has all layers stopped, also those that wait for the network, which hear nothing of a flag.
+    fn give_up(&self) {
+        self.failed.store(true, Ordering::Relaxed);
+        self.order.source.give_up();
+    }
+
     fn layer(&self, number: usize, channel: &mut Client) -> Result<Name, HubError> {
         let interrupted = || HubError::from(Error::Interrupted);
         if self.is_stopped() {
@@ -257,24 +261,32 @@ impl Work<'_> {
         // Writing must not wait where nobody looks whether the layer is wanted.
         rustix::io::ioctl_fionbio(&write, true).map_err(|error| failed(error.into()))?;
         let cut = AtomicBool::new(false);
-        let (fed, answered) = thread::scope(|scope| {
+        let (fed, answered, refused) = thread::scope(|scope| {
             let cut = &cut;
             let feeding = thread::Builder::new()
                 .spawn_scoped(scope, move || {
-                    let fed =
-                        feed(blob, File::from(std::os::fd::OwnedFd::from(write)), &|| self.is_stopped());
-                    cut.store(!matches!(fed, Fed::All), Ordering::Relaxed);
+                    let mut pipe = File::from(std::os::fd::OwnedFd::from(write));
+                    let fed = feed(blob, &mut pipe, &|| self.is_stopped());
+                    // Known before the pipe is closed: what cdh-storage says of an end that came too early is no news.
+                    cut.store(!matches!(fed, Fed::All), Ordering::SeqCst);
                     fed
                 })
                 .map_err(failed)?;
-            let wanted = || !cut.load(Ordering::Relaxed) && !self.is_stopped();
+            let wanted = || !cut.load(Ordering::SeqCst) && !self.is_stopped();
             let answered = channel.ask_while(Request::Fill(cipher), secret, &[read.as_fd()], &wanted);
+            let refused = answered.is_err() && !cut.load(Ordering::SeqCst);
+            if refused {
+                // The feeder may wait for a slow registry, for bytes that nobody wants.
+                self.give_up();
+            }
             // The other end has its own; if nobody reads any more, the feeder has to notice.
             drop(read);
             let fed = feeding.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            Ok::<_, Option<HubError>>((fed, answered))
+            Ok::<_, Option<HubError>>((fed, answered, refused))
         })?;
         match (fed, answered) {
+            // Whatever became of the source then, it is because of this.
+            (_, Err(error)) if refused => Err(Some(error.into())),
             // What the source said is why the layer was cut.
             (Fed::Failed(error), _) => Err(Some(error.into())),
             (Fed::Stopped, _) => Err(None),
@@ -295,7 +307,7 @@ enum Fed {
 }
 
 /// Copies all of `blob` into the pipe, which does not wait, unless it is to stop or nobody reads any more.
-fn feed(mut blob: Box<dyn Read + Send>, mut pipe: File, stopped: &dyn Fn() -> bool) -> Fed {
+fn feed(mut blob: Box<dyn Read + Send>, pipe: &mut File, stopped: &dyn Fn() -> bool) -> Fed {
     let mut buffer = vec![0; BUFFER];
     loop {
         if stopped() {
@@ -312,7 +324,7 @@ fn feed(mut blob: Box<dyn Read + Send>, mut pipe: File, stopped: &dyn Fn() -> bo
                 });
             }
         };
-        match write_all(&mut pipe, buffer.get(..read).unwrap_or_default(), stopped) {
+        match write_all(pipe, buffer.get(..read).unwrap_or_default(), stopped) {
             Written::All => {}
             Written::Stopped => return Fed::Stopped,
             // Why nobody reads any more is told by whoever did.
