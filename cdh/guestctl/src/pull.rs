@@ -59,7 +59,7 @@ pub(crate) struct Args {
     /// settings; there is no way to a bundle without a hub
     #[arg(long, value_name = "FOLDER", conflicts_with_all = [
         "rootfs", "explain", "policy", "authfile", "creds_file", "registries_conf", "cert", "plain_http",
-        "refuse_devices", "drop_privileges", "max_bytes", "decryption_key",
+        "refuse_devices", "drop_privileges", "max_bytes", "decryption_key", "platform",
     ])]
     bundle: Option<PathBuf>,
     #[command(flatten)]

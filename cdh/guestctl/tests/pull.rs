@@ -103,6 +103,30 @@ fn texts(out: &Output) -> (Option<i32>, String, String) {
     (out.status.code(), text(&out.stdout), text(&out.stderr))
 }
 
+#[test]
+fn the_environment_does_not_keep_the_hub_from_a_bundle() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = format!("unix://{}", folder.path().join("none.sock").display());
+    let bundle = ["--bundle", "b", "--cdh", &hub, "x"];
+    let ask = |more: &[&str]| {
+        let mut command = guestctl(folder.path(), &[&bundle, more].concat());
+        for variable in ["REGISTRY_AUTH_FILE", "CONTAINERS_REGISTRIES_CONF"] {
+            command.env(variable, "/nonexistent");
+        }
+        texts(&command.output().unwrap())
+    };
+    let (_, _, told) = ask(&[]);
+    assert!(told.contains("none.sock") && !told.contains("cannot be used with"), "{told}");
+    for more in [["--platform", "linux/arm64"], ["--authfile", "a"], ["--registries-conf", "a"]] {
+        let (_, _, told) = ask(&more);
+        assert!(told.contains("cannot be used with"), "{told}");
+    }
+    // A pull of its own reads them.
+    let mut own = guestctl(folder.path(), &["--rootfs", "r", "localhost:1/x"]);
+    let (_, _, told) = texts(&own.env("REGISTRY_AUTH_FILE", "/nonexistent").output().unwrap());
+    assert!(told.contains("/nonexistent"), "{told}");
+}
+
 #[track_caller]
 fn assert_same(is: &BTreeMap<PathBuf, Seen>, expected: &BTreeMap<PathBuf, Seen>) {
     let all = is.keys().chain(expected.keys());

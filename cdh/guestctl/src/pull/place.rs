@@ -25,14 +25,16 @@ const FILE_MAX: u64 = 4 << 20;
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(super) struct Args {
-    /// Credentials of registries (containers-auth.json(5)), as podman login writes them
-    #[arg(long, value_name = "FILE", env = "REGISTRY_AUTH_FILE")]
+    /// Credentials of registries (containers-auth.json(5)), as podman login writes them; without it, those of the file
+    /// that the environment variable REGISTRY_AUTH_FILE names
+    #[arg(long, value_name = "FILE")]
     authfile: Option<PathBuf>,
     /// File with user:password for the registry of IMAGE, and for no mirror of it
     #[arg(long, value_name = "FILE")]
     creds_file: Option<PathBuf>,
-    /// Mirrors, blocked and plain-http registries (containers-registries.conf(5))
-    #[arg(long, value_name = "FILE", env = "CONTAINERS_REGISTRIES_CONF")]
+    /// Mirrors, blocked and plain-http registries (containers-registries.conf(5)); without it, the file that the
+    /// environment variable CONTAINERS_REGISTRIES_CONF names
+    #[arg(long, value_name = "FILE")]
     registries_conf: Option<PathBuf>,
     /// Trust this certificate authority (PEM) besides the public ones; may be given several times
     #[arg(long, value_name = "FILE")]
@@ -170,13 +172,18 @@ impl Args {
         let proxy = proxy(environment)?;
         let mut options =
             Options { proxy, names: Some(Arc::new(DnsFiles::of_system())), ..Options::default() };
-        if let Some(path) = &self.registries_conf {
+        // Not read with the arguments: nobody gave them for a pull that the hub makes.
+        let given = |argument: &Option<PathBuf>, variable| {
+            let set = || environment(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
+            argument.clone().or_else(set)
+        };
+        if let Some(path) = &given(&self.registries_conf, "CONTAINERS_REGISTRIES_CONF") {
             options.registries = Registries::parse(&text(path)?).map_err(failed(path))?;
         }
         if self.plain_http {
             options.registries = options.registries.with_plain_http(reference.registry());
         }
-        if let Some(path) = &self.authfile {
+        if let Some(path) = &given(&self.authfile, "REGISTRY_AUTH_FILE") {
             options.auth_file = AuthFile::parse(&bytes(path)?).map_err(failed(path))?;
         }
         options.extra_roots = self.cert.iter().map(|path| text(path)).collect::<Result<_, _>>()?;
