@@ -7,6 +7,7 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::PathBuf,
     process::{Command, Output},
+    time::{Duration, Instant},
 };
 
 use cc_tests::{
@@ -23,6 +24,9 @@ pub(crate) struct Hub {
     config: String,
     process: Option<Process>,
 }
+
+/// How long the halves may take to end, on a loaded machine.
+const TIME_LIMIT: Duration = Duration::from_secs(60);
 
 /// The halves of `cdh-storage`.
 pub(crate) const HALVES: [&str; 2] = ["unpack", "mount"];
@@ -95,8 +99,10 @@ impl Hub {
     }
 
     fn wait_for_halves(&self) {
+        let begun = Instant::now();
         while HALVES.iter().any(|half| self.pid(half).is_some()) {
-            std::thread::sleep(std::time::Duration::from_millis(5));
+            assert!(begun.elapsed() < TIME_LIMIT, "cdh-storage does not end");
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -104,6 +110,11 @@ impl Hub {
     pub(crate) fn pid(&self, half: &str) -> Option<Pid> {
         let text = fs::read_to_string(self.folder.join(format!("{half}.pid"))).ok()?;
         let pid = text.trim();
+        // The file outlives its process, whose number may be somebody else's by now.
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+        if !["cdh-storage", "unshare"].contains(&name.trim_end()) {
+            return None;
+        }
         let state = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let is_zombie = state.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z'));
         let pid = if is_zombie { None } else { pid.parse().ok() };
