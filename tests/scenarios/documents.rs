@@ -183,6 +183,8 @@ const OTHER_NAMES: [&str; 17] = [
     "PUBLIC_KEY_DETAILS_",
     "CAP_",
     "RLIMIT_",
+    "REGISTRY_AUTH_FILE",
+    "CONTAINERS_REGISTRIES_CONF",
 ];
 
 /// The texts of `source` that look like codes, each with what stands before it; tests and comments aside.

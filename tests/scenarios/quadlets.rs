@@ -12,6 +12,8 @@ use crate::{REST_PATH, SECRET};
 pub(crate) const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../quadlet");
 const DAEMONS: [&str; 3] = ["attestation-agent", "confidential-data-hub", "api-server-rest"];
 /// What stands in the shipped files where the administrator names the image.
+const APP_PLACEHOLDER: &str =
+    "registry.example.com/app@sha256:0000000000000000000000000000000000000000000000000000000000000000";
 const PLACEHOLDER: &str = "registry.example.com/guest-services@sha256:0000000000000000000000000000000000000000000000000000000000000000";
 /// Who gets what by which name.
 const TABLES: &str = r#"
@@ -40,7 +42,9 @@ fn the_generator_takes_every_file() {
                   QUADLET_UNIT_DIRS=$units /usr/libexec/podman/quadlet -no-kmsg-log /tmp/made\n\
                   done\n\
                   ls /tmp/made\n\
-                  systemd-analyze verify --man=no /tmp/made/*.service";
+                  systemd-analyze verify --man=no /tmp/made/*.service\n\
+                  cp /quadlet/examples/resolver-changed.* /tmp/made\n\
+                  systemd-analyze verify --man=no /tmp/made/resolver-changed.*";
     let setup = Setup::new(Tree::Trixie).unwrap().bind_read_only(Path::new(SHIPPED), "/quadlet");
     let out = setup.run(&["sh", "-ec", script]).unwrap();
     let (said, complained) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
@@ -57,6 +61,118 @@ fn the_generator_takes_every_file() {
     );
 }
 
+/// What Podman 4.9 knows in `[Container]`, its own list; one key more and its generator leaves the whole file out.
+const KEYS_OF_4_9: &[&str] = &[
+    "AddCapability",
+    "AddDevice",
+    "Annotation",
+    "AutoUpdate",
+    "ContainerName",
+    "ContainersConfModule",
+    "DNS",
+    "DNSOption",
+    "DNSSearch",
+    "DropCapability",
+    "Environment",
+    "EnvironmentFile",
+    "EnvironmentHost",
+    "Exec",
+    "ExposeHostPort",
+    "GIDMap",
+    "GlobalArgs",
+    "Group",
+    "HealthCmd",
+    "HealthInterval",
+    "HealthOnFailure",
+    "HealthRetries",
+    "HealthStartPeriod",
+    "HealthStartupCmd",
+    "HealthStartupInterval",
+    "HealthStartupRetries",
+    "HealthStartupSuccess",
+    "HealthStartupTimeout",
+    "HealthTimeout",
+    "HostName",
+    "IP",
+    "IP6",
+    "Image",
+    "Label",
+    "LogDriver",
+    "Mask",
+    "Mount",
+    "Network",
+    "NoNewPrivileges",
+    "Notify",
+    "PidsLimit",
+    "PodmanArgs",
+    "PublishPort",
+    "Pull",
+    "ReadOnly",
+    "ReadOnlyTmpfs",
+    "Rootfs",
+    "RunInit",
+    "SeccompProfile",
+    "Secret",
+    "SecurityLabelDisable",
+    "SecurityLabelFileType",
+    "SecurityLabelLevel",
+    "SecurityLabelNested",
+    "SecurityLabelType",
+    "ShmSize",
+    "SubGIDMap",
+    "SubUIDMap",
+    "Sysctl",
+    "Timezone",
+    "Tmpfs",
+    "UIDMap",
+    "Ulimit",
+    "Unmask",
+    "User",
+    "UserNS",
+    "VolatileTmp",
+    "Volume",
+    "WorkingDir",
+];
+
+/// The key of a line that Podman 4.9 would not take.
+fn too_new(text: &str) -> Option<&str> {
+    let mut section = "";
+    text.lines().find(|line| {
+        if line.starts_with('[') {
+            section = line;
+        }
+        let Some((key, value)) =
+            line.split_once('=').filter(|_| section == "[Container]" && !line.starts_with('#'))
+        else {
+            return false;
+        };
+        // "healthy" came with 5.0.
+        !KEYS_OF_4_9.contains(&key) || key == "Notify" && !matches!(value, "true" | "false")
+    })
+}
+
+#[test]
+fn every_key_is_one_of_podman_4_9() {
+    let mut files = 0;
+    for folder in [SHIPPED.to_owned(), format!("{SHIPPED}/examples")] {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let kind = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
+            assert!(
+                !["pod", "build", "artifact"].contains(&kind),
+                "{path:?} is of a kind that 4.9 does not know"
+            );
+            if kind == "container" {
+                files += 1;
+                assert_eq!(too_new(&std::fs::read_to_string(&path).unwrap()), None, "{path:?}");
+            }
+        }
+    }
+    assert_eq!(files, 4);
+    assert_eq!(too_new("[Container]\nImage=a\nMemory=1g\n"), Some("Memory=1g"));
+    assert_eq!(too_new("[Container]\nNotify=healthy\n[Service]\nMemory=1g\n"), Some("Notify=healthy"));
+}
+
 /// Makes the base image out of the libraries that the daemons need, then the image as the Containerfile says; prints its digest.
 pub(crate) const IMAGE: &str = r#"set -eu
 base=$(mktemp -d) dist=$(mktemp -d)
@@ -70,6 +186,21 @@ done
 tar -C "$base" -c . | podman import --quiet - localhost/base >/dev/null
 podman build --quiet --isolation chroot --build-arg BASE=localhost/base --file /quadlet/Containerfile --tag localhost/guest-services "$dist" >/dev/null
 podman image inspect --format '{{.Digest}}' localhost/guest-services
+"#;
+
+/// An application's image: a shell and curl; prints its digest.
+const APP_IMAGE: &str = r#"set -eu
+root=$(mktemp -d)
+for program in /bin/sh /bin/cat /usr/bin/curl; do
+    mkdir -p "$root$(dirname "$program")"
+    cp -L "$program" "$root$program"
+    ldd "$program" | grep -o '/[^ ]*' | while read -r library; do
+        mkdir -p "$root$(dirname "$library")"
+        cp -L "$library" "$root$library"
+    done
+done
+tar -C "$root" -c . | podman import --quiet - localhost/app >/dev/null
+podman image inspect --format '{{.Digest}}' localhost/app
 "#;
 
 /// There are no controllers of control groups here that could hold the limit which is usual.
@@ -90,6 +221,8 @@ fn containers_serve_applications_and_units_of_the_machine() {
         .bind(storage.path(), "/var/lib/containers")
         .bind_read_only(Path::new(SHIPPED), "/quadlet")
         .file("root/image.sh", IMAGE, 0o755)
+        .unwrap()
+        .file("root/app.sh", APP_IMAGE, 0o755)
         .unwrap();
     for binary in DAEMONS.iter().chain(&["guestctl"]) {
         let path = binary_folder().unwrap().join(binary);
@@ -121,10 +254,20 @@ fn containers_serve_applications_and_units_of_the_machine() {
             "[Container]\nExec=/usr/local/bin/api-server-rest --features resource --bind 127.0.0.1:{port}\nHealthCmd=[\"/usr/local/bin/api-server-rest\", \"--bind\", \"127.0.0.1:{port}\", \"--health\"]"
         ),
     );
-    let unit = "[Unit]\nRequires=confidential-data-hub.service\nAfter=confidential-data-hub.service\n[Service]\nType=oneshot\n\
-                LoadCredential=db-password:/run/confidential-containers/credentials.sock\n\
-                ExecStart=/bin/sh -c 'cat $CREDENTIALS_DIRECTORY/db-password >/run/app.got'";
-    write("/etc/systemd/system/app.service", unit);
+    let digest = machine.must(&["sh", "/root/app.sh"]).unwrap();
+    let text = shipped("examples/app.container");
+    assert!(text.contains(APP_PLACEHOLDER));
+    let image = format!("localhost/app@{}", digest.trim());
+    write(&format!("{folder}/app.container"), &text.replace(APP_PLACEHOLDER, &image));
+    write(&format!("{folder}/app.container.d/limit.conf"), NO_LIMIT);
+    write(
+        &format!("{folder}/app.container.d/work.conf"),
+        &format!(
+            "[Container]\nVolume=/run/app:/out\nExec=/bin/sh -ec 'cat /run/secrets/db-password >/out/credential; \
+             curl --silent --show-error --fail --output /out/http http://127.0.0.1:{port}{REST_PATH}'\n\
+             [Service]\nRuntimeDirectory=app\nRuntimeDirectoryPreserve=yes\nType=oneshot\nRemainAfterExit=yes"
+        ),
+    );
     machine.must(&["systemctl", "daemon-reload"]).unwrap();
     let journals = || DAEMONS.map(|daemon| machine.journal(&format!("{daemon}.service")).unwrap()).join("\n");
     machine
@@ -136,14 +279,45 @@ fn containers_serve_applications_and_units_of_the_machine() {
         ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "curl", "--silent", "--show-error"];
     let url = format!("http://127.0.0.1:{port}{REST_PATH}");
     assert_eq!(machine.must(&[&ask[..], &[&url]].concat()).unwrap(), secret, "{}", journals());
-    machine.must(&["systemctl", "start", "app.service"]).unwrap_or_else(|e| panic!("{e:#}\n{}", journals()));
-    assert_eq!(machine.must(&["cat", "/run/app.got"]).unwrap(), secret);
+    machine
+        .must(&["systemctl", "start", "app.service"])
+        .unwrap_or_else(|e| panic!("{e:#}\n{}\n{}", machine.journal("app.service").unwrap(), journals()));
+    for door in ["credential", "http"] {
+        assert_eq!(machine.must(&["cat", &format!("/run/app/{door}")]).unwrap(), secret, "{door}");
+    }
+    // The REST server's container does not get at the agent, whose socket gives root more; the hub's does.
+    let evidence = |container| machine.run(&["podman", "exec", container, "guestctl", "evidence"]).unwrap();
+    let hub = evidence("confidential-data-hub");
+    assert!(hub.status.success(), "{}", String::from_utf8_lossy(&hub.stderr));
+    let rest = evidence("api-server-rest");
+    let why = String::from_utf8_lossy(&rest.stderr).into_owned();
+    assert!(!rest.status.success() && why.contains("attestation-agent.sock"), "{why}");
+    // Somebody is just editing the hub's configuration, and is not done yet.
+    machine
+        .must(&["sh", "-c", "echo '[kbc' >>/etc/confidential-containers/confidential-data-hub.toml"])
+        .unwrap();
     for daemon in DAEMONS {
         machine
             .must(&["podman", "healthcheck", "run", daemon])
             .unwrap_or_else(|e| panic!("{daemon}: {e:#}\n{}", journals()));
     }
     let log = machine.journal("confidential-data-hub.service").unwrap();
+    // Other name servers: the containers get them, and with a whole configuration the hub serves again.
+    let invocation = || {
+        machine.must(&["systemctl", "show", "--value", "--property=InvocationID", "confidential-data-hub"])
+    };
+    let before = invocation().unwrap();
+    let script = "sed -i '$d' /etc/confidential-containers/confidential-data-hub.toml\n\
+                  cp /quadlet/examples/resolver-changed.* /etc/systemd/system/\n\
+                  systemctl daemon-reload\n\
+                  systemctl enable --now resolver-changed.path\n\
+                  echo 'nameserver 192.0.2.53' >/etc/resolv.conf.new\n\
+                  mv /etc/resolv.conf.new /etc/resolv.conf";
+    machine.must(&["sh", "-ec", script]).unwrap();
+    machine.wait_for("another hub", || Ok(invocation()? != before)).unwrap();
+    machine
+        .wait_for("the secret again", || Ok(machine.run(&[&ask[..], &[&url]].concat())?.stdout == SECRET))
+        .unwrap();
     for (door, who) in [("rest", "api-server-rest.service"), ("unit-credential", "app.service")] {
         let line = log
             .lines()
