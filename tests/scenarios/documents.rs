@@ -164,8 +164,8 @@ const WITH_CODES: [&str; 6] =
     ["attestation-agent", "cdh", "api-server-rest", "protos/daemon", "image-rs", "tests/dev-kbs"];
 
 /// How names in capitals of other kinds begin: types of firmware events, a TPM's response codes, Intel's quoting enclave,
-/// variables that are read in a loop, names of algorithms in Sigstore's documents, capabilities and limits of containers.
-const OTHER_NAMES: [&str; 17] = [
+/// variables that are read in a loop or with a default, names of algorithms in Sigstore's documents, capabilities and limits of containers.
+const OTHER_NAMES: [&str; 19] = [
     "EV_",
     "TPM_RC",
     "TD_QE",
