@@ -5,7 +5,7 @@
 //! lock                  shared by whoever pulls, taken alone by whoever removes
 //! layers/<name>/tree    the layer's directory
 //!               layer.json, implied    what was checked; directories that the archive does not name
-//! locks/<name>          held by whoever fills that layer
+//! locks/<name>          held by whoever fills that layer; <name>.1 and so on by those who fill it beside him
 //! images/<digest>.json  which layers an image has
 //! overlay/<name>/boot, layers    what is mounted, in which boot, of which layers; kept by whoever mounts
 //! ```
@@ -30,6 +30,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
     sync::Mutex,
+    time::Duration,
 };
 
 use rustix::{
@@ -60,6 +61,7 @@ pub struct Store {
     path: String,
     boot: String,
     limit: Option<u64>,
+    patience: Duration,
     tally: Mutex<tally::Tally>,
 }
 
@@ -90,7 +92,14 @@ impl Store {
         let folder = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| failed(error.into()))?;
         let boot = boot.trim().to_owned();
         let path = path.display().to_string();
-        let store = Self { folder, path, boot: boot.clone(), limit, tally: Mutex::default() };
+        let store = Self {
+            folder,
+            path,
+            boot: boot.clone(),
+            limit,
+            patience: claim::PATIENCE,
+            tally: Mutex::default(),
+        };
         for name in FOLDERS {
             match rustix::fs::mkdirat(&store.folder, name, Mode::RWXU) {
                 // What is made in it would begin with the lists of the folder around it.
@@ -112,6 +121,12 @@ impl Store {
             }
         }
         Ok(store)
+    }
+
+    /// The same store, where a layer that somebody else is filling is waited for no longer than this; three minutes by default.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// Keeps all that is in the store from being removed, for the length of a pull. Waits while something is being removed.

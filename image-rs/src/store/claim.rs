@@ -1,11 +1,15 @@
 //! From "this layer is needed" to "it is there": fetched and unpacked by one, however many want it.
+//!
+//! Whoever waits does so for a while only: a registry that drips must not hold the layer for those that could have it from
+//! another. Then he fills it beside the first; who comes to the end first gives it its name, and the copy of the other goes.
 
 use std::{
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -32,18 +36,30 @@ pub enum Claim {
     Wanted(Reservation),
 }
 
-/// The right to fill one layer. Whoever else wants it waits until this value is gone.
+/// How long a layer is waited for that somebody else is filling. In that time a gigabyte comes over 50 megabits a second, so
+/// that hardly a layer is fetched twice from a registry that sends what it has.
+pub(super) const PATIENCE: Duration = Duration::from_secs(180);
+
+/// The right to fill one layer. Whoever else wants it waits until this value is gone, or for as long as he has patience.
 #[derive(Debug)]
 pub struct Reservation {
     store: Arc<Store>,
-    name: LayerName,
     checked: Checked,
-    _lock: OwnedFd,
+    place: Place,
+}
+
+/// Where a layer is filled. The first place is that of the one who waits for nobody.
+#[derive(Debug)]
+struct Place {
+    layer: LayerName,
+    number: usize,
+    lock: OwnedFd,
 }
 
 impl Store {
-    /// Looks for the layer, which is unpacked by `options.policy`. If somebody else is filling it, waits for him; `pause` is called in between,
-    /// should wait some milliseconds, and says whether the layer is still wanted.
+    /// Looks for the layer, which is unpacked by `options.policy`. If somebody else is filling it, waits for him, but not for longer than
+    /// some minutes (see [`Store::with_patience`]); `pause` is called in between, should wait some milliseconds, and says whether the layer is
+    /// still wanted.
     ///
     /// # Errors
     /// `IMAGE_INTERRUPTED` if it is not wanted any more, `IMAGE_STORAGE`.
@@ -59,24 +75,59 @@ impl Store {
         if let Some(stored) = self.stored(&name, &checked)? {
             return Ok(Claim::Present(stored));
         }
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let failed = |error| self.storage("lock a layer of", error);
         let locks = self.subfolder("locks")?;
-        let lock = rustix::fs::openat(&locks, name.as_str(), flags, Mode::from_raw_mode(0o600));
-        let lock = lock.map_err(failed)?;
-        loop {
-            match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => break,
-                Err(Errno::WOULDBLOCK) if pause() => {}
-                Err(Errno::WOULDBLOCK) => return Err(Error::Interrupted),
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(failed(error)),
+        let first = self.place(locks.as_fd(), &name, 0)?;
+        let begun = Instant::now();
+        let place = loop {
+            if self.take(&first)? {
+                break first;
             }
-        }
+            if begun.elapsed() >= self.patience {
+                break self.place_beside(locks.as_fd(), &name)?;
+            }
+            if !pause() {
+                return Err(Error::Interrupted);
+            }
+            // Whoever fills it beside the first does not free the first place.
+            if let Some(stored) = self.stored(&name, &checked)? {
+                return Ok(Claim::Present(stored));
+            }
+        };
         Ok(match self.stored(&name, &checked)? {
             Some(stored) => Claim::Present(stored),
-            None => Claim::Wanted(Reservation { store: Arc::clone(self), name, checked, _lock: lock }),
+            None => Claim::Wanted(Reservation { store: Arc::clone(self), checked, place }),
         })
+    }
+
+    /// A place that is not taken yet.
+    fn place(&self, locks: BorrowedFd<'_>, layer: &LayerName, number: usize) -> Result<Place, Error> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let name = if number == 0 { layer.to_string() } else { format!("{layer}.{number}") };
+        let lock = rustix::fs::openat(locks, name, flags, Mode::from_raw_mode(0o600));
+        let lock = lock.map_err(|error| self.storage("lock a layer of", error))?;
+        Ok(Place { layer: layer.clone(), number, lock })
+    }
+
+    /// The next free place beside the first, taken.
+    fn place_beside(&self, locks: BorrowedFd<'_>, layer: &LayerName) -> Result<Place, Error> {
+        let mut number = 1;
+        loop {
+            let place = self.place(locks, layer, number)?;
+            if self.take(&place)? {
+                return Ok(place);
+            }
+            number += 1;
+        }
+    }
+
+    /// Takes a place, unless somebody has it.
+    fn take(&self, place: &Place) -> Result<bool, Error> {
+        let exclusive = FlockOperation::NonBlockingLockExclusive;
+        match rustix::io::retry_on_intr(|| rustix::fs::flock(&place.lock, exclusive)) {
+            Ok(()) => Ok(true),
+            Err(Errno::WOULDBLOCK) => Ok(false),
+            Err(error) => Err(self.storage("lock a layer of", error)),
+        }
     }
 
     /// The layer, if it is there. One whose note is damaged is not.
@@ -92,6 +143,12 @@ impl Store {
 }
 
 impl Reservation {
+    /// Whether somebody else has been filling the layer for too long.
+    #[must_use]
+    pub const fn is_beside(&self) -> bool {
+        self.place.number > 0
+    }
+
     /// Runs the bytes of `input`, which has to be of the layer that was claimed, through the pipe into the store. The
     /// bounds of `run` count for all layers of an image together, beside the store's own.
     ///
@@ -99,14 +156,12 @@ impl Reservation {
     /// As [`layer::unpack_layer`]; `IMAGE_STORE_FULL` if the layer does not fit under the store's limit. Nothing is left then.
     pub fn fill(self, input: Input<'_>, run: &Run, observer: &dyn Observer) -> Result<Stored, Error> {
         let layers = self.store.subfolder("layers")?;
-        let partial = format!(".{}.partial", self.name);
+        let partial = self.place.partial();
         // Nobody else has this name; what is there was left by a killed process.
         self.store.remove(layers.as_fd(), &partial)?;
         let filled = self.fill_partial(&layers, &partial, input, run, observer);
-        if filled.is_err() {
-            // What cannot be removed now is removed by whoever wants the layer next.
-            let _ = self.store.remove(layers.as_fd(), &partial);
-        }
+        // It has got the layer's name, or it is not wanted. What cannot be removed now is removed by whoever has this place next.
+        let _ = self.store.remove(layers.as_fd(), &partial);
         filled
     }
 
@@ -154,18 +209,36 @@ impl Reservation {
         self.store.write(folder.as_fd(), "layer.json", &serde_json::to_vec(&note).unwrap_or_default())?;
         // Two layers that were filled at the same time must not pass the limit together.
         let _alone = self.store.publishing()?;
+        // Who filled it beside this one was first.
+        if let Some(stored) = self.stored()? {
+            return Ok(stored);
+        }
         let used = self.store.used()?;
         if self.store.limit.is_some_and(|limit| used.saturating_add(bytes) > limit) {
             return Err(self.store.full(used, digest, bytes.to_string()));
         }
         // One of this name whose note is damaged.
-        self.store.remove(layers.as_fd(), self.name.as_str())?;
-        let name = self.name.as_str();
+        let name = self.place.layer.as_str();
+        self.store.remove(layers.as_fd(), name)?;
         rustix::fs::renameat_with(layers, partial, layers, name, RenameFlags::NOREPLACE).map_err(failed)?;
         if let Some(share) = share {
             share.publish();
         }
-        Ok(note.stored(self.name.clone()))
+        Ok(note.stored(self.place.layer.clone()))
+    }
+
+    fn stored(&self) -> Result<Option<Stored>, Error> {
+        self.store.stored(&self.place.layer, &self.checked)
+    }
+}
+
+impl Place {
+    /// Name of the directory that is filled there.
+    fn partial(&self) -> String {
+        match self.number {
+            0 => format!(".{}.partial", self.layer),
+            number => format!(".{}.{number}.partial", self.layer),
+        }
     }
 }
 

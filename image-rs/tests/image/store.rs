@@ -3,19 +3,21 @@
 use std::{
     fs,
     io::{self, Read},
+    os::unix::fs::MetadataExt,
     path::Path,
     sync::{
         Arc, Barrier,
         atomic::{AtomicUsize, Ordering},
+        mpsc,
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use image_rs::{
     Compression, Error, Layer, Limits, Silent,
     layer::{Input, Options, Run},
-    store::{Claim, Record, Store, Stored, implied},
+    store::{Claim, Record, Reservation, Store, Stored, implied},
 };
 use tempfile::TempDir;
 
@@ -131,6 +133,86 @@ fn many_that_want_a_layer_get_it_by_one_download() {
     let _filling = store.claim(&hold, &other, &Options::default(), pause).unwrap();
     let waiting = store.claim(&hold, &other, &Options::default(), || false);
     assert_eq!(waiting.unwrap_err().code(), "IMAGE_INTERRUPTED");
+}
+
+/// Gives all that it has, and its end when it is told to.
+struct Held(io::Cursor<Vec<u8>>, mpsc::Receiver<()>);
+
+impl Read for Held {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.0.read(into)?;
+        if read == 0 {
+            let _ = self.1.recv();
+        }
+        Ok(read)
+    }
+}
+
+#[test]
+fn who_waits_for_too_long_fills_the_layer_beside_the_first() {
+    if !is_root("who_waits_for_too_long_fills_the_layer_beside_the_first") {
+        return;
+    }
+    // Longer than any test.
+    const LONG: Duration = Duration::from_secs(3600);
+    let folder = tempfile::tempdir().unwrap();
+    let (layer, blob) = layer(Compression::Gzip, &archive("1"));
+    let with_patience = |patience| {
+        let store = Store::open(&folder.path().join("store"), BOOT, Some(1 << 20)).unwrap();
+        Arc::new(store.with_patience(patience))
+    };
+    let (patient, hasty) = (with_patience(LONG), with_patience(Duration::from_millis(50)));
+    let claim = |store: &Arc<Store>| {
+        let begun = Instant::now();
+        store.claim(&store.hold().unwrap(), &layer, &Options::default(), || {
+            pause() && begun.elapsed() < Duration::from_secs(30)
+        })
+    };
+    let wanted = |store| match claim(store).unwrap() {
+        Claim::Wanted(reservation) => reservation,
+        Claim::Present(_) => panic!("it is there"),
+    };
+    // Whichever comes to its end first gives the layer its name, and the other one finds that.
+    for first_wins in [false, true] {
+        let hold = hasty.hold().unwrap();
+        thread::scope(|scope| {
+            let fill = |reservation: Reservation| {
+                let (end, held) = mpsc::channel();
+                let source = Box::new(Held(io::Cursor::new(blob.clone()), held));
+                let input = input(&layer, source);
+                let run = Run::new(Options::default());
+                (end, scope.spawn(move || reservation.fill(input, &run, &Silent).unwrap()))
+            };
+            let first = wanted(&patient);
+            assert!(!first.is_beside());
+            let first = fill(first);
+            let begun = Instant::now();
+            let (second, third) = (wanted(&hasty), wanted(&hasty));
+            assert!(second.is_beside() && third.is_beside());
+            assert!(begun.elapsed() >= Duration::from_millis(100), "each has waited");
+            // One of them gives up, and leaves nothing.
+            drop(third);
+            let second = fill(second);
+            let waiting = scope.spawn(|| claim(&patient).unwrap());
+            let order = if first_wins { [first, second] } else { [second, first] };
+            let stored = order.map(|(end, filling)| {
+                drop(end);
+                let stored = filling.join().unwrap();
+                let tree = folder.path().join("store/layers").join(stored.name.as_str()).join("tree");
+                (stored, fs::metadata(tree).unwrap().ino())
+            });
+            assert_eq!(stored[0], stored[1], "what has its name stays");
+            let [(stored, _), _] = stored;
+            // Who has patience has it from whoever was first.
+            let Claim::Present(found) = waiting.join().unwrap() else { panic!("it is there") };
+            assert_eq!(found, stored);
+            assert_eq!(names(&folder.path().join("store/layers")), [found.name.as_str()]);
+            assert_eq!(hasty.used().unwrap(), found.bytes);
+        });
+        drop(hold);
+        hasty.collect().unwrap();
+        assert_eq!(names(&folder.path().join("store/layers")), [""; 0]);
+    }
 }
 
 #[test]
