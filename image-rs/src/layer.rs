@@ -51,7 +51,7 @@ pub struct Options {
     pub policy: Policy,
     /// Layers at a time. Each has up to four threads and four megabytes of buffers.
     pub parallel: usize,
-    /// Bytes of memory for the windows of all Zstandard decoders together, but for windows above
+    /// Bytes of memory for the windows of all Zstandard decoders of a run together, but for windows above
     /// [`Options::LARGE_WINDOW`]: of those, up to 128 MiB, there is one at a time beside. A frame waits until others are at
     /// their end; if none comes to its end for a quarter of an hour, it fails.
     pub windows: u64,

@@ -58,7 +58,7 @@ impl Layers {
     pub fn open(folder: &Path, limit: Option<u64>) -> Result<Self, Failure> {
         // A store of another boot lay on a disk that the host could write to in between.
         let store = Arc::new(Store::open(folder, &boot::id()?, limit)?);
-        // Twice, so that one pull whose layers come slowly does not have it all.
+        // Twice what one pull takes: one whose layers come slowly does not have it all.
         let options = Options { windows: 2 * Options::WINDOWS, ..Options::default() };
         Ok(Self { store, common: Run::new(options), pulls: Mutex::default() })
     }
@@ -96,6 +96,10 @@ impl Layers {
                 present(&stored)
             }
             store::Claim::Wanted(reservation) => {
+                if reservation.is_beside() {
+                    let layer = layer.descriptor.digest;
+                    tracing::warn!(%layer, "another pull fills a layer slowly: this one fetches it too");
+                }
                 memory.wanted = Some((reservation, layer));
                 Ok(Answer::Wanted)
             }

@@ -17,6 +17,7 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
@@ -199,9 +200,25 @@ fn set_id_bits_that_the_unpacker_may_not_set_are_an_error() {
     }
 }
 
-/// A layer in one frame with a window of 2^`log` bytes.
-fn zstandard(content: u8, log: u32) -> (Layer, Vec<u8>) {
-    let (plain, archive) = layer(20, content);
+/// A layer of bytes that do not shrink, in one frame with a window of 2^`log` bytes.
+fn zstandard(seed: u8, log: u32) -> (Layer, Vec<u8>) {
+    let mut state = u64::from(seed) + 1;
+    // Xorshift.
+    let mut random = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[0]
+    };
+    let mut archive = tar::Builder::new(Vec::new());
+    for number in 0..30 {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(50_000);
+        header.set_mode(0o644);
+        let content: Vec<u8> = (0..50_000).map(|_| random()).collect();
+        archive.append_data(&mut header, format!("file{number}"), &content[..]).unwrap();
+    }
+    let (plain, archive) = described(archive.into_inner().unwrap());
     let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
     encoder.window_log(log).unwrap();
     encoder.include_contentsize(false).unwrap();
@@ -211,47 +228,110 @@ fn zstandard(content: u8, log: u32) -> (Layer, Vec<u8>) {
     (Layer { media_type, diff_id: plain.diff_id, ..described }, blob)
 }
 
+/// How long a layer may take that nothing keeps from going on.
+const TIME_LIMIT: Duration = Duration::from_secs(60);
+/// How long one is watched that has to wait.
+const WHILE: Duration = Duration::from_millis(700);
+
+/// A layer that is being filled.
+struct Filling {
+    answer: thread::JoinHandle<Option<Answer>>,
+    /// Lets the registry say the rest.
+    rest: mpsc::Sender<()>,
+}
+
+impl Filling {
+    /// Claims the layer for `pull` and sends half of it, and the rest when it is told to. It is wanted for so long.
+    fn begin(mut client: Client, pull: u8, (layer, blob): (Layer, Vec<u8>), wanted: Duration) -> Self {
+        let claimed = client.ask(claim_for(pull, &layer), None, &[]).unwrap().body;
+        assert_eq!(claimed, Answer::Wanted);
+        let (read, mut write) = io::pipe().unwrap();
+        let (rest, go_on) = mpsc::channel();
+        thread::spawn(move || {
+            let (half, other) = blob.split_at(blob.len() / 2);
+            // It ends when the other end is gone.
+            let _ = write.write_all(half).and_then(|()| {
+                let _ = go_on.recv();
+                write.write_all(other)
+            });
+        });
+        let answer = thread::spawn(move || {
+            let stop = Instant::now() + wanted;
+            let wanted = || Instant::now() < stop;
+            let answered = client.ask_while(Request::Fill(None), None, &[read.as_fd()], &wanted);
+            answered.unwrap().map(|answered| answered.body)
+        });
+        Self { answer, rest }
+    }
+
+    /// Sends the rest; the answer, if there is one in time.
+    fn end(self) -> Option<Answer> {
+        drop(self.rest);
+        self.answer.join().unwrap()
+    }
+}
+
+/// Waits until so many layers have got their decoder's memory, and the first files; fails if that does not stay so.
+#[track_caller]
+fn assert_begun(store: &Path, number: usize) {
+    let begun = || {
+        let layers = names(&store.join("layers"));
+        let trees = layers.iter().map(|name| store.join("layers").join(name).join("tree"));
+        trees.filter(|tree| fs::read_dir(tree).is_ok_and(|mut files| files.next().is_some())).count()
+    };
+    let start = Instant::now();
+    while begun() < number {
+        assert!(start.elapsed() < TIME_LIMIT, "{} of {number} have begun", begun());
+        thread::sleep(Duration::from_millis(10));
+    }
+    thread::sleep(WHILE);
+    assert_eq!(begun(), number);
+}
+
 #[test]
 fn a_layer_that_comes_slowly_holds_up_nobody_else_and_waiting_ends_with_the_channel() {
     if !is_root() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let mut storage = Storage::start(&folder.path().join("store"));
-    let mut another = || Storage {
-        client: Some(storage.client.as_mut().unwrap().connect().unwrap()),
-        child: Command::new("true").spawn().unwrap(),
-    };
-    let (mut slow, mut waiting, mut usual) = (another(), another(), another());
-    let is_wanted = |storage: &mut Storage, layer: &Layer| {
-        assert_eq!(storage.ask(claim(layer)).unwrap(), Answer::Wanted);
-    };
+    let store = folder.path().join("store");
+    let mut storage = Storage::start(&store);
+    let mut another = || storage.client.as_mut().unwrap().connect().unwrap();
     // One has begun, and its registry says no more.
-    let (slow_layer, slow_blob) = zstandard(1, 27);
-    is_wanted(&mut slow, &slow_layer);
-    let (slow_read, mut slow_write) = io::pipe().unwrap();
-    slow_write.write_all(&slow_blob[..slow_blob.len() / 2]).unwrap();
-    let mut slow_client = slow.client.take().unwrap();
-    let slow = thread::spawn(move || slow_client.ask(Request::Fill(None), None, &[slow_read.as_fd()]));
+    let slow = Filling::begin(another(), 0, zstandard(1, 27), TIME_LIMIT * 3);
+    assert_begun(&store, 1);
     // One with a usual window goes on.
-    let (layer, blob) = zstandard(2, 23);
-    assert!(!usual.get(&layer, &blob).unwrap().1);
-    // One with a large window waits, until nobody wants it any more.
-    let (layer, blob) = zstandard(3, 26);
-    is_wanted(&mut waiting, &layer);
-    let (read, mut write) = io::pipe().unwrap();
-    write.write_all(&blob[..64]).unwrap();
-    let stop = Instant::now() + Duration::from_millis(300);
-    let client = waiting.client.as_mut().unwrap();
-    let answer = client.ask_while(Request::Fill(None), None, &[read.as_fd()], &|| Instant::now() < stop);
-    assert!(answer.unwrap().is_none(), "it waits");
-    drop((read, write));
+    let usual = Filling::begin(another(), 1, zstandard(2, 23), TIME_LIMIT).end();
+    assert!(matches!(usual, Some(Answer::Present(_))), "{usual:?}");
+    // One with a large window waits, although all of it is there, until nobody wants it any more.
+    let large = zstandard(3, 26);
+    assert_eq!(Filling::begin(another(), 2, large.clone(), WHILE).end(), None);
     // What is given up so is free for the next one, while the slow one is still there.
-    is_wanted(&mut usual, &layer);
-    assert!(!slow.is_finished());
-    slow_write.write_all(&slow_blob[slow_blob.len() / 2..]).unwrap();
-    drop(slow_write);
-    assert!(matches!(slow.join().unwrap().unwrap().body, Answer::Present(_)));
+    let next = Filling::begin(another(), 3, large, TIME_LIMIT);
+    assert!(!slow.answer.is_finished());
+    assert!(matches!(slow.end(), Some(Answer::Present(_))));
+    assert!(matches!(next.end(), Some(Answer::Present(_))));
+}
+
+#[test]
+fn one_pull_does_not_take_all_memory_for_usual_windows() {
+    if !is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store");
+    let mut storage = Storage::start(&store);
+    let mut another = || storage.client.as_mut().unwrap().connect().unwrap();
+    let slow = (0..8).map(|number| Filling::begin(another(), 0, zstandard(number, 23), TIME_LIMIT * 3));
+    let slow: Vec<_> = slow.collect();
+    assert_begun(&store, 4);
+    let usual = Filling::begin(another(), 1, zstandard(9, 23), TIME_LIMIT).end();
+    assert!(matches!(usual, Some(Answer::Present(_))), "{usual:?}");
+    // The others of the slow one have their turn when the first are through.
+    let ends: Vec<_> = slow.into_iter().map(|Filling { answer, rest }| (drop(rest), answer).1).collect();
+    for end in ends {
+        assert!(matches!(end.join().unwrap(), Some(Answer::Present(_))));
+    }
 }
 
 /// The program behind a socket as a unit has it. It does not end by itself.

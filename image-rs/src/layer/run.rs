@@ -49,6 +49,8 @@ struct Used {
     /// Compressed bytes of compressed layers that have arrived so far, and what came out of them.
     compressed: AtomicU64,
     inflated: AtomicU64,
+    /// Memory of decoders with usual windows. Changed by whoever has the lock of what is free.
+    windows: AtomicU64,
 }
 
 /// Memory of decoders that is not in use.
@@ -91,10 +93,12 @@ impl Run {
         Self::with_windows(options, Arc::new(Windows { free, freed: Condvar::new(), patience }))
     }
 
-    /// A run with bounds of its own, whose decoders share the memory of this one's.
+    /// A run with bounds of its own, whose decoders share the memory of this one's: it takes [`Options::windows`] of that at most, so that
+    /// where this run has twice as much, one whose layers come slowly leaves enough for another.
     #[must_use]
     pub fn beside(&self, options: Options) -> Self {
-        Self::with_windows(Options { windows: self.options.windows, ..options }, Arc::clone(&self.windows))
+        let windows = options.windows.min(self.options.windows);
+        Self::with_windows(Options { windows, ..options }, Arc::clone(&self.windows))
     }
 
     fn with_windows(options: Options, windows: Arc<Windows>) -> Self {
@@ -166,21 +170,26 @@ impl Run {
         self.used.names.fetch_sub(count as u64, Ordering::Relaxed);
     }
 
-    /// Waits for `amount` bytes of memory for a decoder's window, as long as `observer` wants the layer. One that is larger than
-    /// [`Options::LARGE_WINDOW`] waits for the one place that there is for such.
+    /// Waits for `amount` bytes of memory for a decoder's window, as long as `observer` wants the layer: until so much is free, and this
+    /// run has not more than its part. One that is larger than [`Options::LARGE_WINDOW`] waits for the one place that there is for such.
     ///
     /// # Errors
     /// [`LayerFault::Interrupted`]; [`LayerFault::Busy`] if nobody gives any back for too long.
     pub(super) fn take_memory(&self, amount: u64, observer: &dyn Observer) -> Result<Memory<'_>, LayerFault> {
         let large = amount > Options::LARGE_WINDOW;
-        let taken = if large { 1 } else { amount.min(self.options.windows) };
+        let part = self.options.windows;
+        let taken = if large { 1 } else { amount.min(part) };
         let Windows { free, freed, patience } = self.windows.as_ref();
         let mut free = free.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut since, mut seen) = (Instant::now(), *free.pool(large).1);
         loop {
             let (available, returns) = free.pool(large);
-            if *available >= taken {
+            let own = self.used.windows.load(Ordering::Relaxed);
+            if *available >= taken && (large || own + taken <= part) {
                 *available -= taken;
+                if !large {
+                    self.used.windows.store(own + taken, Ordering::Relaxed);
+                }
                 return Ok(Memory { run: self, amount, taken, large });
             }
             if *returns != seen {
@@ -221,6 +230,9 @@ impl Drop for Memory<'_> {
             let (available, returns) = free.pool(self.large);
             *available += self.taken;
             *returns += 1;
+            if !self.large {
+                self.run.used.windows.fetch_sub(self.taken, Ordering::Relaxed);
+            }
         }
         freed.notify_all();
     }
@@ -269,5 +281,24 @@ mod tests {
         assert!(matches!(run.take_memory(1, &Silent), Err(LayerFault::Busy)));
         drop(all);
         run.take_memory(1, &Silent).unwrap();
+    }
+
+    #[test]
+    fn no_run_takes_more_than_its_part() {
+        const WINDOW: u64 = Options::LARGE_WINDOW;
+        let common = Options { windows: 2 * Options::WINDOWS, ..Options::default() };
+        let common = Run::with_patience(common, Duration::from_millis(100));
+        let (first, second) = (common.beside(Options::default()), common.beside(Options::default()));
+        fn take(run: &Run) -> Vec<Memory<'_>> {
+            let all: Vec<_> = (0..4).map(|_| run.take_memory(WINDOW, &Silent).unwrap()).collect();
+            assert!(matches!(run.take_memory(1, &Silent), Err(LayerFault::Busy)));
+            all
+        }
+        let held = take(&first);
+        drop(take(&second));
+        // Each layer of a run counts, however it came by the run.
+        assert!(matches!(first.clone().take_memory(1, &Silent), Err(LayerFault::Busy)));
+        drop(held);
+        drop(take(&first));
     }
 }
