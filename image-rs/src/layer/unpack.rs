@@ -35,7 +35,7 @@ use ledger::Ledger;
 use name::Name;
 use place::Places;
 pub(crate) use place::open_beneath;
-pub(crate) use xattr::is_content;
+pub(crate) use xattr::content_of;
 
 /// What of an entry is taken over as it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -321,7 +321,7 @@ impl<'a> Unpacker<'a> {
 
     fn directory(&mut self, parent: &[u8], name: &[u8], entry: &Entry) -> Result<(), LayerFault> {
         let path = name::join(parent, name);
-        self.places.enter_new(parent, name, &path).map_err(|fault| fault.of(&entry.name))?;
+        let new = self.places.enter_new(parent, name, &path).map_err(|fault| fault.of(&entry.name))?;
         self.places.state(&path);
         let directory = self.places.enter(&path).map_err(|fault| fault.of(&entry.name))?;
         let directory = directory.try_clone_to_owned().map_err(|source| LayerFault::Storage {
@@ -330,6 +330,9 @@ impl<'a> Unpacker<'a> {
             folder: None,
             source,
         })?;
+        if !new {
+            forget_attributes(&directory, entry)?;
+        }
         self.set_metadata(&directory, entry, Some(&path))?;
         self.times.push(&path, entry.mtime)
     }
@@ -343,6 +346,7 @@ impl<'a> Unpacker<'a> {
             source,
         })?;
         self.places.state(b"");
+        forget_attributes(&root, entry)?;
         self.set_metadata(&root, entry, Some(b""))?;
         self.times.push(b"", entry.mtime)
     }
@@ -449,6 +453,14 @@ impl<'a> Unpacker<'a> {
         }
         check_mode(entry, || rustix::fs::fstat(file))
     }
+}
+
+/// Takes away what an earlier entry for the same directory gave it: the last one says all of it.
+fn forget_attributes(directory: &OwnedFd, entry: &Entry) -> Result<(), LayerFault> {
+    let forgotten = content_of(directory.as_fd()).and_then(|names| {
+        names.iter().try_for_each(|name| rustix::fs::fremovexattr(directory, name.as_slice()))
+    });
+    forgotten.map_err(|error| storage("remove an attribute of", &entry.name, error))
 }
 
 /// Whether a file kept its set-id bits: without CAP_FSETID the kernel takes set-group-ID away for a group of others, and says

@@ -12,7 +12,7 @@ use rustix::{
 };
 
 use crate::{
-    layer::unpack::{Deletions, is_content, open_beneath},
+    layer::unpack::{Deletions, content_of, open_beneath},
     tree,
 };
 
@@ -119,7 +119,7 @@ fn merge_entry(
 
 /// The attributes that are content become those of `from`.
 pub(crate) fn copy_attributes(into: BorrowedFd<'_>, from: BorrowedFd<'_>) -> Result<(), Errno> {
-    let (old, new) = (attributes(into)?, attributes(from)?);
+    let (old, new) = (content_of(into)?, content_of(from)?);
     for name in old.iter().filter(|name| !new.contains(name)) {
         rustix::fs::fremovexattr(into, name.as_slice())?;
     }
@@ -130,18 +130,6 @@ pub(crate) fn copy_attributes(into: BorrowedFd<'_>, from: BorrowedFd<'_>) -> Res
         rustix::fs::fsetxattr(into, name.as_slice(), &value, XattrFlags::empty())?;
     }
     Ok(())
-}
-
-fn attributes(directory: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
-    let mut list = vec![0; 64 << 10];
-    let length = match rustix::fs::flistxattr(directory, &mut list) {
-        Ok(length) => length,
-        Err(Errno::OPNOTSUPP) => 0,
-        Err(error) => return Err(error),
-    };
-    list.truncate(length);
-    let names = list.split(|b| *b == 0).filter(|name| is_content(name));
-    Ok(names.map(<[u8]>::to_vec).collect())
 }
 
 /// The times of access and modification.

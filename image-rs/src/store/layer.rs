@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Algorithm, Digest, Layer, layer::unpack::Policy};
 
 /// Version of what the unpacker makes of an archive. A layer that another version unpacked has another name.
-const FORM: u32 = 1;
+const FORM: u32 = 2;
 
 /// Name of a layer in the store: the SHA-256 of all that was checked of it, in hexadecimal.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,6 +1,7 @@
 //! Unpacking one layer: everything that it can have, and everything that it must not do.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     os::{
         fd::OwnedFd,
@@ -297,6 +298,47 @@ fn access_control_lists_are_kept_and_not_handed_down() {
     let limits = Limits { ledger: 4000, ..Limits::default() };
     let done = unpack_with(&many.end(), Form::Listed, &Options { limits, ..Options::default() });
     assert_eq!(done.result.unwrap_err().code(), "LAYER_LIMIT");
+}
+
+#[test]
+fn what_the_last_entry_of_a_directory_says_is_all_that_counts() {
+    if !is_root("what_the_last_entry_of_a_directory_says_is_all_that_counts") {
+        return;
+    }
+    let (five, four) = (journal(5), journal(4));
+    let folder = |name: &str, mode| Header::new(name.as_bytes(), b'5', 0).mode(mode).owner(3, 4).clone();
+    let listed =
+        |archive: Archive| archive.pax(&[(ACCESS, &five), (DEFAULT, &five), ("SCHILY.xattr.user.one", b"1")]);
+    let archive = listed(Archive::default()).member(&folder("./", 0o755), b"");
+    let archive = listed(archive).member(&folder("d/", 0o755), b"").file("d/.wh..wh..opq", b"");
+    let archive = listed(archive).member(&folder("e/", 0o755), b"");
+    // One has nothing any more, one another list, one what it had.
+    let archive = archive
+        .file("d/file", b"")
+        .member(&folder("d/", 0o2700), b"")
+        .pax(&[(ACCESS, &four)])
+        .member(&folder("e/", 0o754), b"")
+        .pax(&[("SCHILY.xattr.user.two", b"2")])
+        .member(&folder("./", 0o711), b"");
+    for form in [Form::Listed, Form::Overlay] {
+        let done = unpack(archive.clone(), form);
+        let left_out = done.result.as_ref().unwrap().attributes_left_out;
+        let seen =
+            |name: &str| (done.stat(name).mode() & 0o7777, snapshot::attributes(&done.path().join(name)));
+        let is = |all: &[(&str, &[u8])]| {
+            all.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect::<BTreeMap<_, _>>()
+        };
+        // What is said of the layers below is no attribute of the archive's.
+        let opaque: &[(&str, &[u8])] = match form {
+            Form::Listed => &[],
+            Form::Overlay => &[("trusted.overlay.opaque", b"y")],
+        };
+        assert_eq!(seen("d"), (0o2700, is(opaque)), "{form:?}");
+        assert_eq!(seen("e"), (0o754, is(&[("system.posix_acl_access", &four)])), "{form:?}");
+        let two: &[(&str, &[u8])] = if left_out == 0 { &[("user.two", b"2")] } else { &[] };
+        assert_eq!(seen(""), (0o711, is(two)), "{form:?}");
+        assert!(done.path().join("d/file").exists());
+    }
 }
 
 #[test]

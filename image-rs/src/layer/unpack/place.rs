@@ -89,13 +89,13 @@ impl<'a> Places<'a> {
         Ok(self.last.as_ref().map_or_else(|| self.root.as_fd(), |(_, directory)| directory.as_fd()))
     }
 
-    /// The directory `path`, which is `name` in `parent`, made if it is not there.
-    pub(super) fn enter_new(&mut self, parent: &[u8], name: &[u8], path: &[u8]) -> Result<(), Fault> {
+    /// The directory `path`, which is `name` in `parent`, made if it is not there; whether it was made.
+    pub(super) fn enter_new(&mut self, parent: &[u8], name: &[u8], path: &[u8]) -> Result<bool, Fault> {
         let form = self.form;
         let at = self.enter(parent)?;
-        let (directory, _) = make_directory(at, name, form)?;
+        let (directory, new) = make_directory(at, name, form)?;
         self.last = Some((path.to_vec(), directory));
-        Ok(())
+        Ok(new)
     }
 
     /// Runs `make` for `name` in the directory `parent`. What an earlier entry left under that name goes, unless

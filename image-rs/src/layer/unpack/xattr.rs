@@ -4,10 +4,14 @@
 //! and are left to the one that runs it. Everything else means something to this kernel that an image has no business to
 //! say; `trusted.overlay.` and `user.overlay.` could redirect a directory of the mounted image.
 
-/// File capabilities, capabilities(7).
-pub(super) const CAPABILITY: &[u8] = b"security.capability";
+use std::os::fd::BorrowedFd;
+
+use rustix::io::Errno;
 
 use super::acl;
+
+/// File capabilities, capabilities(7).
+pub(super) const CAPABILITY: &[u8] = b"security.capability";
 
 /// What to do with an attribute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,8 +48,19 @@ pub(super) fn judge(name: &[u8]) -> Verdict {
     }
 }
 
-/// Whether the attribute is one that archives set.
-pub(crate) fn is_content(name: &[u8]) -> bool {
+/// Names of the attributes of a file or directory that archives set.
+pub(crate) fn content_of(file: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
+    let mut list = vec![0; 64 << 10];
+    let length = match rustix::fs::flistxattr(file, &mut list) {
+        Ok(length) => length,
+        Err(Errno::OPNOTSUPP) => 0,
+        Err(error) => return Err(error),
+    };
+    list.truncate(length);
+    Ok(list.split(|b| *b == 0).filter(|name| is_content(name)).map(<[u8]>::to_vec).collect())
+}
+
+fn is_content(name: &[u8]) -> bool {
     matches!(judge(name), Verdict::Set | Verdict::User | Verdict::AccessList | Verdict::DefaultList)
 }
 
