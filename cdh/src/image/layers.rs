@@ -50,7 +50,7 @@ pub(super) struct Layers {
     /// Names in the store, the lowest first, each once.
     pub(super) names: Vec<Name>,
     /// At least one channel on which something was claimed.
-    channels: Vec<Client>,
+    pub(super) channels: Vec<Client>,
 }
 
 impl Layers {

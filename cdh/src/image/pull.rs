@@ -262,12 +262,13 @@ impl Puller {
 }
 
 impl Made {
-    /// Notes the image called `name` and lets the bundle at `path` stay; or, if it was not `measured` or one of that fails, takes
+    /// Lets the bundle at `path` stay and notes the image called `name`; or, if it was not `measured` or one of that fails, takes
     /// the bundle away. The first error is told.
     fn finish(mut self, name: &str, path: &str, measured: Result<(), HubError>) -> Result<(), HubError> {
+        // In this order: an image of a pull that failed is not listed, and what an earlier pull noted of it stays.
         let done = measured.and_then(|()| {
-            self.record(name)?;
-            Ok(self.mount.ask(Request::CommitBundle, None, &[]).map(drop)?)
+            self.mount.ask(Request::CommitBundle, None, &[])?;
+            self.record(name)
         });
         if done.is_err()
             && let Err(failure) = self.mount.ask(Request::RemoveBundle { path: path.to_owned() }, None, &[])
@@ -345,5 +346,60 @@ impl LayerKeys for UnsealerKeys {
             message: error.to_string(),
             hint: error.hint(),
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cc_storage::{Answer, Channel, Packet};
+
+    use super::*;
+
+    /// A half of `cdh-storage` that refuses what `refuses` says, and tells all that it was asked for.
+    fn half(refuses: fn(&Request) -> bool) -> (Client, std::thread::JoinHandle<Vec<Request>>) {
+        let (ours, theirs) = Channel::pair().unwrap();
+        let serving = std::thread::spawn(move || {
+            let mut asked = Vec::new();
+            while let Some(received) = theirs.receive().unwrap() {
+                let request = Packet::<Request>::parse(&received.bytes).unwrap().body;
+                let body = match refuses(&request) {
+                    true => Answer::Fault(Fault::new(Blame::Platform, "STORAGE_FAILED", "full", "make room")),
+                    false => Answer::Done,
+                };
+                asked.push(request);
+                theirs.send(&Packet { body, secret: None }.encode().unwrap(), &[]).unwrap();
+            }
+            asked
+        });
+        (Client::new(ours), serving)
+    }
+
+    #[test]
+    fn an_image_is_listed_if_its_bundle_stays_and_only_then() {
+        let name = |request: &Request| match request {
+            Request::CommitBundle => "commit",
+            Request::RemoveBundle { path } if path == "/b" => "remove",
+            Request::Record(image) if image.reference == "x" => "record",
+            _ => "something else",
+        };
+        let none: fn(&Request) -> bool = |_| false;
+        let all: fn(&Request) -> bool = |_| true;
+        let commit: fn(&Request) -> bool = |request| *request == Request::CommitBundle;
+        for (measured, mounting, unpacking, expected) in [
+            (true, none, none, Ok((&["commit"][..], &["record"][..]))),
+            (true, commit, none, Err((&["commit", "remove"][..], &[][..]))),
+            (true, none, all, Err((&["commit", "remove"], &["record"]))),
+            (false, none, none, Err((&["remove"], &[]))),
+        ] {
+            let ((mount, mounted), (unpack, unpacked)) = (half(mounting), half(unpacking));
+            let layers = Layers { names: Vec::new(), channels: vec![unpack] };
+            let made = Made { manifest: Digest::of(image_rs::Algorithm::Sha256, b""), mount, layers };
+            let measured = if measured { Ok(()) } else { Err(Error::Interrupted.into()) };
+            let done = made.finish("x", "/b", measured);
+            let asked = [mounted, unpacked].map(|half| half.join().unwrap());
+            let asked = asked.each_ref().map(|half| half.iter().map(name).collect::<Vec<_>>());
+            let (Ok((of_mount, of_unpack)) | Err((of_mount, of_unpack))) = expected;
+            assert_eq!((done.is_ok(), &asked[0][..], &asked[1][..]), (expected.is_ok(), of_mount, of_unpack));
+        }
     }
 }
