@@ -253,18 +253,19 @@ fn a_start_undoes_what_is_not_complete_and_forgets_what_is_gone() {
 #[test]
 fn a_leftover_that_cannot_be_undone_is_in_nobodys_way() {
     let Some(mut storage) = Storage::start() else { return };
-    let left = storage.folder.path().join(format!("store/overlay/{}", "7".repeat(64)));
-    let bundle = storage.folder.path().join("left");
-    fs::create_dir_all(left.join("upper")).unwrap();
-    fs::create_dir_all(bundle.join("config.json/theirs")).unwrap();
-    fs::write(left.join("boot"), boot()).unwrap();
-    fs::write(left.join("bundle"), bundle.to_str().unwrap()).unwrap();
     let layers = [storage.layer(1, &["file"])];
     let request = storage.bundle("a", &layers);
     storage.ask(request).unwrap();
     storage.ask(Request::CommitBundle).unwrap();
     storage.client = None;
     storage.child.wait().unwrap();
+    // While nobody looks: the program would take it for something of another boot as long as its note is not there.
+    let left = storage.folder.path().join(format!("store/overlay/{}", "7".repeat(64)));
+    let bundle = storage.folder.path().join("left");
+    fs::create_dir_all(left.join("upper")).unwrap();
+    fs::create_dir_all(bundle.join("config.json/theirs")).unwrap();
+    fs::write(left.join("boot"), boot()).unwrap();
+    fs::write(left.join("bundle"), bundle.to_str().unwrap()).unwrap();
     // A start is possible as well, and once the folder is out of the way it goes.
     for (overlays, name) in [(2, "b"), (1, "c")] {
         let (client, child) = Storage::spawn(storage.folder.path());
