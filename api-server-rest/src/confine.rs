@@ -4,6 +4,7 @@
 //! Sockets that have a path are no files to Landlock. It is a second wall: under systemd the unit is the first; kata-agent starts the
 //! server without one. Where the kernel has no Landlock the log says so.
 
+use cc_confinement::Landlock;
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible as _, NetPort, Ruleset, RulesetAttr as _,
     RulesetCreatedAttr as _, RulesetError, RulesetStatus, Scope,
@@ -13,19 +14,27 @@ use landlock::{
 const NEWEST: ABI = ABI::V6;
 
 /// Gives up, for this thread and those that it starts, all files, connections by TCP, listening on other ports than `port`, and
-/// signals to other processes.
-pub fn to_sockets(port: u16) {
+/// signals to other processes. How far that went.
+pub fn to_sockets(port: u16) -> Landlock {
     match restrict(port) {
-        Ok(RulesetStatus::FullyEnforced) => tracing::info!("confined to its sockets by Landlock, fully"),
+        Ok(RulesetStatus::FullyEnforced) => {
+            tracing::info!("confined to its sockets by Landlock, fully");
+            Landlock::Fully
+        }
         Ok(RulesetStatus::PartiallyEnforced) => {
             tracing::info!("confined to its sockets by Landlock, as far as this kernel can");
+            Landlock::Partly
         }
         Ok(RulesetStatus::NotEnforced) => {
             tracing::warn!(
                 "no Landlock in this kernel, or a filter of system calls is in its way: the server is not confined by itself"
             );
+            Landlock::None
         }
-        Err(error) => tracing::warn!(%error, "this kernel's Landlock cannot confine the server"),
+        Err(error) => {
+            tracing::warn!(%error, "this kernel's Landlock cannot confine the server");
+            Landlock::None
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use cc_confinement::Confinement;
 use http::Request;
 use http::request::Parts;
 use hyper::body::Body;
@@ -44,6 +45,7 @@ pub struct Door {
     hosts: AllowedHosts,
     upstream: Upstream,
     events: Pace,
+    confinement: Option<Confinement>,
 }
 
 /// Events that `/aa/aael` passes on after a pause; from then on, one each [`EVENT_INTERVAL`].
@@ -61,7 +63,13 @@ impl Door {
     /// Puts a door together.
     #[must_use]
     pub fn new(policy: Policy, hosts: AllowedHosts, upstream: Upstream) -> Self {
-        Self { policy, hosts, upstream, events: Pace::new(EVENT_INTERVAL, EVENT_BURST) }
+        Self { policy, hosts, upstream, events: Pace::new(EVENT_INTERVAL, EVENT_BURST), confinement: None }
+    }
+
+    /// The same door, which tells what confines its process.
+    #[must_use]
+    pub fn confined(self, confinement: Confinement) -> Self {
+        Self { confinement: Some(confinement), ..self }
     }
 
     /// Answers one request of the peer at `peer`. It never fails: an error becomes an answer too.
@@ -96,7 +104,9 @@ impl Door {
             Handler::Evidence => handlers::evidence(&self.upstream, &target).await,
             Handler::AdditionalEvidence => handlers::additional_evidence(&self.upstream, &target).await,
             Handler::Event => handlers::event(&self.upstream, &self.events, &head.headers, body).await,
-            Handler::Info => handlers::info(&self.upstream, self.policy.features).await,
+            Handler::Info => {
+                handlers::info(&self.upstream, self.policy.features, self.confinement.as_ref()).await
+            }
             Handler::OpenApi => Ok(handlers::openapi()),
         }
     }

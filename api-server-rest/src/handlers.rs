@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
+use cc_confinement::Confinement;
 use cc_protos::attestation_agent::{ExtendRuntimeMeasurementRequest, RuntimeMeasurementResult};
 use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
@@ -112,16 +113,30 @@ where
     Ok(Answer::json(event_answer(outcome.result)))
 }
 
-/// `GET /info`: version, platform names if the agent's routes are on, and the features.
-pub(crate) async fn info(upstream: &Upstream, features: Features) -> Result<Answer, RequestError> {
+/// `GET /info`: version, platform names if the agent's routes are on, the features, and what confines this process.
+pub(crate) async fn info(
+    upstream: &Upstream,
+    features: Features,
+    confinement: Option<&Confinement>,
+) -> Result<Answer, RequestError> {
     #[derive(Serialize)]
-    struct Info {
+    struct Confined<'a> {
+        system_call_filters: u32,
+        no_new_privileges: bool,
+        capabilities: u64,
+        landlock: &'static str,
+        label: &'a str,
+    }
+    #[derive(Serialize)]
+    struct Info<'a> {
         version: &'static str,
         #[serde(skip_serializing_if = "Option::is_none")]
         tee: Option<String>,
         #[serde(skip_serializing_if = "Vec::is_empty")]
         additional_tees: Vec<String>,
         feature: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        confinement: Option<Confined<'a>>,
     }
     let (tee, additional_tees) = match features.serve(crate::routes::Root::Aa) {
         true => {
@@ -129,8 +144,15 @@ pub(crate) async fn info(upstream: &Upstream, features: Features) -> Result<Answ
         }
         false => (None, Vec::new()),
     };
-    let info = Info { version: VERSION, tee, additional_tees, feature: features.as_str() };
-    // Strings and a list of strings always serialize.
+    let confinement = confinement.map(|confinement| Confined {
+        system_call_filters: confinement.system_call_filters,
+        no_new_privileges: confinement.no_new_privileges,
+        capabilities: confinement.capabilities,
+        landlock: confinement.landlock.as_str(),
+        label: &confinement.label,
+    });
+    let info = Info { version: VERSION, tee, additional_tees, feature: features.as_str(), confinement };
+    // Strings, numbers and a list of strings always serialize.
     Ok(Answer::json(serde_json::to_vec(&info).unwrap_or_default()))
 }
 

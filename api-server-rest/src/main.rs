@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use api_server_rest::config::{Config, ConfigError};
 use api_server_rest::{confine, health};
+use cc_confinement::Confinement;
 use cc_daemon::shutdown::Shutdown;
 use cc_daemon::{memory, notify, sandbox, telemetry};
 
@@ -45,26 +46,31 @@ fn run(config: Config) -> anyhow::Result<()> {
     // Before there are threads: taking the socket clears environment variables.
     let inherited =
         listenfd::ListenFd::from_env().take_tcp_listener(0).context("taking the passed socket")?;
-    // What a thread gives up its children do not have; afterwards there are more.
-    sandbox::tell();
-    confine::to_sockets(config.bind.port());
+    // What a thread gives up its children do not have; afterwards there are more. Then /proc is gone too.
+    let mut confinement = Confinement::of_this_process().context("asking what confines this process")?;
+    confinement.landlock = confine::to_sockets(config.bind.port());
+    tracing::info!("confinement: {confinement}");
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(usize::from(config.threads))
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    runtime.block_on(serve(config, inherited))?;
+    runtime.block_on(serve(config, confinement, inherited))?;
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(())
 }
 
-async fn serve(config: Config, inherited: Option<TcpListener>) -> anyhow::Result<()> {
+async fn serve(
+    config: Config,
+    confinement: Confinement,
+    inherited: Option<TcpListener>,
+) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals().context("installing signal handlers")?;
     tracing::info!(
         features = %config.features, aa = %config.aa_addr, cdh = %config.cdh_addr, strict = config.strict,
         "starting"
     );
-    let server = config.build()?.bind(inherited).await?;
+    let server = config.build()?.confined(confinement).bind(inherited).await?;
     tracing::info!(address = %server.local_addr()?, "listening");
     notify::ready();
     notify::spawn_watchdog(&shutdown);

@@ -49,7 +49,10 @@ mod tests {
         let schemas = &document["components"]["schemas"];
         assert_eq!(schemas["AaelEvent"]["required"], serde_json::json!(["domain", "operation", "content"]));
         let version: BTreeSet<_> = schemas["VersionInfo"]["properties"].as_object().unwrap().keys().collect();
-        assert_eq!(version.into_iter().collect::<Vec<_>>(), ["additional_tees", "feature", "tee", "version"]);
+        assert_eq!(
+            version.into_iter().collect::<Vec<_>>(),
+            ["additional_tees", "confinement", "feature", "tee", "version"]
+        );
     }
 
     #[test]

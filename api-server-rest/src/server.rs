@@ -14,6 +14,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use cc_confinement::Confinement;
 use cc_daemon::server::{Slot, Slots, connections_within_limit};
 use cc_daemon::shutdown::Shutdown;
 use hyper::server::conn::http1;
@@ -79,6 +80,12 @@ impl Server {
     #[must_use]
     pub fn with_limits(self, limits: Limits) -> Self {
         Self { limits, ..self }
+    }
+
+    /// The same server, which tells what confines its process.
+    #[must_use]
+    pub fn confined(self, confinement: Confinement) -> Self {
+        Self { door: self.door.confined(confinement), ..self }
     }
 
     /// Listens: on `inherited` if the service manager passed a socket, else on the configured address.

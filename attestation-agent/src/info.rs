@@ -78,6 +78,7 @@ impl AgentInfoService for AgentInfo {
             probes: self.agent.probes().to_vec(),
             evidence_collected: self.agent.evidence_collected(),
             measurement: self.agent.measurement().map(measurement),
+            confinement: cc_daemon::sandbox::confinement(),
         }))
     }
 }

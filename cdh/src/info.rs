@@ -62,6 +62,7 @@ impl HubInfoService for HubInfo {
             credentials: [self.credentials.states(), self.files.states()].concat(),
             strict: self.hub.is_strict(),
             callers_by_unit: sees_units(),
+            confinement: cc_daemon::sandbox::confinement(),
             brokers: sessions.into_iter().map(broker_state).collect(),
         }))
     }

@@ -12,7 +12,7 @@ mod socket;
 use std::{net::SocketAddr, time::Duration};
 
 use cc_daemon::address::Address;
-use cc_protos::guest_services::ConfigSource;
+use cc_protos::guest_services::{ConfigSource, Confinement};
 use serde_json::{Value, json};
 
 use crate::{
@@ -101,7 +101,7 @@ pub(crate) async fn run(args: &Args, json: bool, console: &mut Console<'_>) -> R
     findings.extend(socket::check("hub socket", &args.cdh));
     findings.extend(hub::check(&args.cdh).await);
     if let RestDoor::At(address) = args.rest {
-        findings.push(rest::check(address).await);
+        findings.extend(rest::check(address).await);
     }
     let count = |mark| findings.iter().filter(|finding| finding.mark == mark).count();
     let (failed, warnings) = (count(Mark::Fail), count(Mark::Warn));
@@ -160,6 +160,29 @@ fn configuration(what: &str, source: Option<&ConfigSource>) -> Finding {
     }
 }
 
+/// What confines a daemon. Older daemons do not tell.
+fn confinement(what: &str, told: Option<&Confinement>) -> Option<Finding> {
+    let Confinement { system_call_filters, no_new_privileges, capabilities, landlock, label } = told?;
+    let filtered = match system_call_filters {
+        0 => "not filtered".to_owned(),
+        filters => format!("filtered ({filters})"),
+    };
+    let gained = if *no_new_privileges { "never gained" } else { "may be gained" };
+    let label = if label.is_empty() { "none" } else { label };
+    let count = capabilities.count_ones();
+    let detail = format!(
+        "system calls: {filtered}, privileges: {gained}, capabilities: {count} (mask {capabilities:#x}), Landlock: {landlock}, label: {label}"
+    );
+    Some(match *system_call_filters > 0 && *no_new_privileges {
+        true => Finding::ok(what, detail),
+        false => Finding::warn(
+            what,
+            detail,
+            "run it as the unit or container that is shipped; where kata-agent starts it nothing else confines it",
+        ),
+    })
+}
+
 fn parse_rest(text: &str) -> Result<RestDoor, String> {
     if text == "off" {
         return Ok(RestDoor::Off);
@@ -197,6 +220,32 @@ mod tests {
             assert_eq!(finding.next.is_empty(), mark == Mark::Ok, "{finding:?}");
         }
         assert_eq!(configuration("configuration", None).mark, Mark::Warn);
+    }
+
+    #[test]
+    fn confinement_is_told_and_its_lack_is_a_warning() {
+        let told = |system_call_filters, no_new_privileges| Confinement {
+            system_call_filters,
+            no_new_privileges,
+            capabilities: 0x3,
+            landlock: "partly".into(),
+            label: String::new(),
+        };
+        for (told, mark, parts) in [
+            (
+                told(2, true),
+                Mark::Ok,
+                ["filtered (2), privileges: never", "2 (mask 0x3), Landlock: partly, label: none"],
+            ),
+            (told(0, true), Mark::Warn, ["not filtered", "never gained"]),
+            (told(2, false), Mark::Warn, ["filtered (2)", "may be gained"]),
+        ] {
+            let finding = confinement("agent confinement", Some(&told)).unwrap();
+            assert_eq!(finding.mark, mark, "{finding:?}");
+            assert!(parts.iter().all(|part| finding.detail.contains(part)), "{finding:?}");
+            assert_eq!(finding.next.is_empty(), mark == Mark::Ok, "{finding:?}");
+        }
+        assert!(confinement("agent confinement", None).is_none());
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! The command line, and the way from it to a mode at work.
 
-use std::{os::fd::AsFd, path::PathBuf, process::ExitCode};
+use std::{io, os::fd::AsFd, path::PathBuf, process::ExitCode};
 
+use cc_confinement::{Confinement, Landlock, forbid_core_dumps};
 use clap::{Parser, Subcommand};
-use rustix::process::{DumpableBehavior, Resource, Rlimit};
 
 use crate::{Failure, confine, mount::Mounts, serve, unpack::Layers};
 
@@ -73,33 +73,36 @@ fn try_run(cli: &Cli) -> Result<(), Failure> {
     let filter = tracing_subscriber::EnvFilter::builder().parse_lossy(&cli.log);
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(io::stderr)
         .with_ansi(false)
         .without_time()
         .init();
-    forbid_core_dumps()?;
-    let socket = std::io::stdin().as_fd().try_clone_to_owned().map_err(|_| Failure::StandardInput)?;
+    // Keys pass through this process.
+    forbid_core_dumps().map_err(Failure::storage("forbid core dumps"))?;
+    // Before Landlock takes /proc away.
+    let confinement =
+        Confinement::of_this_process().map_err(Failure::storage("ask what confines this process"))?;
+    let tell = |landlock| tracing::info!("confinement: {}", Confinement { landlock, ..confinement });
+    let socket = io::stdin().as_fd().try_clone_to_owned().map_err(|_| Failure::StandardInput)?;
     match &cli.mode {
-        Mode::Mount { store } => serve::serve(socket, &Mounts::open(store)?),
+        Mode::Mount { store } => {
+            tell(Landlock::None);
+            serve::serve(socket, &Mounts::open(store)?)
+        }
         Mode::Unpack { store, max_bytes } => {
             let layers = Layers::open(store, *max_bytes)?;
-            confine::to_folder(store);
+            tell(confine::to_folder(store));
             serve::serve(socket, &layers)
         }
         #[cfg(feature = "luks")]
-        Mode::Volume => serve::serve(socket, &crate::volume::Headers),
+        Mode::Volume => {
+            tell(Landlock::None);
+            serve::serve(socket, &crate::volume::Headers)
+        }
         #[cfg(feature = "luks")]
-        Mode::Disk { state } => serve::serve(socket, &crate::disk::Disks::open(state)?),
+        Mode::Disk { state } => {
+            tell(Landlock::None);
+            serve::serve(socket, &crate::disk::Disks::open(state)?)
+        }
     }
-}
-
-/// Keys pass through this process.
-fn forbid_core_dumps() -> Result<(), Failure> {
-    let failed = |error: rustix::io::Errno| Failure::Storage {
-        doing: "forbid core dumps".to_owned(),
-        source: error.into(),
-    };
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(failed)?;
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
-    rustix::process::setrlimit(Resource::Core, none).map_err(failed)
 }

@@ -7,6 +7,7 @@
 
 use std::path::Path;
 
+use cc_confinement::Landlock;
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset,
     RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
@@ -16,18 +17,24 @@ use landlock::{
 const NEWEST: ABI = ABI::V6;
 
 /// Gives up everything outside `folder` for this thread and those that it starts: files, TCP, signals and abstract sockets
-/// of others.
-pub(crate) fn to_folder(folder: &Path) {
+/// of others. How far that went.
+pub(crate) fn to_folder(folder: &Path) -> Landlock {
     match restrict(folder) {
-        Ok(RulesetStatus::FullyEnforced) => tracing::info!("confined to the store by Landlock, fully"),
+        Ok(RulesetStatus::FullyEnforced) => {
+            tracing::info!("confined to the store by Landlock, fully");
+            Landlock::Fully
+        }
         Ok(RulesetStatus::PartiallyEnforced) => {
             tracing::info!("confined to the store by Landlock, as far as this kernel can");
+            Landlock::Partly
         }
         Ok(RulesetStatus::NotEnforced) => {
             tracing::warn!("this kernel has no Landlock: the unpacker is not confined to the store");
+            Landlock::None
         }
         Err(error) => {
             tracing::warn!(%error, "this kernel's Landlock cannot confine the unpacker to the store");
+            Landlock::None
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Without `NOTIFY_SOCKET` (kata-agent, a shell) every call does nothing. A failure is logged and never stops a
 //! daemon: the service manager draws its own conclusion from silence.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -35,15 +36,14 @@ pub struct StatusLine(Mutex<Line>);
 #[derive(Debug, Default)]
 struct Line {
     serving: String,
-    missing: Option<String>,
+    /// By what it is missing for.
+    missing: BTreeMap<&'static str, String>,
 }
 
 impl Line {
     fn text(&self) -> String {
-        match &self.missing {
-            Some(missing) => format!("{missing}; {}", self.serving),
-            None => self.serving.clone(),
-        }
+        let sentences = self.missing.values().chain(std::iter::once(&self.serving));
+        sentences.map(String::as_str).collect::<Vec<_>>().join("; ")
     }
 }
 
@@ -53,14 +53,14 @@ impl StatusLine {
         self.change(|line| line.serving = what.into());
     }
 
-    /// Says what is missing, until [`StatusLine::nothing_missing`].
-    pub fn missing(&self, what: impl fmt::Display) {
-        self.change(|line| line.missing = Some(what.to_string()));
+    /// Says what is missing for the purpose `for_what`, until [`StatusLine::nothing_missing`].
+    pub fn missing(&self, for_what: &'static str, what: impl fmt::Display) {
+        self.change(|line| drop(line.missing.insert(for_what, what.to_string())));
     }
 
-    /// What was missing is there.
-    pub fn nothing_missing(&self) {
-        self.change(|line| line.missing = None);
+    /// What was missing for that purpose is there.
+    pub fn nothing_missing(&self, for_what: &'static str) {
+        self.change(|line| drop(line.missing.remove(for_what)));
     }
 
     fn change(&self, change: impl FnOnce(&mut Line)) {
@@ -108,11 +108,15 @@ mod tests {
         let line = StatusLine::default();
         let text = || line.0.lock().unwrap().text();
         line.serving("serving");
-        line.missing("no network");
+        line.missing("secrets", "no network");
         assert_eq!(text(), "no network; serving");
+        line.missing("images", "no store");
         line.serving("serving, attested");
+        assert_eq!(text(), "no store; no network; serving, attested");
+        line.nothing_missing("images");
         assert_eq!(text(), "no network; serving, attested");
-        line.nothing_missing();
+        line.nothing_missing("secrets");
+        line.nothing_missing("images");
         assert_eq!(text(), "serving, attested");
     }
 }

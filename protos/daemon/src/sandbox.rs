@@ -1,80 +1,8 @@
-//! What a daemon gives up before it holds a secret, and what it finds taken away already.
-//!
-//! It is NOT the whole sandbox: capabilities, namespaces and system call filters are the unit's. kata-agent starts daemons
-//! without any of that, so that what confines a process is told at its start. The fields are those of
-//! proc_pid_status(5).
+//! What confines a daemon, told in its log and to whoever asks for its state. What it gives up itself is [`forbid_core_dumps`].
 
-use std::fmt;
-use std::io;
-
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
-
-/// Forbids core dumps and tracing by other processes of the same user: `PR_SET_DUMPABLE` 0 (`prctl(2)`) and
-/// `RLIMIT_CORE` 0 (`getrlimit(2)`), soft and hard.
-///
-/// # Errors
-///
-/// The kernel refuses one of the two; a daemon that holds secrets must not start then.
-pub fn forbid_core_dumps() -> io::Result<()> {
-    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
-    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
-    Ok(())
-}
-
-/// What confines this process.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Confinement {
-    /// Filters of system calls (seccomp(2)) that are in force.
-    pub system_call_filters: u32,
-    /// Whether it and its children can never gain privileges by a program (`PR_SET_NO_NEW_PRIVS`).
-    pub no_new_privileges: bool,
-    /// Effective capabilities, as the kernel numbers them.
-    pub capabilities: u64,
-    /// The label of a security module such as SELinux or AppArmor; empty for none.
-    pub label: String,
-}
-
-impl Confinement {
-    /// Asks the kernel about this process.
-    ///
-    /// # Errors
-    /// There is no `/proc`.
-    pub fn of_this_process() -> io::Result<Self> {
-        let label = std::fs::read_to_string("/proc/self/attr/current").unwrap_or_default();
-        Ok(Self::parse(&std::fs::read_to_string("/proc/self/status")?, &label))
-    }
-
-    fn parse(status: &str, label: &str) -> Self {
-        let field = |name: &str| {
-            let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-            value.unwrap_or_default().trim()
-        };
-        // Kernels before 5.9 tell the mode alone: 2 is a filter.
-        let mode = u32::from(field("Seccomp") == "2");
-        Self {
-            system_call_filters: field("Seccomp_filters").parse().unwrap_or(mode),
-            no_new_privileges: field("NoNewPrivs") == "1",
-            capabilities: u64::from_str_radix(field("CapEff"), 16).unwrap_or(u64::MAX),
-            label: label.trim_end_matches(['\0', '\n']).to_owned(),
-        }
-    }
-}
-
-impl fmt::Display for Confinement {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("core dumps: forbidden, system calls: ")?;
-        match self.system_call_filters {
-            0 => f.write_str("not filtered")?,
-            filters => write!(f, "filtered ({filters})")?,
-        }
-        let gained = if self.no_new_privileges { "never gained" } else { "may be gained" };
-        write!(f, ", privileges: {gained}, capabilities: {}", self.capabilities.count_ones())?;
-        match self.label.as_str() {
-            "" | "unconfined" => f.write_str(", label: none"),
-            label => write!(f, ", label: {label}"),
-        }
-    }
-}
+use cc_confinement::Confinement;
+pub use cc_confinement::forbid_core_dumps;
+use cc_protos::guest_services;
 
 /// Writes one line about it to the log; for the start of a daemon.
 pub fn tell() {
@@ -84,30 +12,14 @@ pub fn tell() {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_kernels_words_are_read() {
-        let status =
-            "Name:\tcdh\nCapEff:\t0000000000000021\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t3\n";
-        let confined = Confinement::parse(status, "system_u:system_r:cdh_t:s0\0");
-        assert_eq!(
-            confined.to_string(),
-            "core dumps: forbidden, system calls: filtered (3), privileges: never gained, capabilities: 2, label: system_u:system_r:cdh_t:s0"
-        );
-        let old = Confinement::parse("Seccomp:\t2\n", "unconfined\n");
-        assert_eq!((old.system_call_filters, old.no_new_privileges, old.capabilities), (1, false, u64::MAX));
-        assert!(old.to_string().ends_with("label: none"), "{old}");
-        assert!(Confinement::of_this_process().is_ok());
-    }
-
-    #[test]
-    fn the_kernel_reports_what_was_given_up() {
-        forbid_core_dumps().unwrap();
-        assert_eq!(rustix::process::dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
-        let core = rustix::process::getrlimit(Resource::Core);
-        assert_eq!((core.current, core.maximum), (Some(0), Some(0)));
-    }
+/// What confines this process, which does not confine itself, as a message. None without `/proc`.
+#[must_use]
+pub fn confinement() -> Option<guest_services::Confinement> {
+    Confinement::of_this_process().ok().map(|confinement| guest_services::Confinement {
+        system_call_filters: confinement.system_call_filters,
+        no_new_privileges: confinement.no_new_privileges,
+        capabilities: confinement.capabilities,
+        landlock: confinement.landlock.as_str().to_owned(),
+        label: confinement.label,
+    })
 }

@@ -5,6 +5,7 @@
 //! code and next step, log or no log. It is not the daemon's own start: that is the future it hands in.
 
 use std::fmt;
+use std::io;
 use std::process::ExitCode;
 
 use crate::config::{ConfigError, Source};
@@ -52,8 +53,13 @@ impl StartFault {
 }
 
 impl From<ConfigError> for StartFault {
+    /// A file that is there and cannot be read, for now, is something that the machine lacks; the service manager tries again.
     fn from(e: ConfigError) -> Self {
-        Self::new(EXIT_CONFIG, e.code(), with_causes(&e), e.hint())
+        let exit = match &e {
+            ConfigError::Read { source, .. } if source.kind() != io::ErrorKind::NotFound => EXIT_UNAVAILABLE,
+            _ => EXIT_CONFIG,
+        };
+        Self::new(exit, e.code(), with_causes(&e), e.hint())
     }
 }
 
@@ -139,7 +145,7 @@ where
 {
     telemetry::init(&settings.log_level)?;
     let system = |doing: &'static str| {
-        move |e: std::io::Error| {
+        move |e: io::Error| {
             StartFault::new(
                 EXIT_FAILED,
                 "SYSTEM_RESOURCE",
@@ -197,5 +203,18 @@ mod tests {
         let fault = StartFault::from(e);
         assert_eq!((fault.code.as_str(), fault.hint, fault.exit), (code, hint, EXIT_CONFIG));
         assert!(fault.message.contains("/nonexistent/x.toml"), "{}", fault.message);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_for_now_is_tried_again() {
+        for (kind, exit) in [
+            (io::ErrorKind::NotFound, EXIT_CONFIG),
+            (io::ErrorKind::PermissionDenied, EXIT_UNAVAILABLE),
+            (io::ErrorKind::Other, EXIT_UNAVAILABLE),
+        ] {
+            let fault =
+                StartFault::from(ConfigError::Read { path: "/etc/x.toml".into(), source: kind.into() });
+            assert_eq!(fault.exit, exit, "{kind}");
+        }
     }
 }

@@ -70,6 +70,28 @@ pub struct AgentStatus {
     /// Whether events are measured while the machine runs.
     #[prost(message, optional, tag = "8")]
     pub measurement: ::core::option::Option<Measurement>,
+    /// What confines the agent.
+    #[prost(message, optional, tag = "9")]
+    pub confinement: ::core::option::Option<Confinement>,
+}
+/// What confines a daemon, as its kernel says.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Confinement {
+    /// Filters of system calls (seccomp) that are in force.
+    #[prost(uint32, tag = "1")]
+    pub system_call_filters: u32,
+    /// Whether it and its children can never gain privileges by a program.
+    #[prost(bool, tag = "2")]
+    pub no_new_privileges: bool,
+    /// Effective capabilities, as the kernel numbers them.
+    #[prost(uint64, tag = "3")]
+    pub capabilities: u64,
+    /// How far it has confined itself by Landlock: `none`, `partly` or `fully`.
+    #[prost(string, tag = "4")]
+    pub landlock: ::prost::alloc::string::String,
+    /// The label of a security module such as SELinux or AppArmor; empty for none.
+    #[prost(string, tag = "5")]
+    pub label: ::prost::alloc::string::String,
 }
 /// The measurement of events (`ExtendRuntimeMeasurement`).
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -151,6 +173,9 @@ pub struct HubStatus {
     /// Whether callers can be told apart by systemd unit and container, not only by user.
     #[prost(bool, tag = "12")]
     pub callers_by_unit: bool,
+    /// What confines the hub.
+    #[prost(message, optional, tag = "13")]
+    pub confinement: ::core::option::Option<Confinement>,
 }
 /// The session with one key broker.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

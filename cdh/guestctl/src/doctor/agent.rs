@@ -8,7 +8,7 @@ use cc_protos::{
 };
 use tonic::Code;
 
-use super::{Finding, PATIENCE, configuration};
+use super::{Finding, PATIENCE, configuration, confinement};
 use crate::connect::Agent;
 
 /// Checks the agent at `address`.
@@ -65,6 +65,7 @@ fn judge(status: &AgentStatus) -> Vec<Finding> {
     ];
     // An older agent does not tell.
     findings.extend(status.measurement.as_ref().map(measurement));
+    findings.extend(confinement("agent confinement", status.confinement.as_ref()));
     findings
 }
 

@@ -8,7 +8,7 @@ use cc_protos::guest_services::{
 };
 use tonic::Code;
 
-use super::{Finding, PATIENCE, configuration};
+use super::{Finding, PATIENCE, configuration, confinement};
 use crate::{connect::Hub, inspect::Moment};
 
 /// Patience with the key broker, which may be far away.
@@ -36,6 +36,7 @@ pub(super) async fn check(address: &Address) -> Vec<Finding> {
         configuration("hub configuration", status.config.as_ref()),
     ];
     findings.push(access(&status));
+    findings.extend(confinement("hub confinement", status.confinement.as_ref()));
     findings.extend(status.credentials.iter().map(credential));
     if status.kbs_url.is_empty() {
         findings.push(Finding::ok("key broker", "none configured"));

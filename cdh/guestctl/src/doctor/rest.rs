@@ -4,13 +4,14 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use cc_protos::guest_services::Confinement;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{Request, StatusCode, client::conn::http1, header::HOST};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use tokio::{net::TcpStream, time::timeout};
 
-use super::Finding;
+use super::{Finding, confinement};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -22,15 +23,38 @@ const BODY_MAX: usize = 64 << 10;
 struct Info {
     version: String,
     feature: Option<String>,
+    confinement: Option<Confined>,
+}
+
+/// The member `confinement`.
+#[derive(Debug, Deserialize)]
+struct Confined {
+    system_call_filters: u32,
+    no_new_privileges: bool,
+    capabilities: u64,
+    landlock: String,
+    label: String,
+}
+
+impl From<Confined> for Confinement {
+    fn from(told: Confined) -> Self {
+        let Confined { system_call_filters, no_new_privileges, capabilities, landlock, label } = told;
+        Self { system_call_filters, no_new_privileges, capabilities, landlock, label }
+    }
 }
 
 /// Checks the REST server at `address`.
-pub(super) async fn check(address: SocketAddr) -> Finding {
+pub(super) async fn check(address: SocketAddr) -> Vec<Finding> {
     let what = "rest server";
-    match timeout(PATIENCE, info(address)).await {
+    let failed = match timeout(PATIENCE, info(address)).await {
         Ok(Ok(info)) => {
             let feature = info.feature.map(|feature| format!(", serves {feature}")).unwrap_or_default();
-            Finding::ok(what, format!("{address} answers, {}{feature}", info.version))
+            let answers = Finding::ok(what, format!("{address} answers, {}{feature}", info.version));
+            let told = info.confinement.map(Confinement::from);
+            return [Some(answers), confinement("rest confinement", told.as_ref())]
+                .into_iter()
+                .flatten()
+                .collect();
         }
         Ok(Err(why)) => Finding::fail(
             what,
@@ -42,7 +66,8 @@ pub(super) async fn check(address: SocketAddr) -> Finding {
             format!("{address}: no answer within {} s", PATIENCE.as_secs()),
             "see journalctl -u api-server-rest; it waits for the attestation agent",
         ),
-    }
+    };
+    vec![failed]
 }
 
 async fn info(address: SocketAddr) -> Result<Info, String> {
@@ -89,7 +114,7 @@ mod tests {
             stream.write_all(answer.as_bytes()).await.unwrap();
             String::from_utf8_lossy(&request[..length]).into_owned()
         });
-        let finding = check(address).await;
+        let finding = check(address).await.remove(0);
         let request = server.await.unwrap();
         assert!(request.starts_with("GET /info HTTP/1.1\r\n"), "{request}");
         assert!(request.contains(&format!("host: {address}")), "{request}");
@@ -117,7 +142,7 @@ mod tests {
             assert!(finding.detail.contains(part), "{finding:?}");
         }
         let unused = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let finding = check(unused).await;
+        let finding = check(unused).await.remove(0);
         assert!(
             finding.detail.contains("cannot connect") && finding.next.contains("--rest off"),
             "{finding:?}"
