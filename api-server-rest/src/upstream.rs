@@ -198,11 +198,11 @@ impl Upstream {
             }
         };
         let answered = |answer| {
-            self.line.nothing_missing();
+            self.line.nothing_missing(peer.daemon.role());
             answer
         };
         let silent = |fault: Fault| {
-            self.line.missing(format_args!("{fault}; {}", fault.hint));
+            self.line.missing(peer.daemon.role(), format_args!("{fault}; {}", fault.hint));
             Err(fault)
         };
         match tokio::time::timeout(self.call_time, attempts).await {
@@ -243,6 +243,14 @@ impl<C> Peer<C> {
 }
 
 impl Daemon {
+    /// What the status line calls what comes from it.
+    fn role(self) -> &'static str {
+        match self {
+            Self::Agent => "evidence",
+            Self::Hub => "secrets",
+        }
+    }
+
     fn short(self) -> &'static str {
         match self {
             Self::Agent => "AA",

@@ -176,10 +176,13 @@ impl Agent {
             .await;
         match &evidence {
             Ok(_) => {
-                self.line.nothing_missing();
+                self.line.nothing_missing("evidence");
                 self.collected.fetch_add(1, Ordering::Relaxed);
             }
-            Err(e) => self.line.missing(format_args!("no evidence: {e} [{}]; {}", e.code(), e.hint())),
+            Err(e) => {
+                let why = format!("no evidence: {e} [{}]; {}", e.code(), e.hint());
+                self.line.missing("evidence", why);
+            }
         }
         evidence
     }

@@ -25,6 +25,9 @@ use crate::error::HubError;
 /// How long one caller waits for one secret; callers of the existing stack give up after 50 seconds.
 pub const FETCH_TIME_LIMIT: Duration = Duration::from_secs(45);
 
+/// What the status line calls what comes from key brokers.
+const SECRETS: &str = "secrets";
+
 /// How often the status of a fetch is looked at that takes its time.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
@@ -150,19 +153,29 @@ impl Hub {
                 fetched = &mut fetching => break fetched,
                 () = tokio::time::sleep(BETWEEN_LOOKS) => {
                     if let Some(trouble) = group.status().into_iter().find_map(|session| session.trouble) {
-                        self.line.missing(trouble);
+                        self.line.missing(SECRETS, trouble);
                     }
                 }
             }
         };
         match &fetched {
             Err(e) if matches!(e.blame(), Blame::Unavailable | Blame::Misbehaved | Blame::Platform) => {
-                self.line.missing(format_args!("{e} [{}]; {}", e.code(), e.hint()));
+                self.line.missing(SECRETS, format_args!("{e} [{}]; {}", e.code(), e.hint()));
             }
             // A refusal is an answer: nothing is missing on this machine.
-            _ => self.line.nothing_missing(),
+            _ => self.line.nothing_missing(SECRETS),
         }
         fetched
+    }
+
+    /// Has the status say what this machine lacks for images or block devices (`for_what`), until one is served.
+    pub(crate) fn tell_outcome<T>(&self, for_what: &'static str, result: &Result<T, HubError>) {
+        match result {
+            Err(e) if matches!(e.blame(), Blame::Unavailable | Blame::Platform) => {
+                self.line.missing(for_what, format_args!("no {for_what}: {e} [{}]; {}", e.code(), e.hint()));
+            }
+            _ => self.line.nothing_missing(for_what),
+        }
     }
 
     /// What the service manager shows.

@@ -207,6 +207,7 @@ impl SecureMountService for SecureMounts {
         let deadline = Deadline::of(&request);
         let result = Box::pin(self.mount(&ask, request.into_inner(), deadline)).await;
         ask.answer(&result);
+        self.unsealer.hub().tell_outcome("block devices", &result);
         result.inspect_err(|e| {
             tracing::warn!(code = e.code(), hint = e.hint(), "a volume is not mounted: {e}")
         })?;

@@ -50,6 +50,7 @@ impl ImagePullService for ImageService {
         let ask = Ask::of_caller(Door::PullImage, Caller::of(&request));
         let result = Box::pin(self.pull(&ask, request.into_inner())).await;
         ask.answer(&result);
+        self.hub.tell_outcome("images", &result);
         Ok(Response::new(ImagePullResponse { manifest_digest: result? }))
     }
 }
