@@ -114,7 +114,7 @@ impl Installed {
 }
 
 /// An image of one layer, below `/srv`.
-const IMAGE: &str = "cd /srv; umoci init --layout app; umoci new --image app:1.0; mkdir -p tree/etc; echo from-an-image >tree/etc/app; \
+pub(crate) const IMAGE: &str = "cd /srv; umoci init --layout app; umoci new --image app:1.0; mkdir -p tree/etc; echo from-an-image >tree/etc/app; \
                      umoci insert --image app:1.0 tree/etc /etc";
 
 /// An image becomes a bundle through the hub and the units of its privileged half; what was mounted is there for the machine.
@@ -232,5 +232,93 @@ fn an_application_without_rights_gets_its_secret_on_a_machine_set_up_by_presets(
         unusable_configuration(machine);
         serves("after a bad configuration was mended");
         assert_eq!(machine.must(&["systemctl", "list-units", "--failed", "--no-legend"]).unwrap(), "");
+    }
+}
+
+/// The sockets of the agent and of the REST server, which the preset leaves off: whoever asks starts the services and waits for them,
+/// and nobody else gets the port while they are away.
+#[test]
+fn services_are_started_by_their_sockets_and_the_port_stays_theirs() {
+    let Some(installed) = Installed::boot(Tree::Trixie) else { return };
+    let (machine, port) = (&installed.machine, installed.port);
+    let services = ["attestation-agent.service", "confidential-data-hub.service", "api-server-rest.service"];
+    let sockets = ["attestation-agent.socket", "api-server-rest.socket"];
+    for socket in sockets {
+        assert_eq!(
+            String::from_utf8_lossy(&machine.run(&["systemctl", "is-enabled", socket]).unwrap().stdout),
+            "disabled\n"
+        );
+    }
+    let elsewhere = format!(
+        "d=/run/systemd/system/api-server-rest.socket.d; mkdir -p $d; printf '[Socket]\\nListenStream=\\nListenStream=127.0.0.1:{port}\\n' >$d/port.conf; systemctl daemon-reload"
+    );
+    machine.must(&["sh", "-ec", &elsewhere]).unwrap();
+    machine.must(&[&["systemctl", "stop"], &services[..]].concat()).unwrap();
+    machine.must(&[&["systemctl", "enable", "--now"], &sockets[..]].concat()).unwrap();
+    let active =
+        |unit: &str| machine.run(&["systemctl", "is-active", "--quiet", unit]).unwrap().status.success();
+    assert!(!services.iter().any(|unit| active(unit)));
+    let stat = [
+        "stat",
+        "--format=%F %a %U %G",
+        "/run/confidential-containers/attestation-agent/attestation-agent.sock",
+    ];
+    assert_eq!(machine.must(&stat).unwrap(), "socket 600 root root\n");
+
+    let secret = std::str::from_utf8(SECRET).unwrap();
+    let serves = |when: &str| {
+        let answer = installed.ask(REST_PATH);
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with(secret), "{when}: {answer}");
+    };
+    serves("by the sockets alone");
+    assert!(services.iter().all(|unit| active(unit)));
+    for unit in services {
+        machine.must(&["systemctl", "kill", "--signal=SIGKILL", unit]).unwrap();
+        serves(&format!("while {unit} is started again"));
+    }
+    machine.must(&["systemctl", "stop", "api-server-rest.service"]).unwrap();
+    let squat = format!("import socket; socket.socket().bind(('127.0.0.1', {port}))");
+    let squatter = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "python3", "-c", &squat];
+    let out = machine.run(&squatter).unwrap();
+    assert!(String::from_utf8_lossy(&out.stderr).contains("Address already in use"), "{out:?}");
+    serves("after it was stopped");
+}
+
+/// What confines each service in its unit is what the operator is shown: from the services themselves, and of the helpers in the log.
+#[test]
+fn the_operator_is_shown_what_confines_each_service() {
+    for tree in [Tree::Bookworm, Tree::Trixie] {
+        let Some(installed) = Installed::boot(tree) else { return };
+        let rest = format!("127.0.0.1:{}", installed.port);
+        let out = installed.machine.run(&["guestctl", "doctor", "--json", "--rest", &rest]).unwrap();
+        let told: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+        // CAP_CHOWN and CAP_DAC_OVERRIDE; CAP_FOWNER and CAP_KILL besides; nothing.
+        for (what, capabilities, landlock) in [
+            ("agent confinement", "capabilities: 2 (mask 0x3)", "Landlock: none"),
+            ("hub confinement", "capabilities: 4 (mask 0x2b)", "Landlock: none"),
+            ("rest confinement", "capabilities: 0 (mask 0x0)", "Landlock: "),
+        ] {
+            let checks = told["checks"].as_array().unwrap();
+            let check =
+                checks.iter().find(|check| check["what"] == what).unwrap_or_else(|| panic!("{what}: {told}"));
+            let detail = check["detail"].as_str().unwrap();
+            assert_eq!(check["status"], "ok", "{check}");
+            for words in ["system calls: filtered (", "privileges: never gained", capabilities, landlock] {
+                assert!(detail.contains(words), "{what}: {words} is missing in {detail}");
+            }
+        }
+        if tree == Tree::Trixie {
+            image(&installed.machine);
+            for (unit, capabilities) in [("cdh-storage-mount.service", 7), ("cdh-storage-unpack.service", 7)]
+            {
+                let log = installed.machine.journal(unit).unwrap();
+                let words = format!("privileges: never gained, capabilities: {capabilities}, Landlock: ");
+                assert!(
+                    log.contains("confinement: core dumps: forbidden, system calls: filtered (")
+                        && log.contains(&words),
+                    "{unit}: {log}"
+                );
+            }
+        }
     }
 }
