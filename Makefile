@@ -86,6 +86,8 @@ install: build $(if $(SHAREDIR),manual) ## Install the binaries into DESTDIR (th
 	install -d $(DESTDIR)
 	for b in $(BINARIES); do install -m 0755 $(RELEASE)/$$b $(DESTDIR)/$$b; done
 	ln -sf guestctl $(DESTDIR)/secret
+	# kata's common manifest starts the agent by this name where there is an NVIDIA GPU.
+	ln -sf attestation-agent $(DESTDIR)/attestation-agent-nv
 	$(if $(SHAREDIR),install -d $(SHAREDIR) && cp -r target/share/. $(SHAREDIR)/)
 
 manual: ## Write man pages and completions of bash, zsh and fish below target/share
@@ -145,6 +147,7 @@ install-extension: $(if $(PREBUILT),,build) ## Put the daemons and their manifes
 	@[ -n "$(ROOT)" ] || { echo "ROOT= has to name the tree of the extension" >&2; exit 2; }
 	install -d $(ROOT)/usr/local/bin $(ROOT)/etc/kata-extensions
 	set -e; for b in $(IMAGE_BINARIES); do install -m 0755 $(or $(PREBUILT),$(RELEASE))/$$b $(ROOT)/usr/local/bin/$$b; done
+	ln -sf attestation-agent $(ROOT)/usr/local/bin/attestation-agent-nv
 	install -m 0644 systemd/kata/components.toml $(ROOT)/etc/kata-extensions/components.toml
 	install -m 0644 $(PEER_POD)/ocicrypt_config.json $(ROOT)/etc/ocicrypt_config.json
 	# Verity images may not change: systemd must not want to write an identity.
