@@ -1,6 +1,8 @@
 //! What the machine lacks, under the real service manager: the status line says it, the daemon comes back by itself when it is
 //! there, and nobody's question is lost.
 
+mod virtual_machine;
+
 use std::path::Path;
 
 use cc_tests::container::Tree;
@@ -166,12 +168,79 @@ fn a_path_that_is_refused_is_named() {
         installed.restart(unit);
         installed.wait_for_status(unit, says);
         assert!(installed.status(unit).starts_with("not serving"), "{}", installed.status(unit));
-        installed.shell(&format!(
-            "rm /run/systemd/system/{unit}.d/test.conf; systemctl daemon-reload; systemctl restart {unit}"
-        ));
+        installed.shell(&format!("rm /run/systemd/system/{unit}.d/test.conf; systemctl daemon-reload"));
         installed.comes_back(unit);
     }
     installed.serves("at the end");
+}
+
+/// Without CAP_DAC_OVERRIDE a file mode refuses root too. What is refused is a path that a running service comes to: each has the
+/// sockets of the others.
+#[test]
+fn a_socket_or_a_store_that_is_refused_is_named_and_used_again() {
+    let Some(installed) = Installed::boot(Tree::Trixie) else { return };
+    installed.shell(crate::units::IMAGE);
+    installed.drop_in(
+        HUB,
+        "[Service]\\nCapabilityBoundingSet=\\nCapabilityBoundingSet=CAP_CHOWN CAP_FOWNER CAP_KILL\\n",
+    );
+    let sockets = "/run/confidential-containers";
+    let mode = |mode: &str, path: &str| installed.shell(&format!("chmod {mode} {sockets}/{path}"));
+
+    // The hub and the agent's socket, without a token.
+    let agent = "attestation-agent/attestation-agent.sock";
+    mode("0", agent);
+    installed.restart(HUB);
+    installed.wait_for_status(HUB, &["serving secrets from"]);
+    let answer = installed.ask(REST_PATH);
+    assert!(answer.starts_with("HTTP/1.1 50") && answer.contains("ermission denied"), "{answer}");
+    installed.wait_for_status(HUB, &[agent, "ermission denied", "serving secrets from"]);
+    mode("600", agent);
+    installed.serves("when the agent's socket may be used again");
+    installed.comes_back(HUB);
+
+    // The hub and the sockets of its privileged half.
+    let pull = |bundle: &str| {
+        let out =
+            installed.machine.run(&["guestctl", "pull", "oci:/srv/app:1.0", "--bundle", bundle]).unwrap();
+        (out.status.success(), String::from_utf8_lossy(&out.stderr).into_owned())
+    };
+    for (socket, bundle) in
+        [("cdh-storage/unpack.sock", "/run/unpacked"), ("cdh-storage/mount.sock", "/run/mounted")]
+    {
+        mode("0", socket);
+        let (done, said) = pull(bundle);
+        assert!(!done && said.contains(socket) && said.contains("[STORAGE_CONNECT]"), "{said}");
+        installed.wait_for_status(HUB, &["no images: ", socket, "ermission denied", "serving secrets from"]);
+        installed.serves("secrets go on");
+        assert!(installed.status(HUB).starts_with("no images: "), "{}", installed.status(HUB));
+        mode("600", socket);
+        let (done, said) = pull(bundle);
+        assert!(done, "{said}");
+        installed.comes_back(HUB);
+    }
+
+    // A store that cannot be written to; nothing of the pull is left.
+    let store = "/run/kata-containers/image";
+    installed.shell(&format!("mount --bind {store} {store}; mount -o remount,bind,ro {store}; systemctl restart cdh-storage-unpack.service"));
+    installed.shell("cd /srv; umoci config --image app:1.0 --tag 2.0 --config.workingdir /tmp; echo second >tree/etc/app; umoci insert --image app:2.0 tree/etc /opt");
+    let second = ["guestctl", "pull", "oci:/srv/app:2.0", "--bundle", "/run/second"];
+    let out = installed.machine.run(&second).unwrap();
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(!out.status.success() && said.contains("ead-only file system"), "{said}");
+    installed.wait_for_status(HUB, &["no images: ", "ead-only file system"]);
+    installed.shell(&format!("umount --lazy {store}; systemctl restart cdh-storage-unpack.service"));
+    installed.machine.must(&second).unwrap();
+    installed.comes_back(HUB);
+
+    // The REST server, which is nobody, and the hub's socket.
+    mode("600", "cdh.sock");
+    let answer = installed.ask(REST_PATH);
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("CDH_UNREACHABLE"), "{answer}");
+    installed.wait_for_status(REST, &["cdh.sock", "ermission denied"]);
+    mode("660", "cdh.sock");
+    installed.serves("at the end");
+    installed.comes_back(REST);
 }
 
 #[test]
@@ -217,4 +286,12 @@ fn a_key_broker_or_a_clock_that_comes_late_is_waited_for() {
         installed.machine.must(&["systemctl", "kill", "--signal=SIGKILL", HUB]).unwrap();
         installed.serves("while the hub is started again");
     }
+
+    // The agent is killed each time that a hub without a token needs it.
+    for _ in 0..5 {
+        installed.machine.must(&["systemctl", "restart", HUB]).unwrap();
+        installed.machine.must(&["systemctl", "kill", "--signal=SIGKILL", AGENT]).unwrap();
+        installed.serves("while the agent is started again");
+    }
+    installed.comes_back(AGENT);
 }

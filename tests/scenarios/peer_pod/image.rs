@@ -275,9 +275,27 @@ impl Pod {
         image
     }
 
-    /// Ends a daemon as the kernel does that has no memory left.
+    /// Ends a daemon that runs, as a crash does.
     pub(super) fn kill(&self, daemon: &str) {
-        self.machine.must(&["systemctl", "kill", "--signal=SIGKILL", &format!("{daemon}.service")]).unwrap();
+        let unit = format!("{daemon}.service");
+        self.wait_active(&unit);
+        self.machine.must(&["systemctl", "kill", "--signal=SIGKILL", &unit]).unwrap();
+    }
+
+    /// Waits until the service manager has started a daemon again this often since the boot, and not once more.
+    pub(super) fn wait_restarted(&self, daemon: &str, times: u32) {
+        self.machine
+            .wait_for(&format!("{daemon} for the time {times}"), || Ok(self.restarts(daemon) >= times))
+            .unwrap();
+        self.wait_active(&format!("{daemon}.service"));
+        assert_eq!(self.restarts(daemon), times, "{daemon}");
+    }
+
+    /// How often the service manager has started a daemon again.
+    fn restarts(&self, daemon: &str) -> u32 {
+        let unit = format!("{daemon}.service");
+        let count = self.machine.must(&["systemctl", "show", "--property=NRestarts", "--value", &unit]);
+        count.unwrap().trim().parse().unwrap()
     }
 }
 
