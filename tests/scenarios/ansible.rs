@@ -18,6 +18,9 @@ const DAEMONS: [&str; 3] = ["attestation-agent", "confidential-data-hub", "api-s
 /// What the method `units` copies, and systemd runs for disks.
 const PROGRAMS: [&str; 5] =
     ["attestation-agent", "confidential-data-hub", "api-server-rest", "cdh-storage", "guestctl"];
+/// What sockets start.
+const HELPERS: [&str; 3] =
+    ["cdh-storage-disk.service", "cdh-storage-mount.service", "cdh-storage-unpack.service"];
 /// Who gets what: the application over HTTP, and one user by the hub's socket.
 const RULES: &str = r#"
 [access]
@@ -121,6 +124,40 @@ impl Guest {
         self.machine.must(&find).unwrap().lines().map(str::to_owned).collect()
     }
 
+    /// As the data hub does by asking.
+    fn start_helpers(&self) {
+        for helper in HELPERS {
+            self.machine.must(&["systemctl", "start", helper]).unwrap();
+        }
+        assert!(self.processes().iter().any(|name| name == "cdh-storage"));
+    }
+
+    /// Starts the helpers, and plays what changed something of theirs: none runs afterwards until it is asked, and their sockets do.
+    fn helpers_give_way(&self, variables: &Value) {
+        self.start_helpers();
+        let played = self.play(variables, &[]);
+        assert!(played.succeeded && played.count("guest", "changed") > Some(0), "{}", played.text);
+        self.runs_none_of(&["cdh-storage"]);
+        for helper in HELPERS {
+            let socket = helper.replace(".service", ".socket");
+            self.machine.must(&["systemctl", "is-active", &socket]).unwrap();
+        }
+    }
+
+    /// Names of processes, which have 15 characters at most.
+    fn processes(&self) -> Vec<String> {
+        let names = self.machine.must(&["sh", "-c", "cat /proc/[0-9]*/comm 2>/dev/null; true"]).unwrap();
+        names.lines().map(str::to_owned).collect()
+    }
+
+    fn runs_none_of(&self, programs: &[&str]) {
+        let running = self.processes();
+        for program in programs {
+            let name: String = program.chars().take(15).collect();
+            assert!(!running.contains(&name), "{program} still runs");
+        }
+    }
+
     fn journals(&self) -> String {
         DAEMONS.map(|daemon| self.machine.journal(&format!("{daemon}.service")).unwrap()).join("\n")
     }
@@ -132,10 +169,10 @@ fn assert_same(before: &BTreeSet<String>, after: &BTreeSet<String>) {
     assert!(changed.is_empty(), "changed: {changed:#?}");
 }
 
-/// Drop-ins for what is peculiar to this machine: other tests may have the usual port.
-fn port_of_units(setup: Setup, stack: &Stack, port: u16) -> Setup {
+/// Drop-ins for what is peculiar to this machine: other tests may have the usual port. The programs are in `folder`.
+fn port_of_units(setup: Setup, folder: &str, stack: &Stack, port: u16) -> Setup {
     let rest = format!(
-        "[Service]\nExecStart=\nExecStart=/usr/local/bin/api-server-rest --features resource --bind 127.0.0.1:{port}\n"
+        "[Service]\nExecStart=\nExecStart={folder}/api-server-rest --features resource --bind 127.0.0.1:{port}\n"
     );
     setup
         .file("etc/systemd/system/api-server-rest.service.d/port.conf", rest, 0o644)
@@ -217,7 +254,8 @@ fn containers_are_set_up_once_and_serve() {
 
 #[test]
 fn units_are_set_up_once_serve_and_go() {
-    let guest = Guest::boot(Tree::Bookworm, port_of_units);
+    let guest =
+        Guest::boot(Tree::Bookworm, |setup, stack, port| port_of_units(setup, "/usr/local/bin", stack, port));
     let Some(guest) = guest else { return };
     let binaries = guest.controller.folder().join("dist");
     std::fs::create_dir(&binaries).unwrap();
@@ -264,6 +302,19 @@ fn units_are_set_up_once_serve_and_go() {
     assert!(show(opening, "After").contains("format-volume-db-1.service"), "{}", show(opening, "After"));
     assert_eq!(show("format-volume-db-1.service", "UnitFileState"), "enabled\n");
 
+    // Another helper, and then another unit of it: what runs of the old one is ended, and everything serves on.
+    let helper = binaries.join("cdh-storage");
+    let mut program = std::fs::read(&helper).unwrap();
+    program.push(b'\n');
+    std::fs::write(&helper, program).unwrap();
+    guest.helpers_give_way(&variables);
+    guest
+        .machine
+        .must(&["sh", "-ec", "echo '# by somebody' >>/etc/systemd/system/cdh-storage-unpack.service"])
+        .unwrap();
+    guest.helpers_give_way(&variables);
+    guest.serves();
+
     // While a volume depends on them they stay; then they go.
     variables["trustee_client_state"] = json!("absent");
     let kept = guest.play(&variables, &[]);
@@ -271,8 +322,10 @@ fn units_are_set_up_once_serve_and_go() {
     assert!(!kept.succeeded && failure.contains("would stay closed: db-1"), "{failure}");
     guest.serves();
     guest.machine.must(&["sh", "-ec", "sed -i /^db-1/d /etc/crypttab; sed -i /db-1/d /etc/fstab"]).unwrap();
+    guest.start_helpers();
     let gone = guest.play(&variables, &[]);
     assert!(gone.succeeded, "{}", gone.text);
+    guest.runs_none_of(&PROGRAMS);
     let names = |files: &BTreeSet<String>| -> BTreeSet<String> {
         files.iter().filter_map(|line| Some(line.split_once(' ')?.0.to_owned())).collect()
     };
@@ -289,6 +342,54 @@ fn units_are_set_up_once_serve_and_go() {
     assert!(!out.status.success());
     let again = guest.play(&variables, &[]);
     assert_eq!(again.count("guest", "changed"), Some(0), "{}", again.text);
+}
+
+/// The method `package`, with a source of packages as an administrator has one.
+#[test]
+fn packages_are_set_up_once_serve_and_go() {
+    if !(crate::packages::tools_are_here(&["dh", "dpkg-scanpackages"]) && cc_tests::ansible::runs_here()) {
+        return;
+    }
+    let source = TempDir::with_prefix("packages-").unwrap();
+    crate::packages::make(source.path(), "made", "deb");
+    let made = source.path().join("made");
+    let index = command("dpkg-scanpackages").arg(".").current_dir(&made).output().unwrap();
+    assert!(index.status.success(), "{}", String::from_utf8_lossy(&index.stderr));
+    std::fs::write(made.join("Packages"), index.stdout).unwrap();
+    let guest = Guest::boot(Tree::Bookworm, |setup, stack, port| {
+        port_of_units(setup, "/usr/bin", stack, port)
+            .bind_read_only(&made, "/srv/packages")
+            .file("etc/apt/sources.list", "deb [trusted=yes] file:/srv/packages ./\n", 0o644)
+            .unwrap()
+    });
+    let Some(guest) = guest else { return };
+    guest.machine.must(&["apt-get", "update"]).unwrap();
+    let mut variables = guest.variables();
+    variables["trustee_client_method"] = json!("package");
+    let applied = guest.play(&variables, &[]);
+    assert!(applied.succeeded, "{}\n{}", applied.text, guest.journals());
+    guest.serves();
+    let again = guest.play(&variables, &[]);
+    assert!(again.succeeded && again.count("guest", "changed") == Some(0), "{}", again.text);
+
+    guest.start_helpers();
+    variables["trustee_client_state"] = json!("absent");
+    let gone = guest.play(&variables, &[]);
+    assert!(gone.succeeded, "{}", gone.text);
+    guest.runs_none_of(&PROGRAMS);
+    let left: Vec<String> = guest
+        .files()
+        .into_iter()
+        .filter(|file| {
+            PROGRAMS.iter().any(|program| file.contains(program)) && !file.starts_with("/var/lib/dpkg/")
+        })
+        .collect();
+    // What was there before, which the test has written.
+    let expected =
+        ["/etc/systemd/system/api-server-rest.service.d", "/etc/systemd/system/attestation-agent.service.d"];
+    let outside: Vec<_> =
+        left.iter().filter(|file| !expected.iter().any(|folder| file.starts_with(folder))).collect();
+    assert!(outside.is_empty(), "left behind: {outside:#?}");
 }
 
 /// Variables that cannot work, and what the refusal says.

@@ -26,7 +26,7 @@ const PROGRAMS: [&str; 8] = [
 ];
 
 /// Whether the tools are here; tells if not.
-fn tools_are_here(tools: &[&str]) -> bool {
+pub(crate) fn tools_are_here(tools: &[&str]) -> bool {
     let missing: Vec<_> =
         tools.iter().filter(|tool| command(tool).arg("--version").output().is_err()).collect();
     if !missing.is_empty() {
@@ -43,7 +43,7 @@ fn must(mut command: Command) -> String {
 }
 
 /// Makes packages of these formats in `folder`/`name`.
-fn make(folder: &Path, name: &str, formats: &str) -> Vec<String> {
+pub(crate) fn make(folder: &Path, name: &str, formats: &str) -> Vec<String> {
     let share = folder.join("share");
     let mut manual = own_binary("manual").unwrap();
     manual.arg(&share);
