@@ -148,6 +148,10 @@ install-extension: $(if $(PREBUILT),,build) ## Put the daemons and their manifes
 	install -d $(ROOT)/usr/local/bin $(ROOT)/etc/kata-extensions
 	set -e; for b in $(IMAGE_BINARIES); do install -m 0755 $(or $(PREBUILT),$(RELEASE))/$$b $(ROOT)/usr/local/bin/$$b; done
 	ln -sf attestation-agent $(ROOT)/usr/local/bin/attestation-agent-nv
+	install -d $(ROOT)/usr/local/lib
+	# What cdh-storage is linked to and a guest need not have; the C library is the guest's own.
+	set -e; for l in $$(ldd $(or $(PREBUILT),$(RELEASE))/cdh-storage 2>/dev/null | awk '$$2 == "=>" && $$1 !~ /^lib(c|m|dl|rt|pthread)\.so/ { print $$3 }'); do \
+	  install -m 0644 $$l $(ROOT)/usr/local/lib; done
 	install -m 0644 systemd/kata/components.toml $(ROOT)/etc/kata-extensions/components.toml
 	install -m 0644 $(PEER_POD)/ocicrypt_config.json $(ROOT)/etc/ocicrypt_config.json
 	# Verity images may not change: systemd must not want to write an identity.

@@ -75,6 +75,43 @@ fn each_launch_level_starts_with_nothing_at_all() {
     }
 }
 
+/// The half of the hub that unpacks images starts in a guest that has a C library and nothing more.
+#[test]
+fn the_extension_brings_what_its_programs_are_linked_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut make = command("make");
+    make.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).args(["--silent", "install-extension"]);
+    make.arg(format!("ROOT={}", folder.path().display()));
+    make.arg(format!("PREBUILT={}", cc_tests::process::binary_folder().unwrap().display()));
+    let out = make.output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let library = folder.path().join("usr/local/lib");
+    let manifest: toml::Table = fs::read_to_string(folder.path().join("etc/kata-extensions/components.toml"))
+        .unwrap()
+        .parse()
+        .unwrap();
+    let hub = &manifest["process"].as_array().unwrap()[1];
+    assert_eq!(hub["env"]["LD_LIBRARY_PATH"].as_str().unwrap(), "${extension_root}/usr/local/lib");
+    let out = command("ldd")
+        .arg(folder.path().join("usr/local/bin/cdh-storage"))
+        .env("LD_LIBRARY_PATH", &library)
+        .output()
+        .unwrap();
+    let said = String::from_utf8(out.stdout).unwrap();
+    assert!(said.contains("libcryptsetup.so"), "{said}");
+    for line in said.lines().filter(|line| line.contains(" => ")) {
+        let (name, path) = line.trim().split_once(" => ").unwrap();
+        let of_the_c_library = ["libc.so", "libm.so", "libdl.so", "librt.so", "libpthread.so"];
+        if !of_the_c_library.iter().any(|own| name.starts_with(own)) {
+            assert!(path.starts_with(library.to_str().unwrap()), "{line}");
+        }
+    }
+    assert_eq!(
+        fs::read_link(folder.path().join("usr/local/bin/attestation-agent-nv")).unwrap().to_str(),
+        Some("attestation-agent")
+    );
+}
+
 /// As on a machine that was launched with init-data: kata-agent has unpacked it, and the daemons find what it unpacked.
 struct Launched {
     stack: Stack,

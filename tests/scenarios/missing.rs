@@ -227,14 +227,18 @@ fn a_socket_or_a_store_that_is_refused_is_named_and_used_again() {
     let second = ["guestctl", "pull", "oci:/srv/app:2.0", "--bundle", "/run/second"];
     let out = installed.machine.run(&second).unwrap();
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
-    assert!(!out.status.success() && said.contains("ead-only file system"), "{said}");
-    installed.wait_for_status(HUB, &["no images: ", "ead-only file system"]);
+    assert!(!out.status.success() && said.contains("the log of cdh-storage says why"), "{said}");
+    installed
+        .wait_for_status(HUB, &["no images: ", "cdh-storage has ended", "the log of cdh-storage says why"]);
+    let log = installed.machine.journal("cdh-storage-unpack.service").unwrap();
+    assert!(log.contains(store) && log.contains("ead-only file system"), "{log}");
     installed.shell(&format!("umount --lazy {store}; systemctl restart cdh-storage-unpack.service"));
     installed.machine.must(&second).unwrap();
     installed.comes_back(HUB);
 
-    // The REST server, which is nobody, and the hub's socket.
+    // The REST server, which is nobody, and the hub's socket; without a connection from before.
     mode("600", "cdh.sock");
+    installed.machine.must(&["systemctl", "restart", REST]).unwrap();
     let answer = installed.ask(REST_PATH);
     assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("CDH_UNREACHABLE"), "{answer}");
     installed.wait_for_status(REST, &["cdh.sock", "ermission denied"]);
