@@ -9,7 +9,10 @@
 
 use std::{
     fs::{self, File},
-    os::fd::{AsFd, OwnedFd},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::PermissionsExt,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -154,6 +157,31 @@ fn a_bundle_is_made_and_removed() {
 }
 
 #[test]
+fn a_layer_that_deletes_all_below_it_hides_the_layers_below() {
+    let Some(mut storage) = Storage::start() else { return };
+    let layers = [1, 2, 3].map(|number| storage.layer(number, &[&number.to_string()]));
+    let tree = |layer: &Name| storage.folder.path().join(format!("store/layers/{layer}/tree"));
+    let low = tree(&layers[0]);
+    fs::set_permissions(&low, fs::Permissions::from_mode(0o711)).unwrap();
+    fs::create_dir(low.join("below")).unwrap();
+    // The second deletes; neither its archive nor the third's says what the root is.
+    let none = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(tree(&layers[1]), "trusted.overlay.opaque", b"y", none).unwrap();
+    for layer in &layers[1..] {
+        fs::create_dir(tree(layer).join("below")).unwrap();
+        fs::write(tree(layer).with_file_name("implied"), b"\0below\0").unwrap();
+    }
+    fs::set_permissions(low.join("below"), fs::Permissions::from_mode(0o700)).unwrap();
+    storage.ask(storage.bundle("b/one", &layers)).unwrap();
+    let rootfs = storage.seen("b/one/rootfs");
+    let mut names: Vec<_> = fs::read_dir(&rootfs).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["2", "3", "below"]);
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    assert_eq!((mode(&rootfs), mode(&rootfs.join("below"))), (0o711, 0o755));
+}
+
+#[test]
 fn what_cannot_be_committed_can_be_removed() {
     let Some(mut storage) = Storage::start() else { return };
     let layers = [storage.layer(1, &["file"])];
@@ -188,13 +216,15 @@ fn what_cannot_be_made_leaves_nothing() {
     }
     assert_eq!(fs::read_to_string(storage.folder.path().join("configured/config.json")).unwrap(), "theirs");
     assert!(storage.seen("full/rootfs/x").is_dir());
-    // A layer that is no directory, which only the kernel finds out.
+    // A layer that is no directory.
     let broken = storage.layer(3, &[]);
     let tree = storage.folder.path().join(format!("store/layers/{broken}/tree"));
     fs::remove_dir(&tree).unwrap();
     fs::write(&tree, "").unwrap();
     let request = storage.bundle("new/d", &[layer, broken]);
-    assert_eq!(storage.ask(request).unwrap_err().code(), "STORAGE_MOUNT");
+    let error = storage.ask(request).unwrap_err();
+    assert_eq!(error.code(), "STORAGE_FAILED");
+    assert!(error.to_string().contains("open the layers"), "{error}");
     assert!(!storage.folder.path().join("new").exists());
     assert_eq!(storage.overlays(), 0);
 }

@@ -43,16 +43,33 @@ pub fn read(bytes: &[u8]) -> BTreeSet<Vec<u8>> {
     paths
 }
 
+/// How many of `layers`, the lowest first, are hidden as a whole, because one above them deletes all that is in the root
+/// (`.wh..wh..opq` there; OCI Image Layer Specification, "Opaque Whiteout"). An overlay does not look at that mark on the root of a layer, so
+/// those below it must not be mounted.
+///
+/// # Errors
+/// What the file system says.
+pub fn hidden(layers: &[Below]) -> Result<usize, Errno> {
+    for (number, layer) in layers.iter().enumerate().rev() {
+        if is_opaque(layer.tree.as_fd())? {
+            return Ok(number);
+        }
+    }
+    Ok(0)
+}
+
 /// Gives the implied directories of `layers`, the lowest first, what the layers below say about them, in the overlay of these layers
 /// that is mounted at `merged`.
 ///
 /// # Errors
 /// What the file system says.
 pub fn restore(layers: &[Below], merged: BorrowedFd<'_>) -> Result<(), Errno> {
-    let paths: BTreeSet<&Vec<u8>> = layers.iter().flat_map(|layer| &layer.implied).collect();
+    let (_, shown) = layers.split_at_checked(hidden(layers)?).unwrap_or((&[], layers));
+    let paths: BTreeSet<&Vec<u8>> = shown.iter().flat_map(|layer| &layer.implied).collect();
     // Those further down first: what is done in a directory changes its time.
     for path in paths.into_iter().rev() {
-        let Some(from) = stated_below(layers, path)? else { continue };
+        // The root itself stays when all that is in it is deleted.
+        let Some(from) = stated_below(if path.is_empty() { layers } else { shown }, path)? else { continue };
         let into = match open_beneath(merged, path) {
             Ok(into) => into,
             // Another layer has something else there.

@@ -1,6 +1,7 @@
 //! Whole images into one folder: like an overlay, complete or not at all.
 
 use std::{
+    collections::BTreeSet,
     ffi::OsStr,
     fs::{self, File},
     io::{Cursor, Read},
@@ -20,6 +21,7 @@ use image_rs::{
     layer::{self, Input, Options, Run, unpack::Form},
     policy::{Admitted, Beside, Policy, Subject},
     source::Layout,
+    store::implied::{self, Below},
     unpack_rootfs,
 };
 use proptest::prelude::*;
@@ -320,7 +322,6 @@ fn any_layer() -> impl Strategy<Value = Archive> {
                 3 => archive.member(Header::new(name.as_bytes(), b'2', 0).link(b"a").mtime(number), b""),
                 4 if parent.is_empty() => archive.file(&format!(".wh.{last}"), b""),
                 4 => archive.file(&join(&format!(".wh.{last}")), b""),
-                _ if parent.is_empty() => archive,
                 _ => archive.file(&join(".wh..wh..opq"), b""),
             };
         }
@@ -342,7 +343,7 @@ fn overlay(
     layers: &[Archive],
     folder: &Path,
 ) -> Option<std::collections::BTreeMap<std::path::PathBuf, snapshot::Seen>> {
-    let mut lower = Vec::new();
+    let (mut lower, mut opened) = (Vec::new(), Vec::new());
     for (number, archive) in layers.iter().enumerate() {
         let path = folder.join(number.to_string());
         fs::create_dir(&path).unwrap();
@@ -351,8 +352,11 @@ fn overlay(
         let input = Input { number: 0, layer: &layer, blob: Box::new(Cursor::new(blob)), key: None };
         let run = Run::new(Options::default());
         layer::unpack_layer(input, target, Form::Overlay, &run, &Silent).unwrap();
-        lower.insert(0, path.display().to_string());
+        lower.push(path.display().to_string());
+        opened.push(Below { tree: OwnedFd::from(File::open(&path).unwrap()), implied: BTreeSet::new() });
     }
+    lower.drain(..implied::hidden(&opened).unwrap());
+    lower.reverse();
     let empty = folder.join("empty");
     fs::create_dir(&empty).unwrap();
     lower.push(empty.display().to_string());

@@ -100,13 +100,18 @@ pub(super) fn make(
     state.write("layers", layers.as_bytes())?;
     state.write("made", folder.made().as_bytes())?;
     state.write("bundle", bundle.path.as_bytes())?;
-    let mounted = overlay::mount(&bundle.layers, state.name(), rootfs.fd.as_fd());
+    let layers = open(store, &bundle.layers).map_err(Failure::storage("open the layers"))?;
+    let hidden = implied::hidden(&layers).map_err(Failure::storage("look at the layers"))?;
+    let (_, shown) = bundle.layers.split_at_checked(hidden).unwrap_or((&[], &bundle.layers));
+    let mounted = overlay::mount(shown, state.name(), rootfs.fd.as_fd());
     let mounted = mounted.map_err(|error| Failure::Mount {
-        layers: bundle.layers.len(),
+        layers: shown.len(),
         path: at(ROOTFS),
         source: error.into(),
     })?;
-    restore_implied(store, &bundle.layers, folder.as_fd())
+    // Opened anew: what is mounted on it is seen from now on.
+    open_directory(folder.as_fd(), ROOTFS)
+        .and_then(|merged| implied::restore(&layers, merged.as_fd()))
         .map_err(Failure::storage(format!("set the owners of directories in {}", at(ROOTFS))))?;
     let config = Config::write(folder.as_fd(), &text, &at(CONFIG))?;
     Ok(Pending { config, mounted, state, rootfs, folder, path: bundle.path.clone() })
@@ -190,23 +195,22 @@ fn check(store: BorrowedFd<'_>, layers: &[Name]) -> Result<(), Failure> {
     })
 }
 
-/// Lets directories that no archive named be what the layers below say (see [`implied`]).
-fn restore_implied(store: BorrowedFd<'_>, layers: &[Name], folder: BorrowedFd<'_>) -> Result<(), Errno> {
-    let open = |at: BorrowedFd<'_>, path: &str| {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat(at, path, flags, Mode::empty())
-    };
+/// The layers with the directories that no archive named, which are to be what the layers below say (see [`implied`]).
+fn open(store: BorrowedFd<'_>, layers: &[Name]) -> Result<Vec<Below>, Errno> {
     let below = |layer: &Name| {
-        let tree = open(store, &format!("layers/{layer}/tree"))?;
+        let tree = open_directory(store, &format!("layers/{layer}/tree"))?;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let list = rustix::fs::openat(store, format!("layers/{layer}/implied"), flags, Mode::empty())?;
         let mut bytes = Vec::new();
         File::from(list).take(MAX_IMPLIED).read_to_end(&mut bytes).map_err(|_| Errno::IO)?;
         Ok(Below { tree, implied: implied::read(&bytes) })
     };
-    let below: Vec<Below> = layers.iter().map(below).collect::<Result<_, Errno>>()?;
-    // Opened anew: what is mounted on it is seen from now on.
-    implied::restore(&below, open(folder, ROOTFS)?.as_fd())
+    layers.iter().map(below).collect()
+}
+
+fn open_directory(at: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(at, path, flags, Mode::empty())
 }
 
 fn read(config: File) -> Result<Vec<u8>, Failure> {
