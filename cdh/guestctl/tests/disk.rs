@@ -112,7 +112,9 @@ fn a_changed_header_is_refused_with_the_name_of_the_rule() {
     let (exit, verdict) = json(&["check", &file]);
     assert_eq!((exit, &verdict["violations"][0]["rule"]), (Exit::Failed, &"checksum".into()));
     let (exit, out, err) = disk(&["inspect", &file]);
-    assert_eq!((exit, out.as_str()), (Exit::Failed, ""));
+    assert!(exit == Exit::Failed && out.contains("FAIL  checksum"), "{out}");
+    let (exit, facts) = json(&["inspect", &file]);
+    assert_eq!((exit, &facts["violations"][0]["rule"]), (Exit::Failed, &"checksum".into()));
     assert!(err.contains("first copy, checksum") && err.contains("[LUKS_HEADER_MALFORMED]"), "{err}");
 }
 

@@ -21,6 +21,26 @@ const HARMLESS: [&str; 7] = [
     "bitmap_flush_interval",
 ];
 
+/// What libcryptsetup calls the mapping that keeps the tags of the mapping `name`.
+#[must_use]
+pub fn tags_name(name: &str) -> String {
+    format!("{name}_dif")
+}
+
+/// Whether `found` is the identifier that the device mapper has for the mapping with the tags of `name`, which is a mapping of the volume
+/// `uuid`: `CRYPT-SUBDEV-…`, of libcryptsetup before 2.7 `CRYPT-INTEGRITY-…`.
+#[must_use]
+pub fn is_tags_uuid(found: &str, uuid: &str, name: &str) -> bool {
+    let rest = ["CRYPT-SUBDEV-", "CRYPT-INTEGRITY-"].iter().find_map(|start| found.strip_prefix(start));
+    rest == Some(&format!("{}-{}", uuid.replace('-', ""), tags_name(name)))
+}
+
+/// Whether a mapping is one that libcryptsetup has made for the moment in which it lays down tags on a device.
+#[must_use]
+pub fn is_temporary(name: &str, found: &str) -> bool {
+    name.starts_with("temporary-cryptsetup-") && found.strip_prefix("CRYPT-INTEGRITY-") == Some(name)
+}
+
 /// A mapping of one target of type `integrity`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IntegrityTarget {
@@ -110,6 +130,34 @@ mod tests {
 
     const GOOD: &str = "254:16 2048 32 J 6 block_size:4096 journal_sectors:960 interleave_sectors:32768 buffer_sectors:128 \
                         journal_watermark:50 commit_time:10000";
+
+    #[test]
+    fn a_mapping_of_tags_is_told_from_those_of_others() {
+        let uuid = "6a2d7e1c-93f4-4a55-8f70-1d3b2c5e9a10";
+        let good = "CRYPT-SUBDEV-6a2d7e1c93f44a558f701d3b2c5e9a10-data_dif";
+        assert!(is_tags_uuid(good, uuid, "data"));
+        assert!(is_tags_uuid(&good.replace("SUBDEV", "INTEGRITY"), uuid, "data"));
+        for (from, to) in [
+            ("6a2d", "6a2e"),
+            ("data", "date"),
+            ("_dif", ""),
+            ("SUBDEV", "LUKS2"),
+            ("CRYPT-", ""),
+            (good, ""),
+        ] {
+            assert!(!is_tags_uuid(&good.replace(from, to), uuid, "data"), "{from} {to}");
+        }
+        let name = "temporary-cryptsetup-7";
+        assert!(is_temporary(name, "CRYPT-INTEGRITY-temporary-cryptsetup-7"));
+        for (name, found) in [
+            (name, ""),
+            (name, "CRYPT-INTEGRITY-temporary-cryptsetup-8"),
+            (name, "CRYPT-TEMP-temporary-cryptsetup-7"),
+            ("data", "CRYPT-INTEGRITY-data"),
+        ] {
+            assert!(!is_temporary(name, found), "{name} {found}");
+        }
+    }
 
     #[test]
     fn the_mapping_below_keeps_the_tags_that_the_header_tells_of() {

@@ -106,7 +106,10 @@ impl VolumeError {
                 "do not open the volume: restore its header from a backup that you trust, or format it anew with values \
                  that the rules allow"
             }
-            Self::TagMissing => "make one with `guestctl disk sign`, where header and secret are trusted",
+            Self::TagMissing => {
+                "make one with `guestctl disk sign`, where header and secret are trusted; SecureMount admits volumes without one \
+                 where [secure_mount] has header = \"allow-list\""
+            }
             Self::TagMalformed => "give the tag as `guestctl disk sign` printed it",
             Self::TagMismatch => {
                 "do not open the volume: compare the header with a backup; after a change of your own sign it again"

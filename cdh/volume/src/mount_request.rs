@@ -245,7 +245,9 @@ fn path_of(option: &'static str, text: &str) -> Result<String, MountRequestError
         }
         _ if text.contains(char::is_control) => "it has control characters",
         _ if text.split('/').any(|part| part == "." || part == "..") => "it has . or .. in it",
-        _ => return Ok(text.to_owned()),
+        _ if text.contains("//") => "it has // in it",
+        // What is opened with a slash at the end can be closed without.
+        _ => return Ok(text.strip_suffix('/').unwrap_or(text).to_owned()),
     };
     Err(refused(option, why))
 }
@@ -389,6 +391,11 @@ mod tests {
             }
         );
         assert_eq!(with("mapperName", None).unwrap().name, None);
+        let slash = Plan::read("block-device", GOOD, "/srv/scratch/").unwrap();
+        assert_eq!(
+            slash.mount_point, "/srv/scratch",
+            "what is opened by one spelling is closed by the other"
+        );
         assert_eq!(
             with("deviceId", Some("253:16")).unwrap().device,
             Device::Number { major: 253, minor: 16 }
@@ -414,6 +421,7 @@ mod tests {
             ("devicePath", Some("/dev/../etc/passwd")),
             ("devicePath", Some("/dev/./vdb")),
             ("devicePath", Some("/dev/v\ndb")),
+            ("devicePath", Some("/dev//vdb")),
             ("devicePath", Some("/")),
             ("devicePath", Some("")),
             ("devicePath", Some(&long)),

@@ -68,7 +68,7 @@ fn authenticate(key: &HeaderKey, header: &Header, given: Option<&Tag>) -> Result
 }
 
 /// A header that cannot be read breaks a rule as well.
-fn show_malformed(error: &Error, as_json: bool, console: &mut Console<'_>) -> Result<(), Failure> {
+pub(super) fn show_malformed(error: &Error, as_json: bool, console: &mut Console<'_>) -> Result<(), Failure> {
     let Error::Malformed { rule, place, why } = error else { return Ok(()) };
     if as_json {
         let violation = json!({"rule": rule.name(), "place": place, "found": why, "why": rule.why()});

@@ -63,7 +63,15 @@ pub(super) async fn run(args: &Args, as_json: bool, console: &mut Console<'_>) -
     let hub = Hub::at(&args.cdh);
     let uuid = Configured::find(&hub, &args.name).await?.volume;
     let (uuid, key_uri) = (uuid.uuid, uuid.key_uri);
-    let mut device = Device::open(&args.device)?;
+    let program = helper::program(args.helper.as_deref());
+    let mut device = match Device::open(&args.device) {
+        // By what one that was killed has left open, perhaps.
+        Err(failure) if failure.code() == "DEVICE_IN_USE" && !args.dry_run => {
+            helper::tidy_up(&program).map_err(|_| failure)?;
+            Device::open(&args.device)?
+        }
+        opened => opened?,
+    };
     let content = device.content(&uuid)?;
     let outcome = match content {
         Content::Volume if args.first_boot => "is the volume already",
@@ -76,7 +84,6 @@ pub(super) async fn run(args: &Args, as_json: bool, console: &mut Console<'_>) -
                 let area = header.canonical().map_err(|error| super::volume(&args.device, error))?;
                 Ok::<_, Failure>(format_steps(&uuid, &area))
             };
-            let program = helper::program(args.helper.as_deref());
             let made = |request, length| {
                 helper::change(&program, request, secret, (&[], length), (&uuid, &key)).and_then(steps)
             };

@@ -71,6 +71,13 @@ pub(super) fn disk(program: &Path, request: Request, secret: Secret, header: &[u
     asked.map(drop).map_err(|error| helper.failed(program, error))
 }
 
+/// Has closed what is left of formats and openings that were interrupted: the program does that whenever it starts.
+pub(super) fn tidy_up(program: &Path) -> Result<(), Failure> {
+    let mut helper = Helper::start(program, "disk")?;
+    let asked = helper.client.ask(Request::ListVolumes, None, &[]);
+    asked.map(drop).map_err(|error| helper.failed(program, error))
+}
+
 struct Helper {
     client: Client,
     child: Child,

@@ -6,7 +6,7 @@ use cc_volume::luks2::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{InspectArgs, add_verdict, header_area, read, violations};
+use super::{InspectArgs, add_verdict, check, header_area, violations, volume};
 use crate::{
     failure::Failure,
     output::Console,
@@ -14,7 +14,13 @@ use crate::{
 };
 
 pub(super) fn run(args: &InspectArgs, as_json: bool, console: &mut Console<'_>) -> Result<(), Failure> {
-    let header = read(&args.file, &header_area(&args.file)?)?;
+    let header = match Header::read(&header_area(&args.file)?) {
+        Ok(header) => header,
+        Err(error) => {
+            check::show_malformed(&error, as_json, console)?;
+            return Err(volume(&args.file, error));
+        }
+    };
     let verdict = args.policy.policy().judge(&header);
     if as_json { console.json(&facts(&header, &verdict)) } else { console.table(&explain(&header, &verdict)) }
 }

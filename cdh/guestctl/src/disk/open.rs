@@ -145,6 +145,11 @@ pub(super) async fn close(args: &CloseArgs, as_json: bool, console: &mut Console
                 "check the path",
             )
         })?;
+        if as_json {
+            return console.json(&json!({
+                "at": args.at, "device": found.device, "closed": false, "lost": found.ephemeral,
+            }));
+        }
         let lost = if found.ephemeral { ", and what is on it would be lost" } else { "" };
         return console.text(&format!("{} would be closed{lost}\n", found.device));
     }

@@ -6,6 +6,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use cc_daemon::address::Address;
+use cc_mapping::Mapping;
 use cc_protos::guest_services::{PrepareVolumeRequest, PrepareVolumeResponse};
 use cc_volume::luks2::DetachedHeader;
 use serde_json::json;
@@ -78,6 +79,10 @@ pub(super) async fn run(args: &Args, as_json: bool, console: &mut Console<'_>) -
             other => break other?,
         }
     };
+    if checked.armed {
+        // Whoever opened it may have been killed half-way.
+        Mapping::clear_leftover(&args.name, &configured.volume.uuid)?;
+    }
     let discards = configured.volume.policy.is_some_and(|policy| policy.allow_discards);
     copy.write(&canonical, discards)?;
 

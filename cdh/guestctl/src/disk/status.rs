@@ -32,9 +32,12 @@ pub(super) async fn run(args: &Args, as_json: bool, console: &mut Console<'_>) -
     let (mut table, mut list) = (Table::new(), Vec::new());
     for volume in &answer.volumes {
         let present = Path::new("/dev/disk/by-uuid").join(&volume.uuid).exists();
-        let target = Mapping::open(&volume.name).and_then(|mapping| mapping.target()).ok();
+        let mapping = Mapping::open(&volume.name);
+        let own = mapping.as_ref().is_ok_and(|mapping| mapping.check_owner(&volume.uuid).is_ok());
+        let target = mapping.ok().filter(|_| own).and_then(|mapping| mapping.target().ok());
         let state = match (&target, present) {
             (Some(_), _) => "open",
+            (None, _) if Mapping::is_there(&volume.name).unwrap_or_default() => "another mapping of its name",
             (None, true) => "closed",
             (None, false) => "no disk",
         };

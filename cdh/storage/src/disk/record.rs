@@ -3,12 +3,18 @@
 use std::{
     fs::{File, OpenOptions},
     io::{Read, Seek},
-    os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt},
+    os::{
+        fd::AsRawFd,
+        unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt},
+    },
     path::{Path, PathBuf},
 };
 
 use cc_storage::Opened;
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::{
+    fs::{AtFlags, CWD, FlockOperation, OFlags, flock, linkat},
+    io::Errno,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::Failure;
@@ -25,7 +31,7 @@ pub(super) struct Entry {
     pub(super) uuid: String,
     /// Path of the device.
     pub(super) device: String,
-    /// Where it appears.
+    /// Where it appears; empty for nowhere.
     pub(super) mount_point: String,
     /// Whether that is a link.
     pub(super) link: bool,
@@ -33,6 +39,9 @@ pub(super) struct Entry {
     pub(super) fresh: bool,
     /// Whether all steps are done.
     pub(super) complete: bool,
+    /// Names the request; empty for none.
+    #[serde(default)]
+    pub(super) opening: String,
 }
 
 impl Entry {
@@ -91,22 +100,21 @@ impl Record {
     /// Begins the record of an opening.
     pub(super) fn begin(folder: &Path, entry: Entry) -> Result<Self, Failure> {
         let path = folder.join(format!("{}.json", entry.name));
-        let failed = || Failure::storage(format!("write {}", path.display()));
-        let file =
-            OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path).map_err(
-                |error| match error.kind() {
-                    std::io::ErrorKind::AlreadyExists => Failure::NameTaken { name: entry.name.clone() },
-                    _ => failed()(error),
-                },
-            )?;
-        flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|error| failed()(error.into()))?;
-        let mut record = Self { entry, file, path };
-        if let Err(error) = record.update(|_| ()) {
-            // Half a record would keep the name for ever.
-            let _ = std::fs::remove_file(&record.path);
-            return Err(error);
+        fn failed<E: Into<std::io::Error>>(path: &Path) -> impl FnOnce(E) -> Failure {
+            Failure::storage(format!("write {}", path.display()))
         }
-        Ok(record)
+        // It gets its name when it is whole and locked: whoever is killed before that has taken no name.
+        let file = OpenOptions::new().read(true).write(true).custom_flags(unnamed()).mode(0o600).open(folder);
+        let file = file.map_err(failed(&path))?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(failed(&path))?;
+        let mut record = Self { entry, file, path: path.clone() };
+        record.update(|_| ())?;
+        let unnamed = format!("/proc/self/fd/{}", record.file.as_raw_fd());
+        match linkat(CWD, unnamed, CWD, &path, AtFlags::SYMLINK_FOLLOW) {
+            Ok(()) => Ok(record),
+            Err(Errno::EXIST) => Err(Failure::NameTaken { name: record.entry.name }),
+            Err(error) => Err(failed(&path)(error)),
+        }
     }
 
     /// The records that nobody works on, of openings that are not complete: whoever made them was killed.
@@ -155,6 +163,11 @@ impl Record {
     pub(super) fn remove(self) -> Result<(), Failure> {
         std::fs::remove_file(&self.path).map_err(Failure::storage(format!("remove {}", self.path.display())))
     }
+}
+
+/// For a file that has no name in its folder yet.
+fn unnamed() -> i32 {
+    i32::try_from((OFlags::TMPFILE | OFlags::CLOEXEC).bits()).unwrap_or_default()
 }
 
 #[cfg(test)]

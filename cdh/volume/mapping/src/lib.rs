@@ -15,7 +15,7 @@ use std::{
 
 use cc_volume::{
     dm_crypt::{CryptTarget, mapping_uuid},
-    dm_integrity::IntegrityTarget,
+    dm_integrity::{IntegrityTarget, is_tags_uuid, is_temporary, tags_name},
     luks2::Header,
 };
 use rustix::io::Errno;
@@ -92,61 +92,123 @@ impl Mapping {
     /// [`MappingError::Foreign`] for the mapping of another volume; [`MappingError::Differs`] with the first difference;
     /// [`MappingError::Unreadable`].
     pub fn verify(&self, header: &Header, allow_discards: bool) -> Result<CryptTarget, MappingError> {
+        self.verify_over(header, allow_discards, None)
+    }
+
+    /// The same, and that it lies on the device `device` (`MAJOR:MINOR`), if that is known: with integrity, that of the tags does.
+    ///
+    /// # Errors
+    /// As [`Mapping::verify`].
+    pub fn verify_over(
+        &self,
+        header: &Header,
+        allow_discards: bool,
+        device: Option<&str>,
+    ) -> Result<CryptTarget, MappingError> {
         let state = self.own(&header.binary().uuid)?;
         let differs = |error| self.differs(error);
         let target = CryptTarget::parse(state.start, state.length, &state.parameters).map_err(differs)?;
         target.check(header, allow_discards).map_err(differs)?;
         target.check_length(self.length_below(&target.device)?).map_err(differs)?;
+        let mut lowest = target.device.clone();
         let segment = header.metadata().segments.get(&0).and_then(|segment| segment.crypt.as_ref());
         if segment.is_some_and(|segment| segment.integrity.is_some()) {
-            let below = self.state(&format!("{}_dif", self.name), "integrity")?;
+            let below = self.state(&tags_name(&self.name), "integrity")?;
             if below.device != target.device {
                 return Err(self.otherwise("the device below is not the one that keeps its tags"));
             }
             let tags =
                 IntegrityTarget::parse(below.start, below.length, &below.parameters).map_err(differs)?;
             tags.check(header, target.length, allow_discards).map_err(differs)?;
+            lowest = tags.device;
         }
-        Ok(target)
+        match device {
+            Some(device) if lowest != device => {
+                Err(self
+                    .otherwise(&format!("it lies on the device {lowest}, its header was read from {device}")))
+            }
+            _ => Ok(target),
+        }
     }
 
-    /// Takes it away, if it is the one of the volume `uuid`; what others made stays. Waits for a moment if it is in use.
-    /// Gives whether there was one.
+    /// Takes it away, and the one that keeps its tags, if they are those of the volume `uuid`; what others made stays. That of the tags goes
+    /// as well if it is alone: whoever made the two may have been killed between them. Waits for a moment if one is in use. Gives whether
+    /// there was any.
     ///
     /// # Errors
     /// [`MappingError::Foreign`]; [`MappingError::InUse`]; [`MappingError::Unreadable`].
+    pub fn close(&self, uuid: &str) -> Result<bool, MappingError> {
+        let closed = self.take_away(&self.name, |found| found == mapping_uuid(uuid, &self.name))?;
+        match self.close_tags(uuid) {
+            Err(MappingError::Foreign { .. }) => Ok(closed),
+            tags => Ok(tags? || closed),
+        }
+    }
+
+    /// Before the mapping `name` of the volume `uuid` is made: takes away the one with its tags if that was left alone. Gives whether it was.
+    ///
+    /// # Errors
+    /// [`MappingError::Foreign`] if another one has its name; [`MappingError::InUse`]; [`MappingError::Unreadable`].
+    pub fn clear_leftover(name: &str, uuid: &str) -> Result<bool, MappingError> {
+        if Self::is_there(name)? {
+            return Ok(false);
+        }
+        match Self::open(name).and_then(|mapping| mapping.close_tags(uuid)) {
+            // There is no device mapper yet.
+            Err(error) if error.is_absent() => Ok(false),
+            cleared => cleared,
+        }
+    }
+
+    /// Takes away what libcryptsetup has made over the block device `number` for the moment in which it formats, and not removed because
+    /// it was ended. Gives whether there was any.
+    ///
+    /// # Errors
+    /// [`MappingError::InUse`]; [`MappingError::Unreadable`].
+    pub fn close_temporary(number: u64) -> Result<bool, MappingError> {
+        let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
+        let holders = fs::read_dir(format!("/sys/dev/block/{major}:{minor}/holders"));
+        let mut closed = false;
+        // Neither a holder that goes meanwhile nor one that is no mapping has a name.
+        for holder in holders.into_iter().flatten().flatten() {
+            let Ok(name) = fs::read_to_string(holder.path().join("dm/name")) else { continue };
+            let mapping = Self::open(name.trim_end())?;
+            match mapping.take_away(&mapping.name, |found| is_temporary(&mapping.name, found)) {
+                Ok(gone) => closed |= gone,
+                Err(MappingError::Foreign { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(closed)
+    }
+
+    fn close_tags(&self, uuid: &str) -> Result<bool, MappingError> {
+        self.take_away(&tags_name(&self.name), |found| is_tags_uuid(found, uuid, &self.name))
+    }
+
+    /// Removes the mapping `name` if its identifier says that it is `ours`, whatever its table is: one that was being made may have none.
     #[allow(
         clippy::disallowed_methods,
         reason = "on a command's or device thread, which has nothing else to do"
     )]
-    pub fn close(&self, uuid: &str) -> Result<bool, MappingError> {
+    fn take_away(&self, name: &str, ours: impl Fn(&str) -> bool) -> Result<bool, MappingError> {
         for attempt in 0..TRIES {
-            let below = match self.own(uuid) {
-                Ok(state) => self.below(&state),
+            let found = match self.ask(name) {
+                Ok(request) => request.identity().map_or_else(String::new, |(found, _)| found),
                 Err(error) if error.is_absent() => return Ok(attempt > 0),
                 Err(error) => return Err(error),
             };
-            match self.remove(&self.name) {
-                Ok(()) => {
-                    let removed = below.map_or(Ok(()), |below| self.remove(&below));
-                    return removed.map(|()| true).map_err(unreadable("removing the mapping of the tags"));
-                }
+            if !ours(&found) {
+                return Err(MappingError::Foreign { name: name.to_owned(), found });
+            }
+            match self.remove(name) {
+                Ok(()) => return Ok(true),
                 Err(error) if Errno::from_io_error(&error) == Some(Errno::BUSY) => std::thread::sleep(PAUSE),
                 Err(source) if error::is_absent(&source) => return Ok(true),
-                Err(source) => {
-                    return Err(unreadable(&format!("removing the mapping {}", self.name))(source));
-                }
+                Err(source) => return Err(unreadable(&format!("removing the mapping {name}"))(source)),
             }
         }
-        Err(MappingError::InUse { name: self.name.clone() })
-    }
-
-    /// The mapping that keeps its tags, which libcryptsetup has made for it: the device that it lies on, by the name that such a one has.
-    fn below(&self, state: &State) -> Option<String> {
-        let target = CryptTarget::parse(state.start, state.length, &state.parameters).ok()?;
-        let name = format!("{}_dif", self.name);
-        let (_, device) = self.ask(&name).ok()?.identity()?;
-        (device == target.device).then_some(name)
+        Err(MappingError::InUse { name: name.to_owned() })
     }
 
     /// The number of its block device, if it is that of the volume `uuid`.
