@@ -102,6 +102,12 @@ impl AccessTable {
         self.kept.push(reference);
     }
 
+    /// Whether a rule names what `reference` names, whoever may have it.
+    #[must_use]
+    pub fn has_rule(&self, reference: &str) -> bool {
+        self.rules.iter().any(|rule| rule.resources.iter().any(|resource| resource.covers(reference)))
+    }
+
     /// Decides whether `caller` may have what `reference` names, at `door`: a `kbs://` URI in its canonical form, or
     /// `<provider>:<name>` for another store.
     ///

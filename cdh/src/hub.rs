@@ -116,6 +116,11 @@ impl Hub {
         ask.caller().map_or(Ok(()), |caller| self.access.check(ask.door(), caller, reference))
     }
 
+    /// Whether a rule of `[access]` names what `reference` (as for [`Hub::check_access`]) leads to.
+    pub fn has_rule(&self, reference: &str) -> bool {
+        self.access.has_rule(reference)
+    }
+
     /// Whether whoever no rule allows gets nothing.
     pub fn is_strict(&self) -> bool {
         self.access.strict

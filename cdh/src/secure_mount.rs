@@ -2,19 +2,22 @@
 //!
 //! ```toml
 //! [secure_mount]
-//! header = "signed"            # or "allow-list", the default without `strict`: rules alone, no tag
+//! header = "allow-list"        # volumes without a tag, as those of the existing stack are; by default "signed"
+//! keys = ["kbs:///disk/**"]    # under which a tag counts, besides those that rules of [access] name
 //! require_integrity = false
+//! below = ["/srv"]             # where devices may appear; by default everywhere but over files of the system
 //! ```
 //!
 //! The host chose every option, so they are read strictly ([`cc_volume::mount_request`]). The hub gets the key, by the rules of
 //! `[access]`; everything with privileges is `cdh-storage`'s. Only root of the machine may ask.
+
+mod opening;
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use cc_crypto::Secret;
 use cc_daemon::deadline::Deadline;
@@ -27,7 +30,7 @@ use cc_protos::guest_services::{
     ListSecureMountsRequest, ListSecureMountsResponse, SecureMounted, SecureUnmountRequest,
     SecureUnmountResponse,
 };
-use cc_storage::{Answer, Content, Device, Fault, Opened, Request, StorageError, Volume};
+use cc_storage::{Answer, Content, Device, Fault, Name, Opened, Request, StorageError, Volume};
 use cc_volume::mount_request::{self, Key, Plan, Source, Target};
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -36,7 +39,8 @@ use tonic::{Request as Call, Response, Status};
 use crate::audit::{Ask, Door};
 use crate::error::HubError;
 use crate::image::config::ImageConfig;
-use crate::image::storage::{Mode, Storage};
+use crate::image::storage::Storage;
+use crate::pattern::Pattern;
 use crate::reference::SecretRef;
 use crate::unseal::Unsealer;
 
@@ -49,13 +53,35 @@ const RANDOM_KEY_LEN: usize = 64;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MountConfig {
-    header: Option<HeaderRule>,
+    header: HeaderRule,
+    keys: Vec<Pattern>,
     require_integrity: bool,
+    below: Option<Folders>,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+/// Absolute paths of folders.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Vec<String>")]
+struct Folders(Vec<String>);
+
+impl TryFrom<Vec<String>> for Folders {
+    type Error = String;
+
+    fn try_from(folders: Vec<String>) -> Result<Self, String> {
+        let plain = |folder: &&String| {
+            folder.starts_with('/') && !folder.split('/').any(|part| part == "." || part == "..")
+        };
+        match folders.iter().find(|folder| !plain(folder)) {
+            Some(other) => Err(format!("{other:?} is no absolute path without . and ..")),
+            None => Ok(Self(folders)),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 enum HeaderRule {
+    #[default]
     Signed,
     AllowList,
 }
@@ -83,13 +109,6 @@ impl SecureMounts {
         Self { unsealer, config, storage: Arc::new(Storage::new(image)), taken }
     }
 
-    /// Whether a header needs a tag. Devices of the existing stack have none.
-    fn signed(&self) -> bool {
-        let default =
-            if self.unsealer.hub().is_strict() { HeaderRule::Signed } else { HeaderRule::AllowList };
-        self.config.header.unwrap_or(default) == HeaderRule::Signed
-    }
-
     async fn mount(&self, ask: &Ask, request: SecureMountRequest, deadline: Instant) -> Result<(), HubError> {
         let caller = ask.caller().unwrap_or(&Caller::UNKNOWN);
         require_root(caller, "have a volume mounted")?;
@@ -99,6 +118,11 @@ impl SecureMounts {
         self.unsealer.hub().check_access(ask, &shown(&plan.device))?;
         if !plan.unknown.is_empty() {
             tracing::warn!(options = ?plan.unknown, "options of a volume are not known and have no effect");
+        }
+        let signed = self.config.header == HeaderRule::Signed;
+        let vouched = vouches(&self.config.keys, |name| self.unsealer.hub().has_rule(name), &plan.key);
+        if signed && !vouched && plan.source == Source::Encrypted {
+            return Err(unvouched());
         }
         let key = self.key(&plan.key, caller, deadline).await?;
         let name = match plan.name {
@@ -110,6 +134,7 @@ impl SecureMounts {
             Target::FileSystem { mkfs } => (false, mkfs),
         };
         let volume = Volume {
+            opening: random_opening()?,
             device: match plan.device {
                 mount_request::Device::Number { major, minor } => Device::Number(major, minor),
                 mount_request::Device::Path(path) => Device::Path(path),
@@ -117,24 +142,25 @@ impl SecureMounts {
             name: name.clone(),
             content: match plan.source {
                 Source::Empty { integrity } => Content::Fresh { integrity },
-                Source::Encrypted => Content::Volume {
-                    signed: self.signed(),
-                    require_integrity: self.config.require_integrity,
-                },
+                Source::Encrypted => {
+                    Content::Volume { signed, require_integrity: self.config.require_integrity }
+                }
             },
             mount_point: plan.mount_point.clone(),
+            below: self.config.below.clone().map(|folders| folders.0),
             link,
             mkfs,
         };
         let fresh = matches!(volume.content, Content::Fresh { .. });
-        let answer = self.open(volume, key).await?;
+        let answer = self.open(volume, key, deadline).await?;
         match answer {
             Answer::Open { authentic } => {
+                let authentic = authentic && vouched;
                 if !(authentic || fresh) {
                     tracing::warn!(
                         name,
                         "a volume is open whose header nobody signed: it keeps the rules, and may be the host's; \
-                         [secure_mount] header = \"signed\" refuses such"
+                         without [secure_mount] header = \"allow-list\" such are refused"
                     );
                 }
                 tracing::info!(name, mount_point = plan.mount_point, authentic, fresh, "a volume is open");
@@ -144,23 +170,14 @@ impl SecureMounts {
         }
     }
 
-    /// Opens the volume. If nobody waits for it any more when it is open, it is closed again.
-    async fn open(&self, volume: Volume, key: Secret) -> Result<Answer, HubError> {
-        let wanted = Arc::new(AtomicBool::new(true));
-        let given_up = Unwanted(Some(Arc::clone(&wanted)));
+    /// Opens the volume. If this is dropped before its end, the volume is closed again.
+    async fn open(&self, volume: Volume, key: Secret, deadline: Instant) -> Result<Answer, HubError> {
         let storage = Arc::clone(&self.storage);
-        let task = tokio::task::spawn_blocking(move || {
-            let mount_point = volume.mount_point.clone();
-            let answer = ask_storage(&storage, Request::OpenVolume(volume), Some(key))?;
-            if !wanted.load(Ordering::SeqCst) {
-                tracing::warn!(mount_point, "nobody waits for a volume any more: it is closed again");
-                ask_storage(&storage, Request::CloseVolume { mount_point }, None)?;
-            }
-            Ok(answer)
-        });
-        let answer = task.await.map_err(|_| HubError::Stopping)?;
-        given_up.keep();
-        answer
+        let task =
+            tokio::task::spawn_blocking(move || opening::open(&storage, volume, key, deadline.into_std()));
+        let (answer, opening) = task.await.map_err(|_| HubError::Stopping)??;
+        opening.keep();
+        Ok(answer)
     }
 
     async fn key(&self, key: &Key, caller: &Caller, deadline: Instant) -> Result<Secret, HubError> {
@@ -190,9 +207,9 @@ impl SecureMounts {
         }
     }
 
-    async fn ask(&self, request: Request) -> Result<Answer, HubError> {
+    async fn ask(&self, request: Request, deadline: Instant) -> Result<Answer, HubError> {
         let storage = Arc::clone(&self.storage);
-        let task = tokio::task::spawn_blocking(move || ask_storage(&storage, request, None));
+        let task = tokio::task::spawn_blocking(move || opening::ask(&storage, request, deadline.into_std()));
         task.await.map_err(|_| HubError::Stopping)?
     }
 }
@@ -222,7 +239,7 @@ impl SecureUnmountService for SecureMounts {
         request: Call<ListSecureMountsRequest>,
     ) -> Result<Response<ListSecureMountsResponse>, Status> {
         require_root(&Caller::of(&request), "see what is mounted")?;
-        let Answer::Volumes(volumes) = self.ask(Request::ListVolumes).await? else {
+        let Answer::Volumes(volumes) = self.ask(Request::ListVolumes, Deadline::of(&request)).await? else {
             return Err(unexpected().into());
         };
         let mounts = volumes.into_iter().map(|Opened { name, device, mount_point, fresh }| SecureMounted {
@@ -239,27 +256,12 @@ impl SecureUnmountService for SecureMounts {
         request: Call<SecureUnmountRequest>,
     ) -> Result<Response<SecureUnmountResponse>, Status> {
         require_root(&Caller::of(&request), "have a volume closed")?;
+        let deadline = Deadline::of(&request);
         let mount_point = request.into_inner().mount_point;
-        self.ask(Request::CloseVolume { mount_point: mount_point.clone() }).await?;
+        let close = Request::CloseVolume { mount_point: mount_point.clone(), opening: None };
+        self.ask(close, deadline).await?;
         tracing::info!(mount_point, "a volume is closed");
         Ok(Response::new(SecureUnmountResponse {}))
-    }
-}
-
-/// Says that nobody waits when it is dropped, unless it is kept.
-struct Unwanted(Option<Arc<AtomicBool>>);
-
-impl Unwanted {
-    fn keep(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Unwanted {
-    fn drop(&mut self) {
-        if let Some(wanted) = &self.0 {
-            wanted.store(false, Ordering::SeqCst);
-        }
     }
 }
 
@@ -297,22 +299,6 @@ fn require_root(caller: &Caller, what: &'static str) -> Result<(), HubError> {
         return Ok(());
     }
     Err(HubError::RootOnly { caller: caller.to_string(), what })
-}
-
-fn ask_storage(storage: &Storage, request: Request, key: Option<Secret>) -> Result<Answer, HubError> {
-    let answered =
-        storage.channel(Mode::Disk).and_then(|mut channel| Ok(channel.ask(request, key, &[])?.body));
-    answered.map_err(|error| match error {
-        // It ends at once where it does not know the mode.
-        HubError::Image(fault) if fault.code == StorageError::Gone.code() => Fault::new(
-            Blame::Platform,
-            "STORAGE_HELPER",
-            "cdh-storage ended, or was built without the feature luks",
-            "install cdh-storage built with the feature luks, and libcryptsetup; its log says more",
-        )
-        .into(),
-        other => other,
-    })
 }
 
 /// The content of a plain file, at most one byte more than a key may have.
@@ -363,6 +349,26 @@ fn random_name() -> Result<String, HubError> {
     Ok(digits)
 }
 
+fn random_opening() -> Result<Name, HubError> {
+    let mut name = [0; 32];
+    name.copy_from_slice(random(32)?.expose());
+    Ok(Name::from(name))
+}
+
+/// Whether a tag under `key` says that a volume is its owner's. The host names the key too: one that it knows, such as a file of the image
+/// or a public resource, signs whatever the host likes.
+fn vouches(keys: &[Pattern], has_rule: impl Fn(&str) -> bool, key: &Key) -> bool {
+    let Key::Reference(text) = key else { return false };
+    let name = SecretRef::try_from(text.clone()).ok().and_then(|reference| reference.leads_to());
+    name.is_some_and(|name| keys.iter().any(|pattern| pattern.covers(&name)) || has_rule(&name))
+}
+
+fn unvouched() -> HubError {
+    let why = "neither [secure_mount] keys nor a rule of [access] names it, so a tag under it proves nothing; with \
+               header = \"allow-list\" the volume is opened as one that nobody signed";
+    mount_request::MountRequestError::Option { option: "key", why: why.to_owned() }.into()
+}
+
 fn unexpected() -> HubError {
     StorageError::Protocol { why: "the answer does not fit the request".to_owned() }.into()
 }
@@ -399,6 +405,40 @@ mod tests {
         }
         for name in ["data", "data_dif"] {
             assert_eq!(check_name(Some(name), &taken).unwrap_err().code(), "SECURE_MOUNT_OPTION_REFUSED");
+        }
+    }
+
+    #[test]
+    fn a_tag_counts_under_keys_that_the_host_did_not_choose() {
+        let config: MountConfig = toml::from_str("keys = [\"kbs:///disk/**\"]").unwrap();
+        let rules = "[[rules]]\nuid = [0]\nresources = [\"kbs:///vm/*/*\"]\n";
+        let table: crate::access::AccessTable = toml::from_str(rules).unwrap();
+        let reference = |text: &str| Key::Reference(text.to_owned());
+        for (key, without, with) in [
+            (reference("kbs:///disk/a/key"), true, true),
+            (reference("kbs://any.host/disk/a/key"), true, true),
+            (reference("kbs:///vm/a/key"), false, true),
+            (reference("kbs:///default/image-policy/main"), false, false),
+            (reference("sealed.e30.e30.e30"), false, false),
+            (Key::File("/etc/services".to_owned()), false, false),
+            (Key::Random, false, false),
+        ] {
+            assert_eq!(vouches(&config.keys, |_| false, &key), without, "{key:?}");
+            assert_eq!(vouches(&config.keys, |name| table.has_rule(name), &key), with, "{key:?}");
+        }
+        assert_eq!(MountConfig::default().header, HeaderRule::Signed);
+        assert!(unvouched().to_string().contains("[secure_mount] keys"), "{}", unvouched());
+    }
+
+    #[test]
+    fn places_are_absolute_paths() {
+        let read = |text: &str| toml::from_str::<MountConfig>(text);
+        let config = read("below = [\"/srv\", \"/var/lib/x\"]").unwrap();
+        assert_eq!(config.below.unwrap().0, ["/srv", "/var/lib/x"]);
+        assert_eq!(read("").unwrap().below, None);
+        for bad in ["srv", "", "/srv/../etc", "/srv/./x"] {
+            let error = read(&format!("below = [\"/mnt\", {bad:?}]")).unwrap_err();
+            assert!(error.to_string().contains(&format!("{bad:?}")), "{error}");
         }
     }
 

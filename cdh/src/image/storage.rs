@@ -96,6 +96,14 @@ impl Storage {
         }
     }
 
+    /// One whose disks are served at the socket `path`.
+    #[cfg(test)]
+    pub(crate) fn with_disks_at(path: &Path) -> Self {
+        let mut storage = Self::new(&ImageConfig::default());
+        storage.disk.way = Way::Socket(path.to_owned());
+        storage
+    }
+
     /// A channel of its own to the program in this mode.
     pub(crate) fn channel(&self, mode: Mode) -> Result<Client, HubError> {
         let half = match mode {

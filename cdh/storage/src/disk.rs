@@ -11,16 +11,18 @@ mod appear;
 mod device;
 mod file_system;
 mod header;
+mod place;
 mod record;
 
 use std::{
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use cc_crypto::Secret;
 use cc_mapping::Mapping;
-use cc_storage::{Answer, Answered, Content, Packet, Request, Volume};
+use cc_storage::{Answer, Answered, Channel, Content, Name, Packet, Request, StorageError, Volume};
 use cc_volume::luks2::{Header, HeaderKey};
 use libcryptsetup_rs::{
     CryptInit, CryptParamsLuks2Ref, Either,
@@ -62,7 +64,7 @@ impl Disks {
         Ok(Self { state: state.to_owned() })
     }
 
-    fn open_volume(&self, volume: &Volume, key: &Secret) -> Result<bool, Failure> {
+    fn open_volume(&self, volume: &Volume, key: &Secret, channel: &Channel) -> Result<bool, Failure> {
         if Mapping::is_there(&volume.name)? {
             return Err(Failure::NameTaken { name: volume.name.clone() });
         }
@@ -76,9 +78,10 @@ impl Disks {
             link: volume.link,
             fresh: matches!(volume.content, Content::Fresh { .. }),
             complete: false,
+            opening: volume.opening.as_str().to_owned(),
         };
         let mut record = Record::begin(&self.state, entry)?;
-        match open_recorded(volume, device, key, &mut record) {
+        match open_recorded(volume, device, key, channel, &mut record) {
             Ok(authentic) => Ok(authentic),
             Err(failure) => {
                 if let Err(left) = undo(record) {
@@ -89,9 +92,39 @@ impl Disks {
         }
     }
 
-    fn close_volume(&self, mount_point: &str) -> Result<(), Failure> {
-        let record = Record::at(&self.state, mount_point)?;
+    fn close_volume(&self, mount_point: &str, opening: Option<&Name>) -> Result<(), Failure> {
+        let record = Record::at(&self.state, mount_point)?
+            .filter(|record| opening.is_none_or(|opening| opening.as_str() == record.entry().opening));
         undo(record.ok_or_else(|| Failure::NotOpen { path: mount_point.chars().take(200).collect() })?)
+    }
+
+    fn format_with_integrity(
+        &self,
+        file: &OwnedFd,
+        uuid: &str,
+        device: String,
+        key: &Secret,
+    ) -> Result<(), Failure> {
+        let uuid = uuid::Uuid::parse_str(uuid).map_err(|_| refused("the UUID is none"))?;
+        let signing = HeaderKey::derive(key)?;
+        let device = Device::find(&cc_storage::Device::Path(device))?;
+        let (number, device) = (device.number(), device.release());
+        // It appears nowhere, and is open only for the making.
+        let entry = Entry {
+            name: format!("format-{uuid}"),
+            uuid: uuid.to_string(),
+            device,
+            fresh: true,
+            ..Entry::default()
+        };
+        let record = Record::begin(&self.state, entry)?;
+        let made = make_with_integrity(uuid, record.entry(), &number, key);
+        let undone = undo(record);
+        let made = made?;
+        undone?;
+        let volume = CryptInit::init(&path(&made)).map_err(failed("open the header"))?;
+        header::load_and_sign(volume, &made, &signing)?;
+        header::copy(&made, file)
     }
 }
 
@@ -103,10 +136,10 @@ impl Worker for Disks {
         let secret = || secret.as_ref().ok_or_else(|| refused("a secret belongs to the request"));
         let body = match &job.request {
             Request::OpenVolume(volume) => {
-                Answer::Open { authentic: self.open_volume(&volume.clone(), secret()?)? }
+                Answer::Open { authentic: self.open_volume(volume, secret()?, job.channel)? }
             }
-            Request::CloseVolume { mount_point } => {
-                self.close_volume(mount_point)?;
+            Request::CloseVolume { mount_point, opening } => {
+                self.close_volume(mount_point, opening.as_ref())?;
                 Answer::Done
             }
             Request::ListVolumes => {
@@ -115,7 +148,7 @@ impl Worker for Disks {
             }
             Request::FormatWithIntegrity { uuid, device } => {
                 let (uuid, device) = (uuid.clone(), device.clone());
-                format_with_integrity(&job.only_fd()?, &uuid, device, secret()?)?;
+                self.format_with_integrity(&job.only_fd()?, &uuid, device, secret()?)?;
                 Answer::Done
             }
             Request::ResizeVolume { name } => {
@@ -134,35 +167,50 @@ fn open_recorded(
     volume: &Volume,
     device: Device,
     key: &Secret,
+    channel: &Channel,
     record: &mut Record,
 ) -> Result<bool, Failure> {
+    let number = device.number();
     let (memory, authentic) = match &volume.content {
         Content::Fresh { integrity } => {
             // The device mapper has to have it to itself.
-            let device = device.release();
-            (header::make(&device, *integrity, 0, None, key)?, false)
+            drop(device);
+            (header::make(&record.entry().device, *integrity, 0, None, key)?, false)
         }
         Content::Volume { signed, require_integrity } => {
             let checked = header::check(device.head()?, *signed, *require_integrity, key)?;
-            drop(device.release());
+            drop(device);
             checked
         }
     };
     header::seal(&memory)?;
     let header = read(&memory)?;
     record.update(|entry| header.binary().uuid.clone_into(&mut entry.uuid))?;
-    activate(&memory, &header, record.entry(), key)?;
+    let flags = match volume.content {
+        // What is lost with the guest needs no journal.
+        Content::Fresh { integrity: true } => CryptActivate::NO_JOURNAL,
+        _ => CryptActivate::empty(),
+    };
+    activate(&memory, &header, (record.entry(), &number), flags, key)?;
     appear::appear(volume)?;
+    // Nothing else comes before the answer than the end: whoever asked has given up.
+    if channel.wait(Duration::ZERO)? {
+        return Err(StorageError::Gone.into());
+    }
     record.update(|entry| entry.complete = true)?;
     Ok(authentic)
 }
 
-/// Opens the mapping with the header in memory, and compares what the kernel then has.
-fn activate(memory: &OwnedFd, header: &Header, entry: &Entry, key: &Secret) -> Result<(), Failure> {
-    let mut flags = CryptActivate::empty();
-    if entry.fresh && header::has_integrity(header) {
-        // What is lost with the guest needs no journal.
-        flags |= CryptActivate::NO_JOURNAL;
+/// Opens the mapping of `entry` with the header in memory, and compares what the kernel then has; `number` is that of the device.
+fn activate(
+    memory: &OwnedFd,
+    header: &Header,
+    (entry, number): (&Entry, &str),
+    flags: CryptActivate,
+    key: &Secret,
+) -> Result<(), Failure> {
+    if Mapping::clear_leftover(&entry.name, &header.binary().uuid)? {
+        tracing::warn!(name = entry.name, "the tags of a volume that was half open were still mapped");
     }
     let doing = failed("look at the header and the device");
     let mut volume =
@@ -176,36 +224,44 @@ fn activate(memory: &OwnedFd, header: &Header, entry: &Entry, key: &Secret) -> R
         .activate_handle()
         .activate_by_passphrase(Some(&entry.name), None, key.expose(), flags)
         .map_err(failed("open the volume with its key"))?;
-    Mapping::open(&entry.name)?.verify(header, false)?;
+    // By its path another device may have been opened than the one that was looked at.
+    Mapping::open(&entry.name)?.verify_over(header, false, Some(number))?;
     Ok(())
 }
 
 /// Undoes an opening, however far it came, and forgets it.
 fn undo(record: Record) -> Result<(), Failure> {
     let entry = record.entry();
+    if entry.fresh && !entry.complete {
+        // A device that is gone has nothing over it.
+        let number = std::fs::metadata(&entry.device).map(|status| status.rdev());
+        number.map_or(Ok(false), Mapping::close_temporary)?;
+    }
     if !entry.uuid.is_empty() {
-        let mapping = Mapping::open(&entry.name)?;
-        appear::vanish(entry, mapping.number(&entry.uuid))?;
-        mapping.close(&entry.uuid)?;
+        match Mapping::open(&entry.name) {
+            Ok(mapping) => {
+                appear::vanish(entry, mapping.number(&entry.uuid))?;
+                mapping.close(&entry.uuid)?;
+            }
+            // Without a device mapper nothing was ever mapped.
+            Err(error) if error.is_absent() => appear::vanish(entry, None)?,
+            Err(error) => return Err(error.into()),
+        }
     }
     record.remove()
 }
 
-fn format_with_integrity(file: &OwnedFd, uuid: &str, device: String, key: &Secret) -> Result<(), Failure> {
-    let uuid = uuid::Uuid::parse_str(uuid).map_err(|_| refused("the UUID is none"))?;
-    let signing = HeaderKey::derive(key)?;
-    let device = Device::find(&cc_storage::Device::Path(device))?.release();
-    let made = header::make(&device, true, header::DATA_OFFSET, Some(uuid), key)?;
-    let name = format!("format-{uuid}");
-    let entry = Entry { name: name.clone(), device, ..Entry::default() };
-    let opened = activate(&made, &read(&made)?, &entry, key);
-    let made_file_system = opened.and_then(|()| file_system::make(&name, &[], true));
-    let closed = Mapping::open(&name).and_then(|mapping| mapping.close(&uuid.to_string()));
-    made_file_system?;
-    closed?;
-    let volume = CryptInit::init(&path(&made)).map_err(failed("open the header"))?;
-    header::load_and_sign(volume, &made, &signing)?;
-    header::copy(&made, file)
+/// Lays down tags and a file system on the device of `entry`; the header.
+fn make_with_integrity(
+    uuid: uuid::Uuid,
+    entry: &Entry,
+    number: &str,
+    key: &Secret,
+) -> Result<OwnedFd, Failure> {
+    let made = header::make(&entry.device, true, header::DATA_OFFSET, Some(uuid), key)?;
+    activate(&made, &read(&made)?, (entry, number), CryptActivate::empty(), key)?;
+    file_system::make(&entry.name, &[], true)?;
+    Ok(made)
 }
 
 fn resize(file: &OwnedFd, name: &str, key: &Secret) -> Result<(), Failure> {

@@ -44,10 +44,12 @@ pub enum Request {
     RotateVolume,
     /// Open a block device, formatted before if it is to be, and let it appear. The secret is its key. Mode `disk`.
     OpenVolume(Volume),
-    /// Undo what [`Request::OpenVolume`] did. Mode `disk`.
+    /// Undo what [`Request::OpenVolume`] did; if that is still at work, when it has ended. Mode `disk`.
     CloseVolume {
         /// Where it appears.
         mount_point: String,
+        /// Only what was opened by the request of this name; none for whatever is there.
+        opening: Option<Name>,
     },
     /// Tell what is open. Mode `disk`.
     ListVolumes,
@@ -71,6 +73,8 @@ pub enum Request {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Volume {
+    /// Names this request; made up by whoever asks, of random bytes.
+    pub opening: Name,
     /// The device.
     pub device: Device,
     /// Name of its mapping.
@@ -79,6 +83,8 @@ pub struct Volume {
     pub content: Content,
     /// Where it appears: an absolute path.
     pub mount_point: String,
+    /// Folders below which that has to be, once links are followed; none for the usual ones.
+    pub below: Option<Vec<String>>,
     /// Whether a link to the mapping appears there; else a file system is mounted.
     pub link: bool,
     /// Further arguments for mkfs.ext4, each checked.

@@ -1,29 +1,30 @@
 //! Where a volume appears: a file system on an empty folder, or a link to the mapping.
 
 use std::{
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsRawFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
 use cc_mapping::MappingError;
 use cc_storage::{Content, Volume};
 use rustix::{
-    fs::{Dir, Mode, OFlags},
+    fs::{AtFlags, Dir, Mode, OFlags},
     io::Errno,
     mount::{MountFlags, UnmountFlags},
 };
 
-use super::{file_system, record::Entry};
+use super::{file_system, place, record::Entry};
 use crate::Failure;
 
-/// Whether it can appear there: nothing that is there is hidden or replaced.
+/// Whether it can appear there: nothing that is there is hidden or replaced, and no file of the system either.
 pub(super) fn check(volume: &Volume) -> Result<(), Failure> {
     if !volume.link {
-        return folder(&volume.mount_point).map(drop);
+        return folder(volume).map(drop);
     }
-    match std::fs::symlink_metadata(&volume.mount_point) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(refused(&volume.mount_point, &error.to_string())),
+    let (parent, name) = parent(volume)?;
+    match rustix::fs::statat(&parent, &name, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(refused(&volume.mount_point, &std::io::Error::from(error).to_string())),
         Ok(_) => Err(refused(&volume.mount_point, "it exists already")),
     }
 }
@@ -32,17 +33,18 @@ pub(super) fn check(volume: &Volume) -> Result<(), Failure> {
 pub(super) fn appear(volume: &Volume) -> Result<(), Failure> {
     let mapping = mapping(&volume.name);
     if volume.link {
-        let linked = std::os::unix::fs::symlink(&mapping, &volume.mount_point);
-        return linked.map_err(|error| refused(&volume.mount_point, &error.to_string()));
+        let (parent, name) = parent(volume)?;
+        return rustix::fs::symlinkat(&mapping, &parent, &name)
+            .map_err(|error| refused(&volume.mount_point, &std::io::Error::from(error).to_string()));
     }
     if let Content::Fresh { integrity } = volume.content {
         file_system::make(&volume.name, &volume.mkfs, integrity)?;
     }
-    let folder = folder(&volume.mount_point)?;
+    let folder = folder(volume)?;
     let target = format!("/proc/self/fd/{}", folder.as_raw_fd());
     let mut flags = MountFlags::NOATIME | MountFlags::NODEV;
-    // Whoever wrote the header may have written the file system too.
-    if matches!(volume.content, Content::Volume { signed: false, .. }) {
+    // A tag says who made the header, not what is in the file system by now.
+    if matches!(volume.content, Content::Volume { .. }) {
         flags |= MountFlags::NOSUID;
     }
     rustix::mount::mount(&mapping, &target, "ext4", flags, None).map_err(|error| Failure::FileSystem {
@@ -76,17 +78,25 @@ pub(super) fn mapping(name: &str) -> PathBuf {
     Path::new("/dev/mapper").join(name)
 }
 
-/// The folder at `path`, which is empty and no link.
-fn folder(path: &str) -> Result<OwnedFd, Failure> {
+/// The folder where a file system is to appear, which is empty and no link.
+fn folder(volume: &Volume) -> Result<OwnedFd, Failure> {
+    let path = &volume.mount_point;
+    let folder = place::folder(path.as_ref(), volume.below.as_deref()).map_err(|why| refused(path, &why))?;
     let failed = |error: Errno| refused(path, &std::io::Error::from(error).to_string());
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let folder = rustix::fs::open(path, flags, Mode::empty()).map_err(failed)?;
-    for entry in Dir::read_from(folder.as_fd()).map_err(failed)? {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let listed = rustix::fs::openat(&folder, ".", flags, Mode::empty()).map_err(failed)?;
+    for entry in Dir::new(listed).map_err(failed)? {
         if !matches!(entry.map_err(failed)?.file_name().to_bytes(), b"." | b"..") {
             return Err(refused(path, "the folder is not empty, and what is in it would be hidden"));
         }
     }
     Ok(folder)
+}
+
+/// The folder in which a link is to appear, and its name.
+fn parent(volume: &Volume) -> Result<(OwnedFd, PathBuf), Failure> {
+    let path = &volume.mount_point;
+    place::parent(path.as_ref(), volume.below.as_deref()).map_err(|why| refused(path, &why))
 }
 
 fn refused(path: &str, why: &str) -> Failure {
@@ -108,6 +118,8 @@ mod tests {
         std::os::unix::fs::symlink(path("empty"), path("link")).unwrap();
         let check = |name: &str, link: bool| {
             check(&Volume {
+                opening: [0; 32].into(),
+                below: Some(vec![root.path().display().to_string()]),
                 device: cc_storage::Device::Number(0, 0),
                 name: "x".to_owned(),
                 content: Content::Fresh { integrity: false },

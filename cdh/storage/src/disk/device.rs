@@ -16,6 +16,7 @@ use crate::Failure;
 pub(super) struct Device {
     file: File,
     path: String,
+    number: (u32, u32),
 }
 
 impl Device {
@@ -45,12 +46,17 @@ impl Device {
         if !is_block(&status) || number.is_some_and(|number| number != found) {
             return Err(refused("it is another device by now".to_owned()));
         }
-        Ok(Self { file, path: real })
+        Ok(Self { file, path: real, number: found })
     }
 
     /// Its own path.
     pub(super) fn path(&self) -> &str {
         &self.path
+    }
+
+    /// Its number, `MAJOR:MINOR`.
+    pub(super) fn number(&self) -> String {
+        format!("{}:{}", self.number.0, self.number.1)
     }
 
     /// The header area, in one pass.
