@@ -14,7 +14,7 @@ use clap::Parser;
     after_help = "\
 Waits for the disks of the configured volumes and for the key broker, checks the header of each volume (`guestctl disk check` has
 the rules), attests this machine, compares the header's tag with the key, and has cryptsetup open the volume with a copy of the header in
-memory. All volumes are opened, or none.
+memory. All volumes are opened, or none. A disk with the UUID of a volume that is not it is told and passed over, until the time is up.
 
 Example of the configuration:
   root = \"/dev/mapper/root\"             # what the kernel's command line has to give as root=

@@ -45,12 +45,9 @@ pub(crate) struct Search {
 }
 
 impl Search {
-    /// Looks at all block devices of the machine for the volume `uuid`.
-    pub(crate) fn of_machine(uuid: &str) -> Self {
-        Self::below(Path::new("/sys/class/block"), Path::new("/dev"), uuid)
-    }
-
-    fn below(class: &Path, devices: &Path, uuid: &str) -> Self {
+    /// Looks at all block devices that `class` (`/sys/class/block`) names for the volume `uuid`; they are in `devices` (`/dev`).
+    /// Each is told to `at` before it is read.
+    pub(crate) fn below(class: &Path, devices: &Path, uuid: &str, at: impl Fn(&Path)) -> Self {
         let mut names: Vec<String> = fs::read_dir(class)
             .into_iter()
             .flatten()
@@ -67,6 +64,7 @@ impl Search {
                 continue;
             }
             let path = devices.join(name.replace('!', "/"));
+            at(&path);
             if says(&path, uuid) {
                 search.found.push(path);
             }
@@ -149,9 +147,9 @@ mod tests {
         add("dm-0", "8\n", MAGIC, UUID, 4096);
         fs::create_dir(class.join("dm-0/dm")).unwrap();
         fs::create_dir(class.join("gone")).unwrap();
-        let search = Search::below(&class, &devices, UUID);
+        let search = Search::below(&class, &devices, UUID, |_| ());
         assert_eq!(search.found, [devices.join("cciss/c0d0"), devices.join("sda")]);
         assert_eq!(search.seen, ["cciss!c0d0", "gone", "sda", "sdb", "sdc", "sdd", "sdf"]);
-        assert!(Search::below(&folder.path().join("none"), &devices, UUID).seen.is_empty());
+        assert!(Search::below(&folder.path().join("none"), &devices, UUID, |_| ()).seen.is_empty());
     }
 }

@@ -59,13 +59,13 @@ pub(crate) enum Failure {
         /// What it said, or why it did not run.
         why: String,
     },
-    /// Another disk is mapped than the one whose header was checked.
-    #[error("the kernel has mapped the device {found}, the header was read from {expected}")]
-    OtherDisk {
-        /// MAJOR:MINOR of what is mapped.
-        found: String,
-        /// MAJOR:MINOR of what was read.
-        expected: String,
+    /// A disk does not answer.
+    #[error("reading {}: it did not answer in {seconds} s", path.display())]
+    DiskHangs {
+        /// The disk.
+        path: PathBuf,
+        /// How long it was waited for.
+        seconds: u64,
     },
     /// There is no such volume.
     #[error("the configuration has no volume called {name:?}")]
@@ -118,7 +118,7 @@ impl Failure {
             Self::DiskMissing { .. } => "VOLUME_DISK_MISSING",
             Self::KeyLength { .. } => "VOLUME_KEY_LENGTH",
             Self::Cryptsetup { .. } => "CRYPTSETUP_FAILED",
-            Self::OtherDisk { .. } => "LUKS_MAPPING_DIFFERS",
+            Self::DiskHangs { .. } => "VOLUME_DISK_HANGS",
             Self::UnknownVolume { .. } => "VOLUME_UNKNOWN",
             Self::Config { .. } => "UNLOCK_CONFIG_INVALID",
             Self::Unreadable { .. } => "INPUT_UNREADABLE",
@@ -153,7 +153,9 @@ impl Failure {
                 "the initramfs needs cryptsetup and the modules dm_crypt, xts and algif_skcipher; if both are there, look at the \
                  header with `guestctl disk inspect` and restore it from a backup"
             }
-            Self::OtherDisk { .. } => "do not use what is on it: the host exchanged the disk",
+            Self::DiskHangs { .. } => {
+                "remove the disk from the machine, or mend it: all disks are looked at, and the host has this one wait"
+            }
             Self::UnknownVolume { .. } => "name one of [[volumes]], or none for all of them",
             Self::Config { .. } => {
                 "correct it in the image, and make the initramfs anew; `initrd-unlock --help` shows an example"
@@ -175,8 +177,8 @@ impl Failure {
             Self::Platform(e) => e.blame(),
             Self::Header { error, .. } => error.blame(),
             Self::Mapping(e) => e.blame(),
-            Self::CommandLine { .. } | Self::MappedAlready | Self::OtherDisk { .. } => Blame::Denied,
-            Self::DiskMissing { .. } => Blame::Unavailable,
+            Self::CommandLine { .. } | Self::MappedAlready => Blame::Denied,
+            Self::DiskMissing { .. } | Self::DiskHangs { .. } => Blame::Unavailable,
             Self::KeyLength { .. } | Self::UnknownVolume { .. } | Self::Config { .. } | Self::Log(_) => {
                 Blame::Misused
             }

@@ -67,42 +67,47 @@ impl KeyBroker {
         Ok(key)
     }
 
-    /// The first of `disks` whose header fits its tag under `key`.
+    /// What shows that a disk is this volume, whose key is `key`.
     ///
     /// # Errors
-    /// [`Failure::Header`] of the last disk, or what fetching the tag says.
-    pub(crate) async fn authentic(
-        &self,
-        volume: &Volume,
-        disks: Vec<Disk>,
-        key: &Secret,
-    ) -> Result<Disk, Failure> {
-        let kept = match &volume.tag {
-            Some(uri) => Some(self.session.fetch(uri, self.deadline).await?),
-            None => None,
-        };
-        let mut last = None;
-        for disk in disks {
-            match verify(&disk, kept.as_ref(), key) {
-                Ok(()) => return Ok(disk),
-                Err(error) => last = Some(Failure::Header { path: disk.path, error }),
-            }
-        }
-        Err(last.unwrap_or_else(|| Failure::Header {
-            path: volume.name.clone().into(),
-            error: cc_volume::Error::TagMissing,
-        }))
+    /// [`Failure::Header`] if the key or the tag that is kept elsewhere is none, or what fetching that says.
+    pub(crate) async fn proof(&self, volume: &Volume, key: &Secret) -> Result<Proof, Failure> {
+        let proof = Proof::of_header(&volume.name, key)?;
+        let Some(uri) = &volume.tag else { return Ok(proof) };
+        let text = self.session.fetch(uri, self.deadline).await?;
+        let tag = std::str::from_utf8(text.expose())
+            .map_err(|_| cc_volume::Error::TagMalformed)
+            .and_then(|text| text.trim().parse())
+            .map_err(|error| Failure::Header { path: uri.to_string().into(), error })?;
+        Ok(Proof { kept: Some(tag), ..proof })
     }
 }
 
-/// Compares the header with the tag that was kept elsewhere, else with its own.
-fn verify(disk: &Disk, kept: Option<&Secret>, key: &Secret) -> Result<(), cc_volume::Error> {
-    let header = disk.header.header();
-    let tag: Tag = match kept {
-        Some(text) => std::str::from_utf8(text.expose())
-            .map_err(|_| cc_volume::Error::TagMalformed)
-            .and_then(|text| text.trim().parse())?,
-        None => header.tag().copied().ok_or(cc_volume::Error::TagMissing)?,
-    };
-    HeaderKey::derive(key)?.verify(header, &tag)
+/// What shows that a disk is a volume: its header fits a tag under the volume's key.
+pub(crate) struct Proof {
+    key: HeaderKey,
+    /// The tag that is kept elsewhere; else the header's own.
+    kept: Option<Tag>,
+}
+
+impl Proof {
+    /// By the tag in the header, under `key`, that of the volume `name`.
+    ///
+    /// # Errors
+    /// [`Failure::Header`] if the key is too short to be one.
+    pub(crate) fn of_header(name: &str, key: &Secret) -> Result<Self, Failure> {
+        let key = HeaderKey::derive(key).map_err(|error| Failure::Header { path: name.into(), error })?;
+        Ok(Self { key, kept: None })
+    }
+
+    /// Whether `disk` is the volume.
+    ///
+    /// # Errors
+    /// [`Failure::Header`].
+    pub(crate) fn check(&self, disk: &Disk) -> Result<(), Failure> {
+        let header = disk.header.header();
+        let tag = self.kept.as_ref().or_else(|| header.tag()).ok_or(cc_volume::Error::TagMissing);
+        tag.and_then(|tag| self.key.verify(header, tag))
+            .map_err(|error| Failure::Header { path: disk.path.clone(), error })
+    }
 }

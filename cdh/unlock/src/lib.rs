@@ -7,6 +7,7 @@
 //! `guestctl disk enable`. Making and signing volumes is work of `guestctl disk`, opening them cryptsetup's.
 #![forbid(unsafe_code)]
 
+mod choice;
 pub mod cli;
 mod command_line;
 mod config;

@@ -1,25 +1,23 @@
 //! The order of things: everything that needs no key first, then one attestation, then all tags, and only then the first volume is
 //! opened. Whatever fails, the volumes that were opened before are closed again.
 
-use std::{fs, time::Duration};
+use std::fs;
 
 use cc_crypto::Secret;
 use cc_mapping::Mapping;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use crate::{
+    choice::Choice,
     cli::Cli,
     command_line,
     config::{Config, Volume},
     cryptsetup,
-    disk::{Disk, Search},
+    disk::Disk,
     failure::{Failure, Stopped},
     key::KeyBroker,
     report::{Opened, Report},
 };
-
-/// Pause between two looks at the machine's disks.
-const GLANCE: Duration = Duration::from_millis(100);
 
 /// Opens the volumes that `cli` names.
 ///
@@ -33,7 +31,7 @@ pub(crate) async fn run(cli: &Cli, config: Config) -> Result<Report, Stopped> {
         .map_err(|e| Failure::Unreadable { path: "/proc/cmdline".into(), why: e.to_string() })?;
     command_line::check(&text, &config)?;
 
-    let mut candidates = Vec::new();
+    let mut choices = Vec::new();
     for volume in &volumes {
         let at = |failure| Stopped::at(&volume.name, failure);
         match Mapping::is_there(&volume.name) {
@@ -41,16 +39,20 @@ pub(crate) async fn run(cli: &Cli, config: Config) -> Result<Report, Stopped> {
             Ok(true) => return Err(at(Failure::MappedAlready)),
             Err(error) => return Err(at(error.into())),
         }
-        candidates.push(wait_for(volume, started, deadline).await.map_err(at)?);
+        let mut choice = Choice::new(volume, started, deadline);
+        // Without a disk that may be it nobody is asked for a key. Which one it is shows when the key is there.
+        choice.wait(|_| Ok(())).await.map_err(at)?;
+        choices.push(choice);
     }
     let disks = started.elapsed();
 
     let broker = KeyBroker::of(&config, deadline).await?;
     let mut ready = Vec::new();
-    for (volume, candidates) in volumes.iter().zip(candidates) {
+    for (volume, mut choice) in volumes.iter().zip(choices) {
         let at = |failure| Stopped::at(&volume.name, failure);
         let key = broker.key(volume).await.map_err(at)?;
-        let disk = broker.authentic(volume, candidates, &key).await.map_err(at)?;
+        let proof = broker.proof(volume, &key).await.map_err(at)?;
+        let disk = choice.wait(|disk| proof.check(disk)).await.map_err(at)?;
         ready.push((*volume, disk, key));
     }
     let keys = started.elapsed() - disks;
@@ -79,31 +81,6 @@ fn chosen<'a>(config: &'a Config, names: &[String]) -> Result<Vec<&'a Volume>, F
     Ok(config.volumes.iter().filter(|volume| names.is_empty() || names.contains(&volume.name)).collect())
 }
 
-/// The disks that say they are this volume, with headers that its policy admits. At least one.
-async fn wait_for(volume: &Volume, started: Instant, deadline: Instant) -> Result<Vec<Disk>, Failure> {
-    loop {
-        let search = Search::of_machine(&volume.uuid);
-        let read = search.found.iter().map(|path| Disk::read(path, &volume.uuid, &volume.policy));
-        let (admitted, refused): (Vec<_>, Vec<_>) = read.partition(Result::is_ok);
-        if !admitted.is_empty() {
-            return Ok(admitted.into_iter().flatten().collect());
-        }
-        if let Some(Err(failure)) = refused.into_iter().next() {
-            return Err(failure);
-        }
-        if Instant::now() >= deadline {
-            let mut seen = search.seen;
-            seen.truncate(16);
-            return Err(Failure::DiskMissing {
-                uuid: volume.uuid.clone(),
-                seconds: started.elapsed().as_secs(),
-                seen: if seen.is_empty() { "nothing, there is no disk".to_owned() } else { seen.join(", ") },
-            });
-        }
-        sleep(GLANCE).await;
-    }
-}
-
 async fn open_all(ready: &[(&Volume, Disk, Secret)], deadline: Instant) -> Result<(), Stopped> {
     for (number, (volume, disk, key)) in ready.iter().enumerate() {
         if let Err(failure) = open(volume, disk, key, deadline).await {
@@ -122,6 +99,8 @@ async fn open(volume: &Volume, disk: &Disk, key: &Secret, deadline: Instant) -> 
     let header =
         disk.header.canonical().map_err(|error| Failure::Header { path: disk.path.clone(), error })?;
     let discards = volume.policy.allow_discards;
+    // Of a run that was ended while cryptsetup was at work.
+    Mapping::clear_leftover(&volume.name, &volume.uuid)?;
     let opened = cryptsetup::open(&volume.name, &disk.path, &header, discards, key, deadline).await;
     let verified = opened.and_then(|()| verify(volume, disk));
     if verified.is_err() {
@@ -131,14 +110,8 @@ async fn open(volume: &Volume, disk: &Disk, key: &Secret, deadline: Instant) -> 
 }
 
 fn verify(volume: &Volume, disk: &Disk) -> Result<(), Failure> {
-    let header = disk.header.header();
-    let target = Mapping::open(&volume.name)?.verify(header, volume.policy.allow_discards)?;
-    let segment = header.metadata().segments.get(&0).and_then(|segment| segment.crypt.as_ref());
-    // With integrity, dm-integrity lies between.
-    let direct = segment.is_some_and(|segment| segment.integrity.is_none());
-    if direct && target.device != disk.number {
-        return Err(Failure::OtherDisk { found: target.device, expected: disk.number.clone() });
-    }
+    let (header, discards) = (disk.header.header(), volume.policy.allow_discards);
+    Mapping::open(&volume.name)?.verify_over(header, discards, Some(&disk.number))?;
     Ok(())
 }
 
