@@ -11,6 +11,10 @@
 //! container is the outermost one, and below a user's manager there is none. What remains: a delegated unit that is no
 //! container itself can give its own processes a container's name.
 //!
+//! A container runtime may take the path from somebody else (OCI runtime specification, `linux.cgroupsPath`), for kata-agent that is the
+//! host. So a unit lies in a slice, where systemd puts all of them, and a process with a PID namespace of its own that is in no container
+//! known by its name is nowhere: neither a unit nor outside of all containers. That is so for services with `PrivatePIDs=`, too.
+//!
 //! It proves nothing across the namespaces: a process of another PID namespace has no number here, and one outside of our
 //! control-group namespace has no readable path.
 
@@ -42,8 +46,10 @@ impl Place {
     pub(super) fn of_peer(socket: impl AsFd, pid: u32) -> Option<Self> {
         let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
         let process = known_process(sys::peer_process(socket), pid)?;
-        let text = read(&format!("/proc/{}/cgroup", pid.as_raw_nonzero())).ok()?;
-        lives(&process).then(|| Self::parse(&text))
+        let file = |name: &str| read(&format!("/proc/{}/{name}", pid.as_raw_nonzero())).ok();
+        let (place, status) = (Self::parse(&file("cgroup")?), file("status")?);
+        let certain = place.container.is_some() || !is_nested(&status);
+        (lives(&process) && certain).then_some(place)
     }
 
     /// The place of this process.
@@ -70,10 +76,13 @@ impl Place {
         let unit = names
             .iter()
             .map(|name| name.strip_prefix('_').unwrap_or(name))
-            .find(|name| !name.ends_with(".slice"));
-        let unit = unit.filter(|name| {
-            [".service", ".scope", ".socket", ".mount"].iter().any(|kind| name.ends_with(kind))
+            .enumerate()
+            .find(|(_, name)| !name.ends_with(".slice"));
+        let unit = unit.filter(|(depth, name)| {
+            let kinds = [".service", ".scope", ".socket", ".mount"];
+            (*depth > 0 || *name == "init.scope") && kinds.iter().any(|kind| name.ends_with(kind))
         });
+        let unit = unit.map(|(_, name)| name);
         Self {
             unit: unit.map(str::to_owned),
             container: names
@@ -95,6 +104,13 @@ fn known_process(told: std::io::Result<OwnedFd>, pid: Pid) -> Option<OwnedFd> {
         }
         Err(_) => None,
     }
+}
+
+/// Whether a process has more numbers than the one that it has here, by its `/proc/<pid>/status` (proc_pid_status(5), `NSpid`): it lives in
+/// a PID namespace below this one.
+fn is_nested(status: &str) -> bool {
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    numbers.is_some_and(|numbers| numbers.split_ascii_whitespace().count() > 1)
 }
 
 /// Whether the names below `name` are an unprivileged user's own.
@@ -175,6 +191,8 @@ mod tests {
             ("/../system.slice/db.service", None, None),
             ("/system.slice/db.service (deleted)", None, None),
             ("/init.scope", Some("init.scope"), None),
+            ("/systemd-cryptsetup@data.service", None, None),
+            ("/kata/systemd-cryptsetup@data.service", None, None),
             ("/a.slice/libpod-0123.scope", Some("libpod-0123.scope"), None),
         ] {
             let text = format!(
@@ -205,6 +223,12 @@ mod tests {
             pidfd_open(Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap(), PidfdFlags::empty());
         child.wait().unwrap();
         assert!(!lives(&process.unwrap()));
+    }
+
+    #[test]
+    fn a_process_with_a_namespace_of_numbers_is_told_by_its_status() {
+        assert!(is_nested("Name:\tsh\nNSpid:\t4711\t1\nNSpgid:\t4711\t1\n"));
+        assert!(!is_nested("Name:\tsh\nNSpid:\t4711\nNSpgid:\t1\t1\n") && !is_nested(""));
     }
 
     #[test]
