@@ -106,20 +106,19 @@ impl Drop for Mounted {
 }
 
 /// Runs `guestctl disk prepare data` on this disk: whether it succeeds, and what it says.
-fn prepare(stack: &Stack, device: &Path) -> (bool, String) {
+pub(crate) fn prepare(stack: &Stack, device: &Path, more: &[&str]) -> (bool, String) {
+    prepare_at(stack.folder(), &stack.hub_socket(), device, more)
+}
+
+/// The same, with the folder of a stack and the socket of its hub.
+pub(crate) fn prepare_at(folder: &Path, hub: &Path, device: &Path, more: &[&str]) -> (bool, String) {
     let out = own_binary("guestctl")
         .unwrap()
-        .args([
-            "disk",
-            "prepare",
-            "data",
-            "--cdh",
-            &format!("unix://{}", stack.hub_socket().display()),
-            "--device",
-        ])
+        .args(["disk", "prepare", "data", "--cdh", &format!("unix://{}", hub.display()), "--device"])
         .arg(device)
         .arg("--headers")
-        .arg(stack.folder().join("headers"))
+        .arg(folder.join("headers"))
+        .args(more)
         .output()
         .unwrap();
     (out.status.success(), String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned())
@@ -152,7 +151,7 @@ fn a_disk_that_answers_the_second_read_differently_is_opened_by_the_first() {
     let session = fuser::spawn_mount(lying, &path, &Config::default()).unwrap();
     let mounted = Mounted { path, _session: session };
 
-    let (done, said) = prepare(&stack, &mounted.path.join("disk"));
+    let (done, said) = prepare(&stack, &mounted.path.join("disk"), &[]);
     assert!(done && said.contains("fits its tag"), "{said}");
     assert_eq!(lies.load(Ordering::SeqCst), 0, "no byte was read twice");
     // The copy is the first header: cryptsetup opens with it whatever the disk says by now.
@@ -162,16 +161,16 @@ fn a_disk_that_answers_the_second_read_differently_is_opened_by_the_first() {
     assert!(opens(&copy, &KEY) && !opens(&copy, b"wrong"));
 
     // Whoever reads now gets the second header: it is refused, and no copy is left.
-    let (done, said) = prepare(&stack, &mounted.path.join("disk"));
+    let (done, said) = prepare(&stack, &mounted.path.join("disk"), &[]);
     assert!(!done && said.contains("null-cipher") && !copy.exists(), "{said}");
 
     // The valid disk of another machine: another UUID; or the same UUID and another key.
     format(folder.path(), &other, &UUID.replace("4444", "5555"), &KEY);
-    let (done, said) = prepare(&stack, &other);
+    let (done, said) = prepare(&stack, &other, &[]);
     assert!(!done && said.contains("[VOLUME_UUID_DIFFERS]") && !copy.exists(), "{said}");
     format(folder.path(), &other, UUID, &[7; 64]);
-    let (done, said) = prepare(&stack, &other);
+    let (done, said) = prepare(&stack, &other, &[]);
     assert!(!done && said.contains("[LUKS_TAG_MISMATCH]") && !copy.exists(), "{said}");
-    let (done, said) = prepare(&stack, &folder.path().join("absent"));
+    let (done, said) = prepare(&stack, &folder.path().join("absent"), &[]);
     assert!(!done && said.contains("[INPUT_UNREADABLE]") && !copy.exists(), "{said}");
 }

@@ -1,5 +1,6 @@
 //! Encrypted disks: opened at boot of a virtual machine by systemd-cryptsetup after a TPM attestation, by the header that was checked
-//! and no other. `lying.rs`: disks whose header changes while it is looked at, or that are another machine's.
+//! and no other. `lying.rs`: disks whose header changes while it is looked at, or that are another machine's. `broker.rs`: key brokers that
+//! give no key, or another one. `network.rs`: an initramfs without network.
 #![forbid(unsafe_code)]
 #![allow(
     clippy::unwrap_used,
@@ -10,7 +11,9 @@
     reason = "tests fail loudly"
 )]
 
+mod broker;
 mod lying;
+mod network;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -101,6 +104,8 @@ impl Disks {
                 "[[volumes]]\nname = {name:?}\nuuid = {uuid:?}\nkey = \"kbs:///disk-encryption/{name}/luks-key-0\"\n"
             );
         }
+        // As the existing stack has it: one of the volumes is unsigned.
+        hub += "[secure_mount]\nheader = \"allow-list\"\n";
         let agent = format!("[token_configs.kbs]\nurl = {url:?}\ncert = '''{certificate}'''\n");
         let mut setup = Setup::new(&format!("{REPORT}{work}"))
             .unwrap()
@@ -231,17 +236,18 @@ const ZERO: &str = "000000000000000000000000000000000000000000000000000000000000
 const SECURE_MOUNT: &str = r#"
 step() { name=$1; shift; "$@"; echo "$name $?"; }
 key=kbs:///disk/unsigned/key
-mkdir -p /srv/a /srv/b /srv/full/x
+mkdir -p /srv/a /srv/b /srv/full/x /etc/systemd/system/a.service.d
 step SCRATCH guestctl disk open /dev/vde --at /srv/a --format --integrity --name scratch
 dmsetup table scratch | sed 's/^/SCRATCH-CRYPT /'; dmsetup table scratch_dif | sed 's/^/SCRATCH-TAGS /'
 dd if=/dev/urandom of=/srv/a/file bs=1M count=8 && cmp /srv/a/file /srv/a/file && sync
 step IN-USE guestctl disk open /dev/vde --at /srv/b --format
 step FULL guestctl disk open /dev/vdf --at /srv/full --key $key
 step WRONG-KEY guestctl disk open /dev/vdf --at /srv/b --key kbs:///disk/other/key
-step LINK guestctl disk open /dev/vdf --at /run/link --link --key $key --name unsigned
-mkfs.ext4 -q /run/link
+step ETC guestctl disk open /dev/vdf --at /etc/systemd/system/a.service.d --key $key
+step LINK guestctl disk open /dev/vdf --at /srv/link --link --key $key --name unsigned
+mkfs.ext4 -q /srv/link
 (cd /srv/a; step BUSY guestctl disk close /srv/a)
-step UNLINK guestctl disk close /run/link
+step UNLINK guestctl disk close /srv/link
 step MOUNT guestctl disk open $(cat /sys/class/block/vdf/dev) --at /srv/b --key $key
 grep ' /srv/b ext4 ' /proc/mounts | sed 's/^/MOUNTED /'
 guestctl disk status
@@ -249,34 +255,64 @@ step UNMOUNT guestctl disk close /srv/b
 dd if=/usr/local/lib/unsigned-mutant of=/dev/vdf bs=64K conv=notrunc,fsync
 step MUTANT guestctl disk open /dev/vdf --at /srv/b --key $key
 step CLOSE guestctl disk close /srv/a
+dmsetup create small --table "0 128 linear /dev/vdf 20000"
+step SMALL guestctl disk open /dev/mapper/small --at /srv/b --format --integrity
+dmsetup remove --retry small
 step GONE guestctl disk open /dev/vde --at /srv/a --key $key
 ls /dev/mapper /run/confidential-containers/cdh-storage/open | grep -E 'scratch|unsigned|json|[0-9a-f]-' | sed 's/^/LEFT /'
-grep -E ' /srv/| /run/link' /proc/mounts | sed 's/^/LEFT /'
+ls /srv | grep link | sed 's/^/LEFT /'; grep -E ' /srv/' /proc/mounts | sed 's/^/LEFT /'
 journalctl -b -o cat -u confidential-data-hub.service | grep 'header nobody signed' | head -1 | sed 's/^/WARNED /'
 "#;
 
-/// Makes a volume with integrity, which systemd opens at the next boot; and lets a mapping that was made smaller grow again.
+/// What was killed in the midst of a format leaves nothing mapped, and the next one begins anew; mappings of others stay. Then a volume with
+/// integrity is made, which systemd opens at the next boot; and a mapping that was made smaller grows again.
 const INTEGRITY: &str = r#"
+mv /usr/sbin/mkfs.ext4 /usr/sbin/mkfs.there
+printf '#!/bin/sh\nkill -KILL $PPID\n' >/usr/sbin/mkfs.ext4; chmod +x /usr/sbin/mkfs.ext4
+guestctl disk format safe --device /dev/vdg --integrity; echo KILLED $?
+mv /usr/sbin/mkfs.there /usr/sbin/mkfs.ext4
+ls /dev/mapper | grep ^format- | sed 's/^/HALF /'
+cat /run/confidential-containers/cdh-storage/open/*.json | grep -q '"fresh":true' && echo RECORDED
+dmsetup create temporary-cryptsetup-1 --uuid CRYPT-INTEGRITY-temporary-cryptsetup-1 --table "0 8 linear /dev/vde 0"
+dmsetup create foreign --uuid CRYPT-PLAIN-foreign --table "0 8 linear /dev/vde 0"
+echo '{"name":"killed","uuid":"","device":"/dev/vde","mount_point":"","link":false,"fresh":true,"complete":false}' \
+    >/run/confidential-containers/cdh-storage/open/killed.json
 guestctl disk format safe --device /dev/vdg --integrity; echo FORMATTED $?
+ls /dev/mapper | grep -E 'format-|temporary-' | sed 's/^/OVER /'
+dmsetup info foreign | sed 's/^Name:/OTHERS/'; dmsetup remove foreign
 guestctl disk inspect /dev/vdg | grep -i integrity | sed 's/^/SAFE with integrity /'
 printf '%064d' 0 | tr 0 Z >/run/key; cryptsetup resize fresh --size 40960 --key-file /run/key     --header /run/confidential-containers/luks-headers/fresh.header; echo SHRUNK $?
 guestctl disk resize fresh; echo RESIZED $?
+"#;
+
+/// The host takes a disk away that is open: what was opened can be closed, and nothing of it stays.
+const DISAPPEARS: &str = r#"
+step OPEN guestctl disk open /dev/vde --at /srv/a --format --name away
+echo 1 >$(readlink -f /sys/class/block/vde/device)/../remove
+until [ ! -e /sys/class/block/vde ]; do sleep 0.2; done
+step AWAY guestctl disk close /srv/a
+step ABSENT guestctl disk open /dev/vde --at /srv/a --format
+ls /dev/mapper /run/confidential-containers/cdh-storage/open | grep -E 'away|json' | sed 's/^/LEFT /'
+grep -E ' /srv/' /proc/mounts | sed 's/^/LEFT /'
 "#;
 
 fn check_secure_mount(console: &str, disks: &Disks) {
     let status = |name: &str| {
         console.lines().find_map(|line| line.strip_prefix(&format!("{name} "))).unwrap_or_default()
     };
-    for name in ["SCRATCH", "LINK", "UNLINK", "MOUNT", "UNMOUNT", "CLOSE"] {
+    for name in ["SCRATCH", "LINK", "UNLINK", "MOUNT", "UNMOUNT", "CLOSE", "OPEN", "AWAY"] {
         assert_eq!(status(name), "0", "{name}: {console}");
     }
     for (name, expected, code) in [
         ("IN-USE", "2", "[DEVICE_IN_USE]"),
         ("FULL", "2", "[MOUNT_POINT_REFUSED]"),
+        ("ETC", "2", "it is /etc/systemd/system/a.service.d, which is not below"),
         ("WRONG-KEY", "7", "[CRYPTSETUP_FAILED]"),
         ("BUSY", "2", "[MAPPING_IN_USE]"),
         ("MUTANT", "3", "null-cipher"),
+        ("SMALL", "7", "[CRYPTSETUP_FAILED]"),
         ("GONE", "3", "[LUKS_HEADER_MALFORMED]"),
+        ("ABSENT", "2", "[DEVICE_REFUSED]"),
     ] {
         assert_eq!(status(name), expected, "{name}: {console}");
         assert!(console.contains(code), "{code}: {console}");
@@ -330,7 +366,7 @@ fn disks_open_at_boot_by_the_checked_header_after_attestation_alone() {
     let work = "for name in data taken fresh; do mkfs.ext4 -q /dev/mapper/$name && mount /dev/mapper/$name /mnt && \
         echo kept >/mnt/file && umount /mnt && echo MADE $name; done\n";
     let machine = disks
-        .machine(&format!("{work}{SECURE_MOUNT}{INTEGRITY}"))
+        .machine(&format!("{work}{SECURE_MOUNT}{INTEGRITY}{DISAPPEARS}"))
         .file("usr/local/lib/mutant", &mutant, 0o644)
         .unwrap()
         .file("usr/local/lib/unsigned-mutant", mutant::any_key_opens(&disks.disk(UNSIGNED.0)).unwrap(), 0o644)
@@ -345,7 +381,13 @@ fn disks_open_at_boot_by_the_checked_header_after_attestation_alone() {
         assert!(first.contains(&format!("MADE {name}")), "{first}");
     }
     check_secure_mount(&first, &disks);
+    assert!(first.contains("KILLED 7") && first.contains("[STORAGE_HELPER]"), "{first}");
+    assert_eq!(first.matches("HALF format-").count(), 2, "what was killed had both mappings: {first}");
     assert!(first.contains("FORMATTED 0") && first.contains("SAFE with integrity"), "{first}");
+    assert!(
+        !first.contains("OVER ") && first.contains("OTHERS"),
+        "nothing of ours stays, others' do: {first}"
+    );
     let head = std::fs::read(disks.disk("taken")).unwrap();
     assert!(head[..mutant.len()] == mutant[..], "the header on the disk is the host's");
 
@@ -362,8 +404,13 @@ fn disks_open_at_boot_by_the_checked_header_after_attestation_alone() {
         for second in $(seq 100); do systemctl is-active -q systemd-cryptsetup@taken.service && break; sleep 0.5; done\n\
         mount /dev/mapper/taken /mnt && echo FOUND taken $(cat /mnt/file); umount /mnt\n\
         guestctl disk enable safe --replace; systemctl daemon-reload\n\
-        systemctl start systemd-cryptsetup@safe.service; echo SAFE $? $(dmsetup table safe)\n\
-        mount /dev/mapper/safe /mnt && echo written >/mnt/file && umount /mnt && echo WRITTEN\n";
+        systemctl start systemd-cryptsetup@safe.service; dmsetup remove safe; dmsetup info -c --noheadings -o uuid safe_dif | sed 's/^/ALONE /'\n\
+        rm /run/confidential-containers/luks-headers/safe.header\n\
+        systemctl restart systemd-cryptsetup@safe.service; echo SAFE $? $(dmsetup table safe)\n\
+        mount /dev/mapper/safe /mnt && echo written >/mnt/file && umount /mnt && echo WRITTEN\n\
+        dmsetup remove safe; guestctl disk retire safe; ls /dev/mapper | grep safe | sed 's/^/OVER /'\n\
+        dmsetup create --notable --uuid CRYPT-SUBDEV-other-safe_dif safe_dif\n\
+        systemctl restart systemd-cryptsetup@safe.service; echo TAKEN $?; ls /dev/mapper | grep safe | sed 's/^/STAYS /'\n";
     let machine = disks
         .machine(work)
         .file("usr/local/lib/original", &original, 0o644)
@@ -391,6 +438,11 @@ fn disks_open_at_boot_by_the_checked_header_after_attestation_alone() {
     let safe = second.lines().find(|line| line.starts_with("SAFE 0 ")).unwrap_or_else(|| panic!("{second}"));
     assert!(safe.contains("capi:authenc(hmac(sha256),xts(aes))-plain64 :96:logon:cryptsetup:"), "{safe}");
     assert!(second.contains("WRITTEN"), "its file system was made when it was formatted: {second}");
+    // The mapping with the tags was alone, when the volume was opened and when its unit ended; and then it was another volume's.
+    assert!(second.contains("ALONE CRYPT-SUBDEV-6666666693f44a558f701d3b2c5e9a10-safe_dif"), "{second}");
+    assert!(!second.contains("OVER "), "{second}");
+    assert!(second.contains("TAKEN 1") && second.contains("[MAPPING_FOREIGN]"), "{second}");
+    assert!(second.contains("STAYS safe_dif"), "{second}");
 
     // The third boot: the machine is another one, and somebody wants the volumes to be opened in other ways.
     let work = "dmsetup create --notable fresh && guestctl disk prepare fresh; echo MAPPED $?\n\
