@@ -51,6 +51,7 @@ pub(crate) fn make(folder: &Path, name: &str, formats: &str) -> Vec<String> {
     let mut package = command(format!("{ROOT}/systemd/packages/package"));
     package.arg(binary_folder().unwrap()).args([&share, &folder.join(name)]);
     package.env("QUICK", "1").env("FORMATS", formats).env("TMPDIR", folder);
+    package.env("PACKAGER", "The builder <builder@packages.test>");
     must(package).lines().map(str::to_owned).collect()
 }
 
@@ -64,6 +65,9 @@ fn two_runs_give_the_same_packages_and_their_checker_is_silent() {
     for (ending, number) in [(".deb", 5), (".rpm", 5), (".cdx.json", PROGRAMS.len())] {
         assert_eq!(made.iter().filter(|name| name.ends_with(ending)).count(), number, "{ending}: {made:?}");
     }
+    // Between releases the time of the commit is in the version, to the second.
+    let times = made.iter().filter_map(|name| name.split_once("~git")?.1.split_once('.'));
+    assert!(times.clone().all(|(time, _)| time.len() == 14 && time.parse::<u64>().is_ok()), "{made:?}");
     make(folder.path(), "second/somewhere/else", "deb rpm sbom");
     let [first, second] = ["first/SHA256SUMS", "second/somewhere/else/SHA256SUMS"]
         .map(|sums| std::fs::read_to_string(folder.path().join(sums)).unwrap());
@@ -75,8 +79,112 @@ fn two_runs_give_the_same_packages_and_their_checker_is_silent() {
     let debs = made.iter().filter(|name| name.ends_with(".deb"));
     lintian.args(debs.map(|name| folder.path().join("first").join(name)));
     must(lintian);
+    let first = folder.path().join("first");
     for program in PROGRAMS {
-        bill_of_material(&folder.path().join("first"), program);
+        bill_of_material(&first, program);
+    }
+    documents(&first, made.iter().find(|name| name.starts_with("confidential-guest_")).unwrap());
+    for name in made.iter().filter(|name| name.ends_with(".rpm")) {
+        has_what_rhel_9_has(&first, name);
+    }
+}
+
+/// Every link in the documents of a package leads to one of its files.
+fn documents(folder: &Path, package: &str) {
+    let root = folder.join("root");
+    let mut unpack = command("dpkg-deb");
+    unpack.arg("-x").arg(folder.join(package)).arg(&root);
+    must(unpack);
+    let documents = root.join("usr/share/doc/confidential-guest");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(&documents).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "md") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        for link in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() { path.clone() } else { documents.join(file) };
+            assert!(file.starts_with("https://") || target.is_file(), "{}: {link}", path.display());
+            let headings = std::fs::read_to_string(&target).unwrap_or_default();
+            let headings = headings.lines().filter(|line| line.starts_with('#'));
+            assert!(
+                anchor.is_empty() || headings.map(as_anchor).any(|a| a == anchor),
+                "{}: {link}",
+                path.display()
+            );
+            seen += 1;
+        }
+        let text = text.replace("https://", "");
+        assert!(!text.contains("docs/"), "{} names a folder of the sources", path.display());
+    }
+    assert!(seen > 10, "{seen}");
+}
+
+/// What a heading is called in links.
+fn as_anchor(heading: &str) -> String {
+    let text = heading.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
+    text.chars().filter(|c| c.is_alphanumeric() || matches!(c, '-' | '_')).collect()
+}
+
+/// What an .rpm needs is in RHEL 9: packages by the names that they have there, and versions of libraries that are not newer.
+/// The packages of one build need each other in the same version.
+fn has_what_rhel_9_has(folder: &Path, package: &str) {
+    // BaseOS and AppStream of RHEL 9: cryptsetup-libs 2.6, dracut 057, glibc 2.34, libgcc 11, systemd 252.
+    const PACKAGES: [&str; 5] = ["/bin/bash", "/bin/sh", "cryptsetup", "dracut-network", "systemd"];
+    const LIBRARIES: [&str; 5] =
+        ["ld-linux-x86-64.so.2", "libc.so.6", "libcryptsetup.so.12", "libgcc_s.so.1", "libm.so.6"];
+    let mut rpm = command("rpm");
+    rpm.args(["-q", "--requires", "--package"]).arg(folder.join(package));
+    let own = format!(" = {}", package.strip_suffix(".rpm").and_then(version_and_release).unwrap());
+    for need in must(rpm).lines() {
+        let library = need.split_once('(').map(|(name, _)| name);
+        let known = PACKAGES.contains(&need)
+            || need.starts_with("rpmlib(")
+            || need == "rtld(GNU_HASH)"
+            || need == format!("guestctl{own}")
+            || need == format!("config(confidential-guest){own}")
+            || library.is_some_and(|name| LIBRARIES.contains(&name) || cfg!(target_arch = "aarch64"));
+        assert!(known, "{package} needs {need:?}, which RHEL 9 may not have");
+        // On a machine with a newer one what is made here is for machines as new.
+        let glibc = need.split_once("(GLIBC_2.").and_then(|(_, rest)| rest.split([')', '.']).next());
+        let glibc = glibc.and_then(|number| number.parse::<u32>().ok());
+        assert!(glibc.is_none_or(|number| number <= 34) || !is_debian_12(), "{package} needs {need}");
+    }
+}
+
+/// `VERSION-RELEASE` of `NAME-VERSION-RELEASE.ARCHITECTURE`.
+fn version_and_release(name: &str) -> Option<&str> {
+    let (rest, _) = name.rsplit_once('.')?;
+    let (before, _) = rest.rsplit_once('-')?;
+    let (name, _) = before.rsplit_once('-')?;
+    rest.get(name.len() + 1..)
+}
+
+fn is_debian_12() -> bool {
+    std::fs::read_to_string("/etc/os-release").is_ok_and(|text| text.contains("VERSION_CODENAME=bookworm"))
+}
+
+/// Between releases a package is older than the release, and newer than those of earlier commits of the same day.
+#[test]
+fn packages_of_later_commits_are_newer() {
+    if !tools_are_here(&["dpkg", "rpm"]) {
+        return;
+    }
+    let versions = [
+        "0.1.0~git20260101.fffffff",
+        "0.1.0~git20260101093000.fffffff",
+        "0.1.0~git20260101101500.0000000",
+        "0.1.0",
+    ];
+    for pair in versions.windows(2) {
+        let mut dpkg = command("dpkg");
+        dpkg.args(["--compare-versions", pair[0], "lt", pair[1]]);
+        must(dpkg);
+        let mut rpm = command("rpm");
+        rpm.arg("--eval").arg(format!("%{{lua:print(rpm.vercmp('{}', '{}'))}}", pair[0], pair[1]));
+        assert_eq!(must(rpm).trim(), "-1", "{pair:?}");
     }
 }
 
