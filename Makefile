@@ -30,7 +30,8 @@ ARCH ?= $(firstword $(subst -, ,$(HOST)))
 LIBC ?= $(lastword $(subst -, ,$(HOST)))
 RUST_ARCH := $(patsubst ppc64le,powerpc64le,$(ARCH))
 # cdh-storage makes volumes where libcryptsetup and libclang are installed (libcryptsetup-dev, libclang-dev); LUKS= builds without.
-LUKS ?= $(if $(shell pkg-config --exists libcryptsetup 2>/dev/null && echo yes),--features cdh-storage/luks)
+# That library is this machine's, for its own C library.
+LUKS ?= $(if $(filter musl,$(LIBC)),,$(if $(shell pkg-config --exists libcryptsetup 2>/dev/null && echo yes),--features cdh-storage/luks))
 TARGET := $(RUST_ARCH)-unknown-linux-$(LIBC)
 RELEASE := target/$(TARGET)/release
 
@@ -44,7 +45,7 @@ FIXED := SOURCE_COMMIT="$(SOURCE_COMMIT)" \
 
 # Where `make install-units`, `install-image` and `install-extension` find the root of the system that they install into.
 ROOT ?=
-# A folder of binaries that are built already: the images then take these.
+# A folder of binaries that are built already: `install` and the images then take these.
 PREBUILT ?=
 
 # What `make up` uses.
@@ -60,7 +61,7 @@ TIME_EACH ?= 3
 # What `make long-run` asks for.
 REQUESTS ?= 100000
 
-.PHONY: FORCE help setup setup-test build install install-units install-image install-extension install-initramfs manual package programs release-folder repro demo up test lint unit deny advisories fuzz fuzz-smoke bench long-run clean
+.PHONY: FORCE help setup setup-test build install install-units install-image install-extension install-initramfs manual package with-volumes programs release-folder repro demo up test lint unit deny advisories fuzz fuzz-smoke bench long-run clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -79,12 +80,13 @@ $(RELEASE)/attestation-agent $(RELEASE)/confidential-data-hub $(RELEASE)/cdh-sto
 
 $(RELEASE)/api-server-rest $(RELEASE)/guestctl $(RELEASE)/trustee-attester $(RELEASE)/initrd-unlock: FORCE
 	$(FIXED) cargo rustc --release --locked --target $(TARGET) -p $(@F) --bin $(@F) -- -C target-feature=+crt-static
+	@! readelf -lW $@ | grep -q INTERP || { echo "$@ is not static" >&2; exit 1; }
 
 FORCE:
 
-install: build $(if $(SHAREDIR),manual) ## Install the binaries into DESTDIR (the folder itself), man pages and completions into SHAREDIR= if given
+install: $(if $(PREBUILT),,build) $(if $(SHAREDIR),manual) ## Install the binaries into DESTDIR (the folder itself), man pages and completions into SHAREDIR= if given
 	install -d $(DESTDIR)
-	for b in $(BINARIES); do install -m 0755 $(RELEASE)/$$b $(DESTDIR)/$$b; done
+	set -e; for b in $(BINARIES); do install -m 0755 $(or $(PREBUILT),$(RELEASE))/$$b $(DESTDIR)/$$b; done
 	ln -sf guestctl $(DESTDIR)/secret
 	# kata's common manifest starts the agent by this name where there is an NVIDIA GPU.
 	ln -sf attestation-agent $(DESTDIR)/attestation-agent-nv
@@ -95,8 +97,12 @@ manual: ## Write man pages and completions of bash, zsh and fish below target/sh
 	cargo build --locked --workspace $(LUKS) --bin manual
 	target/debug/manual target/share
 
-package: $(if $(filter debug,$(PROFILE)),programs,build) manual ## Make .deb and .rpm with bills of material and checksums: target/package
+package: with-volumes $(if $(filter debug,$(PROFILE)),programs,build) manual ## Make .deb and .rpm with bills of material and checksums: target/package
 	systemd/packages/package $(if $(filter debug,$(PROFILE)),target/debug,$(RELEASE)) target/share target/package
+
+# The packages say that they open volumes, and depend on the library; LUKS= on the command line packs them without.
+with-volumes:
+	@$(if $(LUKS)$(filter command environment,$(origin LUKS)),,echo "cdh-storage would be packed without volumes: install libcryptsetup-dev and libclang-dev (make setup-test), or say LUKS=" >&2; exit 2)
 
 # For scripts: where `build` puts the programs.
 release-folder:

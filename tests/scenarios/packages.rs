@@ -305,6 +305,29 @@ impl Bare {
         assert_eq!(self.sh("systemctl list-units --failed --no-legend"), "");
     }
 
+    /// An upgrade restarts the services, and keeps their sockets and what was configured.
+    fn is_upgraded_by(&self, line: &str) {
+        let services =
+            ["attestation-agent.service", "confidential-data-hub.service", "api-server-rest.service"];
+        let processes = || services.map(|unit| self.sh(&format!("systemctl show -p MainPID --value {unit}")));
+        let configured = "sha256sum /etc/confidential-containers/*.toml";
+        let (before, configuration) = (processes(), self.sh(configured));
+        self.sh(line);
+        for ((unit, before), after) in services.iter().zip(before).zip(processes()) {
+            assert!(before != after && after.trim() != "0", "{unit} was {before}, is {after}");
+        }
+        assert_eq!(self.sh(configured), configuration);
+        let sockets = switch_on().split_whitespace().filter(|word| word.ends_with(".socket"));
+        self.sh(&format!("systemctl is-active {}", sockets.collect::<Vec<_>>().join(" ")));
+        // The hub has its sockets from systemd, now and after its next restart.
+        for again in ["true", "systemctl restart confidential-data-hub.service"] {
+            self.sh(again);
+            let answer = self.machine.ask(self.port, REST_PATH).unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200"), "{again}: {answer}");
+        }
+        assert_eq!(self.sh("systemctl list-units --failed --no-legend"), "");
+    }
+
     /// No process, no file but these.
     fn is_as_before_but(&self, others: &[&str]) {
         let left = self.sh("ps -e -o comm= 2>/dev/null || cat /proc/[0-9]*/comm");
@@ -334,10 +357,9 @@ fn install(manager: &str) -> String {
 fn deb(bare: &Bare) {
     bare.sh(&install("apt-get install").replace("install ", "install -y ./trustee-attester_*.deb "));
     bare.serves();
-    // An upgrade keeps what was configured, and what runs.
-    bare.sh("cd /root/packages; dpkg --force-confdef -i ./guestctl_*.deb ./confidential-guest_*.deb");
-    let answer = bare.machine.ask(bare.port, REST_PATH).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    bare.is_upgraded_by(
+        "cd /root/packages; dpkg --force-confdef -i ./guestctl_*.deb ./confidential-guest_*.deb",
+    );
     bare.sh("apt-get purge -y confidential-guest guestctl trustee-attester");
     bare.is_as_before_but(&[]);
 }
@@ -362,10 +384,32 @@ fn deb_and_rpm_packages_install_serve_and_leave_nothing_on_debian_12() {
     let install = install("dnf install").replace("dnf install ", "rpm -i --nodeps ./trustee-attester-*.rpm ");
     bare.sh(&install);
     bare.serves();
+    bare.is_upgraded_by(
+        "cd /root/packages; rpm -U --nodeps --replacepkgs ./guestctl-*.rpm ./confidential-guest-[0-9]*.rpm",
+    );
     bare.sh("rpm -e confidential-guest guestctl trustee-attester");
     let kept = bare.sh("cd /etc/confidential-containers && ls && rm -r /etc/confidential-containers");
     assert_eq!(kept, "attestation-agent.toml.rpmsave\nconfidential-data-hub.toml.rpmsave\n");
     bare.is_as_before_but(&FILESYSTEM);
+}
+
+/// `make install` puts the programs into the folder itself, also those that somebody else has built.
+#[test]
+fn programs_install_where_the_contract_has_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut make = command("make");
+    make.args(["-s", "-C", ROOT, "install"]).arg(format!("DESTDIR={}", folder.path().display()));
+    make.arg(format!("PREBUILT={}", binary_folder().unwrap().display()));
+    must(make);
+    let mut found: Vec<_> = std::fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    found.sort_unstable();
+    let mut expected: Vec<_> = PROGRAMS.iter().copied().chain(["secret"]).collect();
+    expected.sort_unstable();
+    assert_eq!(found, expected);
+    assert_eq!(std::fs::read_link(folder.path().join("secret")).unwrap(), Path::new("guestctl"));
 }
 
 /// The smallest program, without optimisation: what makes folders differ is the same for all.
