@@ -8,7 +8,7 @@ use crate::lying::prepare;
 
 const UUID: &str = "77777777-93f4-4a55-8f70-1d3b2c5e9a10";
 const KEY: [u8; 64] = *b"what this volume is opened with: nobody has it besides its owner";
-const OPEN: &str = "default = \"affirming\"\n[[allow]]\nresource = \"*/*/*\"\n";
+const OPEN: &str = "default = \"affirming\"\n";
 
 #[test]
 fn no_volume_is_prepared_without_its_own_key_and_by_itself_once_the_broker_is_back() {
@@ -28,7 +28,7 @@ fn no_volume_is_prepared_without_its_own_key_and_by_itself_once_the_broker_is_ba
     let header = std::fs::read(&disk).unwrap();
 
     stack.put_resource("disk/data/key", &KEY).unwrap();
-    stack.set_policy("default = \"affirming\"\n[[allow]]\nresource = \"other/*/*\"\n").unwrap();
+    stack.set_policy("default = \"affirming\"\n[[deny]]\nresource = \"disk/*/*\"\n").unwrap();
     let (done, said) = prepare(&stack, &disk, &[]);
     assert!(!done && said.contains("[KBS_DENIED") && !copy.exists(), "{said}");
     stack.set_policy(OPEN).unwrap();
