@@ -101,7 +101,12 @@ pub fn run_process(
     console: &mut Console<'_>,
 ) -> Exit {
     match prepare_process() {
-        Ok(runtime) => runtime.block_on(run(arguments, console)),
+        Ok(runtime) => {
+            let exit = runtime.block_on(run(arguments, console));
+            // A disk that never answers must not keep the process.
+            runtime.shutdown_background();
+            exit
+        }
         Err(failure) => report(&failure, console),
     }
 }

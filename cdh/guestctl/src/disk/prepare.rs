@@ -3,14 +3,21 @@
 //! The hub decides: it judges the header, gets the volume's key, which attests, and authenticates the header with it. From then on
 //! its key socket gives the key, once. Whatever fails, no copy is left, and the volume cannot be opened.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use cc_daemon::address::Address;
+use cc_evidence::blame::Blame;
 use cc_mapping::Mapping;
 use cc_protos::guest_services::{PrepareVolumeRequest, PrepareVolumeResponse};
 use cc_volume::luks2::DetachedHeader;
 use serde_json::json;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, sleep, timeout},
+};
 
 use super::{
     attachment,
@@ -20,10 +27,12 @@ use super::{
 };
 use crate::{
     connect::{HUB, Hub},
-    failure::Failure,
+    failure::{self, Failure},
     output::Console,
 };
 
+/// Longest time in which a disk has to answer once.
+const READING: Duration = Duration::from_secs(60);
 /// Pause between two questions while nobody answers.
 const PAUSE: Duration = Duration::from_secs(2);
 
@@ -109,6 +118,23 @@ pub(super) async fn run(args: &Args, as_json: bool, console: &mut Console<'_>) -
     console.text(&text)
 }
 
+/// Does `work`, which reads the disk `path`, on a thread of its own: whether the disk ever answers is the host's to say.
+async fn in_time<T: Send + 'static>(
+    path: &Path,
+    limit: Duration,
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    match timeout(limit, spawn_blocking(work)).await {
+        Ok(Ok(done)) => done,
+        _ => Err(failure::of(
+            Blame::Unavailable,
+            "VOLUME_DISK_HANGS",
+            &format!("reading {}: it did not answer in {} s", path.display(), limit.as_secs()),
+            "look at the kernel's log; the host has this disk wait",
+        )),
+    }
+}
+
 /// What was checked.
 struct Prepared {
     configured: Configured,
@@ -124,7 +150,9 @@ async fn prepare(args: &Args, copy: &HeaderCopy) -> Result<Prepared, Failure> {
     attachment::refuse_others(&configured, copy.path())?;
     let device = args.device.clone().unwrap_or_else(|| configured.device().into());
     let refused = |error| volume(&device, error);
-    let header = DetachedHeader::read(header_area(&device)?).map_err(refused)?;
+    let path = device.clone();
+    let area = in_time(&device, READING, move || header_area(&path)).await?;
+    let header = DetachedHeader::read(area).map_err(refused)?;
     configured.policy().judge(header.header()).into_result().map_err(refused)?;
     let canonical = header.canonical().map_err(refused)?;
     let (first, second) = header.trimmed();
@@ -139,4 +167,22 @@ async fn prepare(args: &Args, copy: &HeaderCopy) -> Result<Prepared, Failure> {
         .map_err(|status| hub.failed(&format!("checking the header of {}", args.name), &status))?
         .into_inner();
     Ok(Prepared { configured, device, checked, canonical })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_disk_that_never_answers_is_told_and_waited_for_again() {
+        let (tell, told) = std::sync::mpsc::channel::<()>();
+        let hangs = move || {
+            let _ = told.recv();
+            Ok(())
+        };
+        let failure = in_time(Path::new("/dev/vdz"), Duration::from_millis(50), hangs).await.unwrap_err();
+        assert!(failure.code() == "VOLUME_DISK_HANGS" && failure.may_pass(), "{failure}");
+        assert!(failure.to_string().contains("/dev/vdz"), "{failure}");
+        drop(tell);
+    }
 }
