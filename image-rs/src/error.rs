@@ -7,6 +7,7 @@
 use std::{fmt, io};
 
 use cc_evidence::blame::Blame;
+use rustix::io::Errno;
 
 use crate::{
     Digest, KeyFault,
@@ -484,6 +485,9 @@ impl LayerFault {
 const DIGEST_HINT: &str = "try again; if it stays, whoever stores or forwards the image has altered it";
 
 fn storage_hint(source: &io::Error) -> &'static str {
+    if matches!(Errno::from_io_error(source), Some(Errno::MFILE | Errno::NFILE)) {
+        return "raise the limit of open files (ulimit -Hn, LimitNOFILE= of the unit)";
+    }
     match source.kind() {
         io::ErrorKind::PermissionDenied => "run as root: owners, devices and attributes of an image need it",
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {

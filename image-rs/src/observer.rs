@@ -33,6 +33,11 @@ pub enum Event {
         /// `user.` attributes that the file system does not take.
         attributes_left_out: u64,
     },
+    /// What a pull that failed had made stays for now.
+    LeftBehind {
+        /// What could not be done, and why.
+        why: String,
+    },
 }
 
 /// Takes the events of a pull; called from several threads.

@@ -6,10 +6,14 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, Dir, Mode, OFlags},
+    fs::{AtFlags, Dir, Mode, OFlags, RenameFlags},
     io::Errno,
     path::Arg,
 };
+
+/// How many directories lie open in each other while a tree is removed. How deep it is has been decided by whoever built it, and
+/// descriptors are few (getrlimit(2)).
+const OPEN_AT_ONCE: usize = 32;
 
 /// Removes `name` in `at`, with all that is in it if it is a directory. That it is not there is no error.
 ///
@@ -27,7 +31,45 @@ pub fn remove(at: BorrowedFd<'_>, name: impl Arg + Copy) -> Result<(), Errno> {
 
 /// Removes everything in `directory`.
 pub(crate) fn empty(directory: BorrowedFd<'_>) -> Result<(), Errno> {
-    take_each(directory, |name| remove(directory, name))
+    let mut clearing = Clearing { top: directory, lifted: 0 };
+    take_each(directory, |name| clearing.remove(directory, name, 1))
+}
+
+/// A directory that is being emptied.
+struct Clearing<'a> {
+    top: BorrowedFd<'a>,
+    /// Directories from further down that lie in it now.
+    lifted: u64,
+}
+
+impl Clearing<'_> {
+    /// Removes `name` in `at`, which is `depth` directories below the place where the top lies.
+    fn remove(&mut self, at: BorrowedFd<'_>, name: &CStr, depth: usize) -> Result<(), Errno> {
+        match rustix::fs::unlinkat(at, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::ISDIR) => {}
+            Err(error) => return Err(error),
+        }
+        if depth >= OPEN_AT_ONCE && self.lift(at, name) {
+            return Ok(());
+        }
+        let directory = open(at, name)?;
+        take_each(directory.as_fd(), |inner| self.remove(directory.as_fd(), inner, depth + 1))?;
+        rustix::fs::unlinkat(at, name, AtFlags::REMOVEDIR)
+    }
+
+    /// Moves a directory up into the top, whose turn comes again. Where the file system does not do that, it is removed where it is.
+    fn lift(&mut self, at: BorrowedFd<'_>, name: &CStr) -> bool {
+        loop {
+            self.lifted += 1;
+            let new = format!(".{}", self.lifted);
+            match rustix::fs::renameat_with(at, name, self.top, new, RenameFlags::NOREPLACE) {
+                Ok(()) => return true,
+                Err(Errno::EXIST) => {}
+                Err(_) => return false,
+            }
+        }
+    }
 }
 
 /// Takes the access control lists away that a directory got from the one it was made in: what is made in it would get them too.

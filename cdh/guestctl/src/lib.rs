@@ -113,6 +113,8 @@ pub fn run_process(
 
 fn prepare_process() -> Result<Runtime, Failure> {
     sandbox::forbid_core_dumps().map_err(|source| Failure::Start { step: "forbid core dumps", source })?;
+    sandbox::raise_descriptor_limit()
+        .map_err(|source| Failure::Start { step: "raise the limit of open files", source })?;
     runtime::Builder::new_current_thread()
         .enable_all()
         .build()

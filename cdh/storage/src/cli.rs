@@ -2,7 +2,7 @@
 
 use std::{io, os::fd::AsFd, path::PathBuf, process::ExitCode};
 
-use cc_confinement::{Confinement, Landlock, forbid_core_dumps};
+use cc_confinement::{Confinement, Landlock, forbid_core_dumps, raise_descriptor_limit};
 use clap::{Parser, Subcommand};
 
 use crate::{Failure, confine, mount::Mounts, serve, unpack::Layers};
@@ -79,6 +79,8 @@ fn try_run(cli: &Cli) -> Result<(), Failure> {
         .init();
     // Keys pass through this process.
     forbid_core_dumps().map_err(Failure::storage("forbid core dumps"))?;
+    // Several layers at a time, each in a directory of its own depth.
+    raise_descriptor_limit().map_err(Failure::storage("raise the limit of open files"))?;
     // Before Landlock takes /proc away.
     let confinement =
         Confinement::of_this_process().map_err(Failure::storage("ask what confines this process"))?;

@@ -196,7 +196,11 @@ fn present(stored: &Stored) -> Result<Answer, Failure> {
 struct Wanted<'a>(&'a Channel);
 
 impl Observer for Wanted<'_> {
-    fn event(&self, _: Event) {}
+    fn event(&self, event: Event) {
+        if let Event::LeftBehind { why } = event {
+            tracing::error!("half a layer stays for now: {why}");
+        }
+    }
 
     fn stopped(&self) -> bool {
         !is_open(self.0, Duration::ZERO)

@@ -160,8 +160,11 @@ impl Reservation {
         // Nobody else has this name; what is there was left by a killed process.
         self.store.remove(layers.as_fd(), &partial)?;
         let filled = self.fill_partial(&layers, &partial, input, run, observer);
-        // It has got the layer's name, or it is not wanted. What cannot be removed now is removed by whoever has this place next.
-        let _ = self.store.remove(layers.as_fd(), &partial);
+        // It has got the layer's name, or it is not wanted. What cannot be removed now is removed by whoever has this place next, or
+        // when the store is collected.
+        if let Err(error) = self.store.remove(layers.as_fd(), &partial) {
+            observer.event(Event::LeftBehind { why: error.to_string() });
+        }
         filled
     }
 

@@ -9,7 +9,7 @@
 use std::fmt;
 use std::io;
 
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 
 /// Forbids core dumps and tracing by other processes of the same user: `PR_SET_DUMPABLE` 0 (`prctl(2)`) and
 /// `RLIMIT_CORE` 0 (`getrlimit(2)`), soft and hard.
@@ -21,6 +21,17 @@ pub fn forbid_core_dumps() -> io::Result<()> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     Ok(())
+}
+
+/// Raises the soft limit of open files to the hard one (`RLIMIT_NOFILE`, `getrlimit(2)`). The soft one is low for programs that use
+/// `select(2)`; whoever walks trees that others built has others open at the same time.
+///
+/// # Errors
+///
+/// The kernel refuses it.
+pub fn raise_descriptor_limit() -> io::Result<()> {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?)
 }
 
 /// How far a program has confined itself by Landlock. The kernel does not tell it of a process: the program remembers.
@@ -131,10 +142,18 @@ mod tests {
     }
 
     #[test]
+    fn as_many_files_may_be_open_as_the_hard_limit_says() {
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        setrlimit(Resource::Nofile, Rlimit { current: Some(256), maximum }).unwrap();
+        raise_descriptor_limit().unwrap();
+        assert_eq!(getrlimit(Resource::Nofile).current, maximum);
+    }
+
+    #[test]
     fn the_kernel_reports_what_was_given_up() {
         forbid_core_dumps().unwrap();
         assert_eq!(rustix::process::dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
-        let core = rustix::process::getrlimit(Resource::Core);
+        let core = getrlimit(Resource::Core);
         assert_eq!((core.current, core.maximum), (Some(0), Some(0)));
     }
 }

@@ -1,7 +1,7 @@
 //! What confines a daemon, told in its log and to whoever asks for its state. What it gives up itself is [`forbid_core_dumps`].
 
 use cc_confinement::Confinement;
-pub use cc_confinement::forbid_core_dumps;
+pub use cc_confinement::{forbid_core_dumps, raise_descriptor_limit};
 use cc_protos::guest_services;
 
 /// Writes one line about it to the log; for the start of a daemon.
