@@ -39,7 +39,7 @@ pub const DEFAULT_SOCKET: &str =
     long_version = cc_build::LONG_VERSION,
     after_help = "Example:\n  attestation-agent -c /etc/attestation-agent.toml\n\n\
                   Exit codes: 0 stopped by a signal, 1 failed while serving, 64 bad or unmeasured configuration, \
-                  69 no TEE found, init-data refused, or with --health: \
+                  69 no TEE found, init-data refused, configuration not readable for now, or with --health: \
                   no agent serves there"
 )]
 pub struct Cli {

@@ -42,7 +42,7 @@ pub const DEFAULT_AA_SOCKET: &str =
     long_version = cc_build::LONG_VERSION,
     after_help = "Example:\n  confidential-data-hub -c /etc/confidential-data-hub.toml\n\n\
                   Exit codes: 0 stopped by a signal, 1 failed while serving, 64 bad or unmeasured configuration, \
-                  69 the attestation agent does not tell whether it is measured, or with --health: no hub serves there"
+                  69 the attestation agent does not tell whether it is measured, configuration not readable for now, or with --health: no hub serves there"
 )]
 pub struct Cli {
     /// Configuration file (.toml, .json, .yaml)

@@ -5,6 +5,7 @@ use std::{
     fs::File,
     io::{Seek, Write},
     os::fd::AsFd,
+    path::Path,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -29,7 +30,7 @@ use super::{
     layers::{self, Layers, Order},
     resource::Resources,
     source::{Found, Sources},
-    storage::{Mode, Storage},
+    storage::{self, Mode, Storage},
 };
 use crate::agent::AgentEvidence;
 use crate::audit::{Ask, Door};
@@ -72,6 +73,14 @@ impl Puller {
     #[must_use]
     pub fn new(hub: Arc<Hub>, unsealer: Arc<Unsealer>, agent: AgentEvidence, config: ImageConfig) -> Self {
         let resources = Resources::new(Arc::clone(&hub));
+        if storage::is_elsewhere(&config, Path::new(storage::UNIT_SOCKETS)) {
+            let (work_dir, store) = (config.work_dir.display(), ImageConfig::default().work_dir);
+            tracing::warn!(
+                %work_dir, store = %store.display(),
+                "images go to the store of the cdh-storage units, not to image.work_dir: to have them elsewhere, change --store of the units, \
+                 and name their sockets in [image.storage]"
+            );
+        }
         let storage = Storage::new(&config);
         Self { hub, unsealer, agent, config, resources, sources: Sources::new(), storage }
     }

@@ -75,8 +75,8 @@ impl Storage {
                 Some(Address::Unix(path)) => Way::Socket(path),
                 _ => Way::Start {
                     program: program.clone(),
-                    // The units know nothing of another store, nor of a limit.
-                    unit: (is_usual(config) && more.is_empty())
+                    // The units know nothing of a limit.
+                    unit: (config.storage.program.is_none() && more.is_empty())
                         .then(|| Path::new(UNIT_SOCKETS).join(format!("{mode}.sock"))),
                     arguments: [vec![mode.to_owned(), "--store".to_owned(), store.clone()], more].concat(),
                 },
@@ -130,7 +130,7 @@ pub(super) fn check_limit(config: &ImageConfig, sockets: &Path) -> Result<(), (S
         Some(socket) => socket.clone(),
         None => {
             let socket = sockets.join("unpack.sock");
-            if !is_usual(config) || !socket.exists() {
+            if config.storage.program.is_some() || !socket.exists() {
                 return Ok(());
             }
             socket.display().to_string()
@@ -142,9 +142,13 @@ pub(super) fn check_limit(config: &ImageConfig, sockets: &Path) -> Result<(), (S
     ))
 }
 
-/// Whether it is the store and the program that the units are for.
-fn is_usual(config: &ImageConfig) -> bool {
-    config.work_dir == ImageConfig::default().work_dir && config.storage.program.is_none()
+/// Whether the store of `config` is not the one that the units serve, whose sockets are below `sockets`: they are asked all the same, as
+/// a program of its own would unpack and mount with what the hub's unit may do, which is not enough.
+pub(super) fn is_elsewhere(config: &ImageConfig, sockets: &Path) -> bool {
+    let storage = &config.storage;
+    let named =
+        storage.program.is_some() || storage.mount_socket.is_some() || storage.unpack_socket.is_some();
+    config.work_dir != ImageConfig::default().work_dir && !named && sockets.join("unpack.sock").exists()
 }
 
 impl Half {
@@ -233,10 +237,13 @@ mod tests {
         std::fs::write(sockets.path().join("unpack.sock"), "").unwrap();
         let (wrong, hint) = check_limit(&config, sockets.path()).unwrap_err();
         assert!(wrong.contains("max_store_bytes is 1") && hint.contains("--max-bytes"), "{wrong}: {hint}");
+        assert!(!is_elsewhere(&config, sockets.path()));
         config.work_dir = "/srv/images".into();
-        assert!(check_limit(&config, sockets.path()).is_ok(), "another store is not the unit's");
+        assert!(is_elsewhere(&config, sockets.path()), "the units serve one store");
+        assert!(check_limit(&config, sockets.path()).is_err(), "whatever the store is called");
         config.storage.unpack_socket = Some("unix:///run/mine.sock".to_owned());
         assert!(check_limit(&config, sockets.path()).unwrap_err().0.contains("/run/mine.sock"));
+        assert!(!is_elsewhere(&config, sockets.path()), "who names a socket knows its store");
         config.max_store_bytes = None;
         assert!(check_limit(&config, sockets.path()).is_ok());
     }
