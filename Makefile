@@ -82,6 +82,11 @@ $(RELEASE)/api-server-rest $(RELEASE)/guestctl $(RELEASE)/trustee-attester $(REL
 	$(FIXED) cargo rustc --release --locked --target $(TARGET) -p $(@F) --bin $(@F) -- -C target-feature=+crt-static
 	@! readelf -lW $@ | grep -q INTERP || { echo "$@ is not static" >&2; exit 1; }
 
+# As it is installed, but built fast: tests boot it.
+target/debug/static/initrd-unlock: FORCE
+	mkdir -p $(@D)
+	cargo rustc --locked --quiet -p $(@F) --bin $(@F) -- -C target-feature=+crt-static --emit link=$(abspath $@)
+
 FORCE:
 
 install: $(if $(PREBUILT),,build) $(if $(SHAREDIR),manual) ## Install the binaries into DESTDIR (the folder itself), man pages and completions into SHAREDIR= if given
@@ -125,7 +130,7 @@ install-initramfs: ## Install what opens volumes in an initramfs, for initramfs-
 	install -D -m 0755 -t $(ROOT)/usr/share/initramfs-tools/hooks systemd/initramfs-tools/hooks/confidential-unlock
 	install -D -m 0755 -t $(ROOT)/usr/share/initramfs-tools/scripts/local-top systemd/initramfs-tools/scripts/local-top/confidential-unlock
 	install -D -m 0755 -t $(ROOT)/usr/lib/dracut/modules.d/90confidential-unlock systemd/dracut/confidential-unlock/module-setup.sh
-	install -D -m 0644 -t $(ROOT)/usr/lib/dracut/modules.d/90confidential-unlock systemd/dracut/confidential-unlock/confidential-unlock.service
+	install -D -m 0644 -t $(ROOT)/usr/lib/dracut/modules.d/90confidential-unlock $(addprefix systemd/dracut/confidential-unlock/,confidential-unlock.service no-shell.service)
 
 # What a pod VM image and an extension image have of the binaries.
 IMAGE_BINARIES := $(DAEMONS) cdh-storage guestctl

@@ -27,6 +27,11 @@ const WORK: &str = "[Unit]\nAfter=multi-user.target\n\n[Service]\nType=oneshot\n
 const REPORT: &str = r#"
 for pcr in 4 9 11; do echo "PCR $pcr $(tr A-F a-f </sys/class/tpm/tpm0/pcr-sha256/$pcr)"; done
 echo "TABLE $(dmsetup table root)"
+# What the partition table says, and what comes of it if the generator that follows it is started all the same.
+mountpoint -q /srv && echo "SRV-MOUNTED"
+mkdir /run/generated
+/usr/lib/systemd/system-generators/systemd-gpt-auto-generator /run/generated /run/generated /run/generated
+echo "GENERATOR-WRITES $(cd /run/generated && echo *.mount)"
 [ "$(findmnt -no SOURCE /)" = /dev/mapper/root ] && echo "ROOT-BOOTED after $(cut -d' ' -f1 /proc/uptime) s"
 "#;
 /// Encrypts standard input to standard output as dm-crypt does with aes-xts-plain64 and sectors of 4096 bytes: the tweak is the number
@@ -42,11 +47,65 @@ while sector := sys.stdin.buffer.read(4096):
     number += 1
 ";
 
-/// What makes an initramfs.
+/// Writes a partition table (GPT) with two partitions to the disk that is named: from 1 MiB to the sector that is given, and from there
+/// on to the end one of the type that systemd mounts at `/srv`.
+const PARTITION: &str = "
+import struct, sys, uuid, zlib
+path, second = sys.argv[1], int(sys.argv[2])
+disk = open(path, 'r+b')
+last = disk.seek(0, 2) // 512 - 1
+data, srv = '0fc63daf-8483-4772-8e79-3d69d8477de4', '3b8f8425-20e0-4f3b-907f-1a25a76f98e8'
+def entry(kind, number, begin, end):
+    return uuid.UUID(kind).bytes_le + uuid.UUID(int=number).bytes_le + struct.pack('<QQQ', begin, end, 0) + bytes(72)
+entries = (entry(data, 1, 2048, second - 1) + entry(srv, 2, second, last - 33)).ljust(16384, b'\\0')
+def header(here, other, table):
+    fields = [b'EFI PART', 0x10000, 92, 0, 0, here, other, 34, last - 33, uuid.UUID(int=3).bytes_le, table, 128, 128, zlib.crc32(entries)]
+    form = '<8sIIIIQQQQ16sQIII'
+    fields[3] = zlib.crc32(struct.pack(form, *fields))
+    return struct.pack(form, *fields).ljust(512, b'\\0')
+mbr = bytes(446) + struct.pack('<BBBBBBBBII', 0, 0, 2, 0, 0xee, 255, 255, 255, 1, last) + bytes(48) + bytes([0x55, 0xaa])
+for sector, content in [(0, mbr + header(1, last, 2) + entries), (last - 32, entries + header(last, 1, last - 32))]:
+    disk.seek(512 * sector)
+    disk.write(content)
+";
+
+/// The system on a root disk, which makes its initramfs itself.
 #[derive(Clone, Copy)]
+pub(crate) enum System {
+    /// dracut 059, initramfs-tools 0.142, Linux 6.1.
+    Debian12,
+    /// dracut 106, initramfs-tools 0.148, Linux 6.12.
+    Debian13,
+}
+
+impl System {
+    pub(crate) fn tree(self) -> PathBuf {
+        vm::trees().join(["rootdisk-bookworm", "rootdisk"][usize::from(matches!(self, Self::Debian13))])
+    }
+
+    fn kernel_tree(self) -> PathBuf {
+        vm::trees().join(["kernel-bookworm", "kernel"][usize::from(matches!(self, Self::Debian13))])
+    }
+
+    pub(crate) fn kernel(self) -> PathBuf {
+        self.kernel_tree().join("vmlinuz")
+    }
+}
+
+/// What makes an initramfs.
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Maker {
     InitramfsTools,
     Dracut,
+}
+
+/// How the program in an initramfs is linked.
+#[derive(Clone, Copy)]
+pub(crate) enum Linked {
+    /// With the libraries that the hook finds for it.
+    Dynamically,
+    /// As it is installed.
+    Statically,
 }
 
 /// A disk with an encrypted root file system.
@@ -56,7 +115,7 @@ pub(crate) struct Image {
 
 impl Image {
     /// Makes it in `folder`.
-    pub(crate) fn make(folder: &Path) -> Self {
+    pub(crate) fn make(folder: &Path, system: System) -> Self {
         let (plain, disk, files) = (folder.join("plain"), folder.join("disk"), folder.join("root"));
         write(&files.join("etc/systemd/system/work.service"), WORK, 0o644);
         write(&files.join("usr/local/lib/work"), REPORT, 0o644);
@@ -72,6 +131,7 @@ impl Image {
         }
         let name = plain.to_str().unwrap();
         overlaid(
+            system,
             &files,
             &["mkfs.ext4", "-q", "-b", "4096", "-O", "^has_journal", "-d", "/mnt/tree", name, LEN],
         );
@@ -104,6 +164,25 @@ impl Image {
         Self { disk }
     }
 
+    /// The same volume as a partition, and behind it one of the host's with a file system.
+    pub(crate) fn partitioned(&self, folder: &Path) -> PathBuf {
+        const MIB: u64 = 1 << 20;
+        let (disk, srv) = (folder.join("partitioned"), folder.join("srv"));
+        let mut volume = fs::File::open(&self.disk).unwrap();
+        let len = volume.metadata().unwrap().len();
+        let mut file = fs::File::create(&disk).unwrap();
+        file.set_len(len + 18 * MIB).unwrap();
+        file.seek(SeekFrom::Start(MIB)).unwrap();
+        std::io::copy(&mut volume, &mut file).unwrap();
+        fs::File::create(&srv).unwrap().set_len(16 * MIB).unwrap();
+        run("/sbin/mkfs.ext4", &["-q", "-F", srv.to_str().unwrap()], b"");
+        file.seek(SeekFrom::Start(len + MIB)).unwrap();
+        file.write_all(&fs::read(&srv).unwrap()).unwrap();
+        let second = ((len + MIB) / 512).to_string();
+        run("/usr/bin/python3", &["-c", PARTITION, disk.to_str().unwrap(), &second], b"");
+        disk
+    }
+
     /// The host puts another header on the disk.
     pub(crate) fn swap_header(&mut self, header: &[u8]) {
         let mut file = fs::OpenOptions::new().write(true).open(&self.disk).unwrap();
@@ -119,16 +198,27 @@ pub(crate) fn config(url: &str, certificate: &str, more: &str) -> String {
     )
 }
 
-/// Makes an initramfs with this configuration in `folder`.
-pub(crate) fn initrd(folder: &Path, maker: Maker, config: &str) -> PathBuf {
+/// Makes an initramfs in `folder`, with this configuration or as it is without one.
+pub(crate) fn initrd(
+    folder: &Path,
+    system: System,
+    maker: Maker,
+    linked: Linked,
+    config: Option<&str>,
+) -> PathBuf {
     let files = tempfile::tempdir_in(folder).unwrap();
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let root = format!("ROOT={}", files.path().display());
     run("make", &["-s", "-C", workspace.to_str().unwrap(), "install-initramfs", &root], b"");
-    write(&files.path().join("etc/confidential-containers/unlock.toml"), config, 0o600);
+    if let Some(config) = config {
+        write(&files.path().join("etc/confidential-containers/unlock.toml"), config, 0o600);
+    }
     let program = files.path().join("usr/local/bin/initrd-unlock");
     fs::create_dir_all(program.parent().unwrap()).unwrap();
-    let built = binary_folder().unwrap().join("initrd-unlock");
+    let built = match linked {
+        Linked::Dynamically => binary_folder().unwrap().join("initrd-unlock"),
+        Linked::Statically => static_program(&workspace),
+    };
     run("strip", &["-o", program.to_str().unwrap(), built.to_str().unwrap()], b"");
     let making: &[&str] = match maker {
         Maker::InitramfsTools => {
@@ -146,19 +236,43 @@ pub(crate) fn initrd(folder: &Path, maker: Maker, config: &str) -> PathBuf {
         }
     };
     let out = files.path().with_extension("initrd");
-    let trees = vm::trees();
     let script = workspace.join("tests/trees/initramfs");
-    let kernel = trees.join("kernel");
-    let fixed = [&script, &kernel, &out].map(|path| path.to_str().unwrap());
-    overlaid(files.path(), &[&fixed[..], making].concat());
+    let fixed = [&script, &system.kernel_tree(), &out].map(|path| path.to_str().unwrap());
+    overlaid(system, files.path(), &[&fixed[..], making].concat());
+    out
+}
+
+/// The program as it is installed, but for the optimisation.
+fn static_program(workspace: &Path) -> PathBuf {
+    let path = workspace.join("target/debug/static/initrd-unlock");
+    run("make", &["-s", "-C", workspace.to_str().unwrap(), "target/debug/static/initrd-unlock"], b"");
+    let libraries = command("ldd").arg(&path).output().unwrap();
+    let said = String::from_utf8_lossy(&libraries.stdout).into_owned();
+    assert!(said.contains("statically linked"), "{said}");
+    path
+}
+
+/// The initramfs with a link more in it, in place of what is there.
+pub(crate) fn with_link(folder: &Path, initrd: &Path, link: &str, target: &str) -> PathBuf {
+    let files = tempfile::tempdir_in(folder).unwrap();
+    let path = files.path().join(link);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::os::unix::fs::symlink(target, path).unwrap();
+    let pack = format!("cd {} && find * | cpio --quiet -o -H newc", files.path().display());
+    let archive = run("sh", &["-ec", &pack], b"");
+    let mut bytes = fs::read(initrd).unwrap();
+    // Archives behind one that is compressed begin at a multiple of four bytes.
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes.extend(archive);
+    let out = files.path().with_extension("initrd");
+    fs::write(&out, bytes).unwrap();
     out
 }
 
 /// Runs a command beside the tree with these files over it.
-fn overlaid(files: &Path, line: &[&str]) {
+fn overlaid(system: System, files: &Path, line: &[&str]) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("trees/overlaid");
-    let tree = vm::trees().join("rootdisk");
-    let fixed = [&script, &tree, files].map(|path| path.to_str().unwrap());
+    let fixed = [&script, &system.tree(), files].map(|path| path.to_str().unwrap());
     run(fixed[0], &[&fixed[1..], line].concat(), b"");
 }
 

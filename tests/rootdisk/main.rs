@@ -1,29 +1,34 @@
 //! A root disk that is opened in the initramfs: virtual machines whose root file system is a LUKS2 volume with its key at a key broker,
-//! by the hook of initramfs-tools and by the module of dracut. `image.rs` makes disk and initramfs.
+//! by the hook of initramfs-tools and by the module of dracut, on Debian 12 and 13. `image.rs` makes disk and initramfs.
 //!
 //! The firmware is UEFI where the measurement counts: it measures kernel, command line and initramfs into PCRs 4 and 9. The program in
-//! the initramfs is the debug build with the libraries that the hook finds for it, not the static one of a release.
+//! the initramfs is a debug build: static as in a release, or with the libraries that the hook finds for it. What it adds to an initramfs
+//! and to a boot is written to `target/rootdisk-summary.json`.
 #![forbid(unsafe_code)]
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::disallowed_methods,
+    clippy::print_stdout,
     missing_docs,
     reason = "tests fail loudly"
 )]
 
 mod image;
+mod summary;
 
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use cc_tests::mutant;
 use cc_tests::process::command;
 use cc_tests::soft_tpm::{self, SoftTpm};
 use cc_tests::stack::{Options, Part, Stack, Tee, skip};
 use cc_tests::vm::{self, Boot};
 
-use crate::image::{CRYPTSETUP, Image, KEY, Maker};
+use crate::image::{CRYPTSETUP, Image, KEY, Linked, Maker, System};
 
 /// UEFI firmware for virtual machines, as Debian has it.
 const FIRMWARE: &str = "/usr/share/ovmf/OVMF.fd";
@@ -34,11 +39,12 @@ const ZERO: &str = "000000000000000000000000000000000000000000000000000000000000
 struct Machine {
     folder: tempfile::TempDir,
     stack: Stack,
+    system: System,
     image: Image,
 }
 
 impl Machine {
-    fn make() -> Self {
+    fn make(system: System) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let kbs_arguments = vec!["--tls-name".to_owned(), "10.0.2.2".to_owned()];
         let mut stack =
@@ -48,28 +54,40 @@ impl Machine {
         let policy = "default = \"affirming\"\n[[allow]]\nresource = \"*/*/*\"\ntee = \"tpm\"\n";
         stack.set_policy(policy).unwrap();
         stack.put_resource("disk-encryption/vm/luks-key-0", &KEY).unwrap();
-        let image = Image::make(folder.path());
-        Self { folder, stack, image }
+        let image = Image::make(folder.path(), system);
+        Self { folder, stack, system, image }
     }
 
     /// An initramfs that asks this machine's key broker; `more` is one line more of its configuration.
-    fn initrd(&self, maker: Maker, more: &str) -> PathBuf {
+    fn initrd(&self, maker: Maker, linked: Linked, more: &str) -> PathBuf {
         let certificate = std::fs::read_to_string(self.stack.kbs_certificate()).unwrap();
         let url = self.stack.kbs_url().replace("127.0.0.1", "10.0.2.2");
-        image::initrd(self.folder.path(), maker, &image::config(&url, &certificate, more))
+        let config = image::config(&url, &certificate, more);
+        image::initrd(self.folder.path(), self.system, maker, linked, Some(&config))
     }
 
     fn boot(&self, initrd: &Path, firmware: bool, more: &str) -> String {
+        self.boot_from(&self.image.disk, initrd, firmware, more)
+    }
+
+    fn boot_from(&self, disk: &Path, initrd: &Path, firmware: bool, more: &str) -> String {
         let folder = tempfile::tempdir_in(self.folder.path()).unwrap();
         let boot = Boot {
-            kernel: &vm::kernel(),
+            kernel: &self.system.kernel(),
             initrd,
             command_line: &format!("root=/dev/mapper/root rw systemd.show_status=1 {more}"),
-            drives: &[format!("file={},format=raw,snapshot=on", self.image.disk.display())],
+            drives: &[format!("file={},format=raw,snapshot=on", disk.display())],
             tpm: Some(&self.folder.path().join("tpm/state")),
             firmware: firmware.then_some(Path::new(FIRMWARE)),
         };
         boot.run(folder.path()).unwrap_or_else(|e| panic!("{e:#}"))
+    }
+
+    /// Writes down what opening the volume adds to the initramfs and to the boot.
+    fn record(&self, name: &str, maker: Maker, initrd: &Path, console: &str) {
+        // Nothing is linked there.
+        let without = image::initrd(self.folder.path(), self.system, maker, Linked::Dynamically, None);
+        summary::record(name, initrd, &without, console);
     }
 
     /// Tells the key broker that a machine with these PCRs is good.
@@ -84,11 +102,11 @@ impl Machine {
 }
 
 /// Whether this machine has what these tests need; tells what is missing.
-fn runs_here() -> bool {
+fn runs_here(system: System) -> bool {
     if !(vm::runs_here() && soft_tpm::runs_here()) {
         return false;
     }
-    let tree = vm::trees().join("rootdisk").is_dir();
+    let tree = system.tree().is_dir() && system.kernel().is_file();
     let cryptsetup = command(CRYPTSETUP).arg("--version").output().is_ok();
     let firmware = Path::new(FIRMWARE).is_file();
     let python = command("/usr/bin/python3").args(["-c", "import cryptography"]).output();
@@ -96,8 +114,9 @@ fn runs_here() -> bool {
     let all = tree && cryptsetup && firmware && python;
     if !all {
         skip(&format!(
-            "a root disk needs the tree rootdisk (here: {tree}), cryptsetup (here: {cryptsetup}), {FIRMWARE} (here: {firmware}) \
-             and Python's cryptography (here: {python})"
+            "a root disk needs {} and its kernel (here: {tree}), cryptsetup (here: {cryptsetup}), {FIRMWARE} (here: {firmware}) \
+             and Python's cryptography (here: {python})",
+            system.tree().display()
         ));
     }
     all
@@ -112,7 +131,7 @@ fn pcr(console: &str, number: u8) -> &str {
 /// That the machine came to its end with the root file system of the volume, opened as the header says.
 fn assert_booted(console: &str) {
     assert!(console.contains("ROOT-BOOTED"), "{console}");
-    assert!(console.contains("the volume root on /dev/vda is open"), "{console}");
+    assert!(console.contains("the volume root on /dev/vda"), "{console}");
     let table = console.lines().find(|line| line.starts_with("TABLE ")).unwrap();
     assert!(table.contains(" crypt aes-xts-plain64 :64:logon:cryptsetup:"), "{table}");
 }
@@ -126,21 +145,23 @@ fn assert_closed(console: &str, code: &str) {
 
 #[test]
 fn a_root_disk_opens_by_the_hook_of_initramfs_tools_on_the_measured_machine_alone() {
-    if !runs_here() {
+    if !runs_here(System::Debian13) {
         return;
     }
-    let mut machine = Machine::make();
+    let mut machine = Machine::make(System::Debian13);
     machine.trust(&[("11", ZERO)]);
-    let initrd = machine.initrd(Maker::InitramfsTools, "");
+    let initrd = machine.initrd(Maker::InitramfsTools, Linked::Dynamically, "");
     let first = machine.boot(&initrd, true, "");
     assert_booted(&first);
+    machine.record("initramfs-tools 0.148", Maker::InitramfsTools, &initrd, &first);
 
     // From here on the key broker wants the kernel, the command line and the initramfs of the first boot.
     machine.trust(&[("4", pcr(&first, 4)), ("9", pcr(&first, 9)), ("11", ZERO)]);
     let other_line = machine.boot(&initrd, true, "quiet");
     assert_closed(&other_line, "KBS_DENIED_POLICY");
     assert!(other_line.contains("PCR 9"), "{other_line}");
-    let other_initrd = machine.boot(&machine.initrd(Maker::InitramfsTools, "timeout = 99"), true, "");
+    let other_initrd = machine.initrd(Maker::InitramfsTools, Linked::Dynamically, "timeout = 99");
+    let other_initrd = machine.boot(&other_initrd, true, "");
     assert_closed(&other_initrd, "KBS_DENIED_POLICY");
     assert!(other_initrd.contains("PCR 9"), "{other_initrd}");
 
@@ -153,18 +174,82 @@ fn a_root_disk_opens_by_the_hook_of_initramfs_tools_on_the_measured_machine_alon
 
 #[test]
 fn a_root_disk_opens_by_the_module_of_dracut_by_its_own_header_alone() {
-    if !runs_here() {
+    if !runs_here(System::Debian13) {
         return;
     }
-    let mut machine = Machine::make();
+    let mut machine = Machine::make(System::Debian13);
     machine.trust(&[("11", ZERO)]);
-    let initrd = machine.initrd(Maker::Dracut, "");
-    assert_booted(&machine.boot(&initrd, false, ""));
+    let initrd = machine.initrd(Maker::Dracut, Linked::Statically, "");
+    // The host has a file system of its own on the disk, which its partition table says to mount.
+    let disk = machine.image.partitioned(machine.folder.path());
+    let first = machine.boot_from(&disk, &initrd, false, "");
+    assert_booted(&first);
+    assert_follows_no_partition_table(&first);
+    machine.record("dracut 106", Maker::Dracut, &initrd, &first);
 
     machine.image.swap_header(&mutant::any_key_opens(&machine.image.disk).unwrap());
     let mutant = machine.boot(&initrd, false, "");
     assert_closed(&mutant, "LUKS_HEADER_REFUSED");
     assert!(mutant.contains("null-cipher"), "{mutant}");
+}
+
+#[test]
+fn a_root_disk_opens_with_the_tools_of_debian_12_too() {
+    if !runs_here(System::Debian12) {
+        return;
+    }
+    let machine = Machine::make(System::Debian12);
+    machine.trust(&[("11", ZERO)]);
+    let disk = machine.image.partitioned(machine.folder.path());
+    for (maker, name) in
+        [(Maker::InitramfsTools, "initramfs-tools 0.142"), (Maker::Dracut, "dracut 059")]
+    {
+        let initrd = machine.initrd(maker, Linked::Statically, "");
+        let console = machine.boot_from(&disk, &initrd, false, "");
+        assert_booted(&console);
+        assert_follows_no_partition_table(&console);
+        machine.record(name, maker, &initrd, &console);
+    }
+}
+
+/// The file system on the host's partition is not mounted, and would be if the generator was not masked.
+fn assert_follows_no_partition_table(console: &str) {
+    assert!(console.contains("GENERATOR-WRITES") && !console.contains("SRV-MOUNTED"), "{console}");
+    assert!(console.contains("GENERATOR-WRITES srv.mount"), "{console}");
+}
+
+#[test]
+fn units_that_the_host_gives_are_not_started_in_an_initramfs_of_dracut() {
+    if !runs_here(System::Debian13) {
+        return;
+    }
+    let machine = Machine::make(System::Debian13);
+    let initrd = machine.initrd(Maker::Dracut, Linked::Statically, "");
+    // systemd takes units out of credentials (systemd.system-credentials(7)): this one runs as root before anything is opened.
+    let unit = "[Unit]\nDefaultDependencies=no\nConditionPathExists=/etc/initrd-release\n\
+        [Service]\nExecStart=sh -c 'echo HOST-UNIT-RUNS >/dev/console; exec systemctl poweroff -ff'\n";
+    let wants = "[Unit]\nWants=host.service\n";
+    let credential =
+        |name: &str, text: &str| format!("systemd.set_credential_binary={name}:{}", BASE64.encode(text));
+    // What is refused later ends the boot soon.
+    let line = format!(
+        "init=/refused {} {}",
+        credential("systemd.extra-unit.host.service", unit),
+        credential("systemd.unit-dropin.sysinit.target~host", wants)
+    );
+    let masked = machine.boot(&initrd, false, &line);
+    assert!(!masked.contains("HOST-UNIT-RUNS"), "{masked}");
+    assert!(masked.contains("[KERNEL_COMMAND_LINE_REFUSED]"), "{masked}");
+
+    let generator = "system-generators/systemd-debug-generator";
+    let unmasked = image::with_link(
+        machine.folder.path(),
+        &initrd,
+        &format!("etc/systemd/{generator}"),
+        &format!("/usr/lib/systemd/{generator}"),
+    );
+    let unmasked = machine.boot(&unmasked, false, &line);
+    assert!(unmasked.contains("HOST-UNIT-RUNS"), "{unmasked}");
 }
 
 #[test]

@@ -220,6 +220,17 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn the_example_of_the_manual_can_be_read() {
+        let page = include_str!("../../../docs/configuration/unlock.toml.md");
+        let (_, example) = page.split_once("## Example\n\n```toml\n").unwrap();
+        let (example, _) = example.split_once("```").unwrap();
+        let (head, rest) = example.split_once("-----BEGIN").unwrap();
+        let (_, tail) = rest.split_once("-----END CERTIFICATE-----").unwrap();
+        let config = Config::parse(&format!("{head}{}{tail}", certificate())).unwrap();
+        assert_eq!((config.root.as_str(), config.volumes.len()), ("/dev/mapper/root", 1));
+    }
+
+    #[test]
     fn what_is_not_well_formed_is_refused() {
         let good = good();
         for (from, to) in [

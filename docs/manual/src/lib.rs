@@ -49,23 +49,24 @@ pub fn programs() -> Vec<Program> {
         program(guestctl, 1, &["confidential-data-hub(8)", "attestation-agent(8)", "secret(1)"]),
         program(secret, 1, &["guestctl-seal(1)", "confidential-data-hub.toml(5)"]),
         program(trustee_attester::cli::Cli::command(), 1, &["guestctl-get(1)"]),
-        program(initrd_unlock::cli::Cli::command(), 8, &["guestctl-disk(1)", "confidential-data-hub(8)"]),
+        program(initrd_unlock::cli::Cli::command(), 8, &["unlock.toml(5)", "guestctl-disk(1)"]),
         program(coco_keyprovider::config::Cli::command(), 1, &["skopeo-copy(1)"]),
     ]
 }
 
-/// Pages of the configuration files: name, another name under which the page is found, source in Markdown.
-const FILES: [(&str, &str, &str); 2] = [
+/// Pages of the configuration files: name, other names under which the page is found, source in Markdown.
+const FILES: [(&str, &[&str], &str); 3] = [
     (
         "attestation-agent.toml",
-        "aa.toml",
+        &["aa.toml"],
         include_str!("../../../docs/configuration/attestation-agent.toml.md"),
     ),
     (
         "confidential-data-hub.toml",
-        "cdh.toml",
+        &["cdh.toml"],
         include_str!("../../../docs/configuration/confidential-data-hub.toml.md"),
     ),
+    ("unlock.toml", &[], include_str!("../../../docs/configuration/unlock.toml.md")),
 ];
 
 /// All pages.
@@ -77,10 +78,13 @@ pub fn pages() -> anyhow::Result<Vec<Page>> {
     for program in programs() {
         pages.extend(page::of_program(&program));
     }
-    for (name, alias, source) in FILES {
+    for (name, aliases, source) in FILES {
         let text = document::render(name, 5, source).with_context(|| format!("the page {name}"))?;
         pages.push(Page { name: name.to_owned(), section: 5, text });
-        pages.push(Page { name: alias.to_owned(), section: 5, text: format!(".so man5/{name}.5\n") });
+        for alias in aliases {
+            let text = format!(".so man5/{name}.5\n");
+            pages.push(Page { name: (*alias).to_owned(), section: 5, text });
+        }
     }
     Ok(pages)
 }

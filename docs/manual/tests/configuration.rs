@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use clap::Parser as _;
 
 /// A page, and the sources with the tables of its file.
-const PAGES: [(&str, &[&str]); 2] = [
+const PAGES: [(&str, &[&str]); 3] = [
     (
         "attestation-agent.toml",
         &["attestation-agent/src/config.rs", "attestation-agent/src/config", "protos/daemon/src/config.rs"],
@@ -35,6 +35,7 @@ const PAGES: [(&str, &[&str]); 2] = [
             "protos/daemon/src/config.rs",
         ],
     ),
+    ("unlock.toml", &["cdh/unlock/src/config.rs"]),
 ];
 
 fn workspace() -> PathBuf {
@@ -74,6 +75,7 @@ fn keys(source: &str) -> BTreeSet<String> {
                 skip = true;
             } else if let Some((name, _)) = line.split_once(": ").filter(|_| !line.starts_with("//")) {
                 let name = name.trim_start_matches("pub ").trim_start_matches("pub(super) ");
+                let name = name.trim_start_matches("pub(crate) ");
                 if !std::mem::take(&mut skip)
                     && name.chars().all(|c| c.is_ascii_lowercase() || "_0123456789".contains(c))
                 {
@@ -91,7 +93,7 @@ fn every_key_is_explained() {
         let page = page(name);
         let keys: BTreeSet<String> =
             sources.iter().flat_map(|source| keys_below(&workspace().join(source))).collect();
-        assert!(keys.len() > 25, "{name}: only {keys:?} were found in the sources");
+        assert!(keys.len() > 10, "{name}: only {keys:?} were found in the sources");
         let words: BTreeSet<&str> = page.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).collect();
         let missing: Vec<_> = keys.iter().filter(|key| !words.contains(key.as_str())).collect();
         assert!(missing.is_empty(), "docs/configuration/{name}.md does not explain {missing:?}");

@@ -54,7 +54,12 @@ install() {
         ln -sfn /dev/null "$initdir/etc/systemd/system-generators/systemd-$generator-generator"
     done
     ln -sfn /dev/null "$initdir/etc/systemd/system/systemd-hibernate-resume.service"
-    # Nobody gets a shell at a console that belongs to the host.
+    # Nobody gets a shell at a console that belongs to the host, and nobody is asked anything there: also before the volumes are opened.
+    local unit
+    for unit in emergency dracut-emergency rescue debug-shell; do
+        inst_simple "$moddir/no-shell.service" "/etc/systemd/system/$unit.service"
+    done
+    ln -sfn /dev/null "$initdir/etc/systemd/system/dracut-cmdline-ask.service"
     mkdir -p "$initdir/etc/cmdline.d"
     echo 'rd.neednet=1 rd.shell=0 rd.emergency=poweroff' >"$initdir/etc/cmdline.d/90-confidential-unlock.conf"
 }
