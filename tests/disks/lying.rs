@@ -2,13 +2,14 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
 use cc_tests::mutant;
-use cc_tests::process::own_binary;
-use cc_tests::stack::{Options, Stack, emulator_runs_here};
+use cc_tests::process::{Process, own_binary};
+use cc_tests::stack::{Options, Part, Stack, emulator_runs_here};
 use fuser::{
     BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
     INodeNo, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyEntry, ReplyOpen, Request,
@@ -105,23 +106,81 @@ impl Drop for Mounted {
     }
 }
 
-/// Runs `guestctl disk prepare data` on this disk: whether it succeeds, and what it says.
+/// `guestctl disk prepare data` on this disk, with the folder of a stack and the socket of its hub.
+fn preparation(folder: &Path, hub: &Path, device: &Path, more: &[&str]) -> Command {
+    let mut prepare = own_binary("guestctl").unwrap();
+    prepare
+        .args(["disk", "prepare", "data", "--cdh", &format!("unix://{}", hub.display()), "--device"])
+        .arg(device)
+        .arg("--headers")
+        .arg(folder.join("headers"))
+        .args(more);
+    prepare
+}
+
+/// Runs it: whether it succeeds, and what it says.
 pub(crate) fn prepare(stack: &Stack, device: &Path, more: &[&str]) -> (bool, String) {
     prepare_at(stack.folder(), &stack.hub_socket(), device, more)
 }
 
 /// The same, with the folder of a stack and the socket of its hub.
 pub(crate) fn prepare_at(folder: &Path, hub: &Path, device: &Path, more: &[&str]) -> (bool, String) {
-    let out = own_binary("guestctl")
-        .unwrap()
-        .args(["disk", "prepare", "data", "--cdh", &format!("unix://{}", hub.display()), "--device"])
-        .arg(device)
-        .arg("--headers")
-        .arg(folder.join("headers"))
-        .args(more)
-        .output()
-        .unwrap();
+    let out = preparation(folder, hub, device, more).output().unwrap();
     (out.status.success(), String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned())
+}
+
+/// Daemons that know the volume `data`.
+fn start(folder: &Path) -> Stack {
+    let hub_config = format!(
+        "cryptsetup_socket = \"unix://{}\"\n[[volumes]]\nname = \"data\"\nuuid = {UUID:?}\nkey = \"kbs:///disk/data/key\"\n",
+        folder.join("keys.sock").display()
+    );
+    let stack =
+        Stack::start(Options { hub_config, ..Options::default() }).unwrap_or_else(|e| panic!("{e:#}"));
+    stack.put_resource("disk/data/key", &KEY).unwrap();
+    stack
+}
+
+#[test]
+fn a_volume_waits_for_its_disk_and_for_the_hub_but_not_for_ever() {
+    if !(emulator_runs_here() && crate::has_cryptsetup()) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (made, disk) = (folder.path().join("made"), folder.path().join("disk"));
+    format(folder.path(), &made, UUID, &KEY);
+    let mut stack = start(folder.path());
+    let waiting = |stack: &Stack, seconds: &str| {
+        let prepare = preparation(stack.folder(), &stack.hub_socket(), &disk, &["--wait", seconds]);
+        let folder = tempfile::tempdir_in(folder.path()).unwrap();
+        (Process::start("prepare", prepare, folder.path()).unwrap(), folder)
+    };
+
+    // There is no disk: after its time it ends with the reason, and has told it once.
+    let (mut bounded, _folder) = waiting(&stack, "3");
+    assert_eq!(bounded.wait().unwrap(), Some(1), "{}", bounded.log());
+    assert_eq!(bounded.log().matches("guestctl: waiting: ").count(), 1, "{}", bounded.log());
+    assert_eq!(bounded.log().matches("[INPUT_UNREADABLE]").count(), 2, "{}", bounded.log());
+
+    // The hub comes, then the disk.
+    stack.stop_part(Part::Hub).unwrap();
+    let (mut late, _folder) = waiting(&stack, "120");
+    late.wait_for_log("guestctl: waiting: ").unwrap();
+    stack.start_part(Part::Hub).unwrap();
+    late.wait_for_log("[INPUT_UNREADABLE]").unwrap();
+    assert!(late.is_running().unwrap(), "{}", late.log());
+    std::fs::rename(&made, &disk).unwrap();
+    assert_eq!(late.wait().unwrap(), Some(0), "{}", late.log());
+    assert!(opens(&stack.folder().join("headers/data.header"), &KEY));
+
+    // A header that is refused is not waited for.
+    let bad = mutant::any_key_opens(&disk).unwrap();
+    let mut bytes = std::fs::read(&disk).unwrap();
+    bytes[..bad.len()].copy_from_slice(&bad);
+    std::fs::write(&disk, bytes).unwrap();
+    let (mut refused, _folder) = waiting(&stack, "120");
+    assert_eq!(refused.wait().unwrap(), Some(1), "{}", refused.log());
+    assert!(!refused.log().contains("waiting") && refused.log().contains("null-cipher"), "{}", refused.log());
 }
 
 #[test]
@@ -132,13 +191,7 @@ fn a_disk_that_answers_the_second_read_differently_is_opened_by_the_first() {
     let folder = tempfile::tempdir().unwrap();
     let disk = folder.path().join("volume");
     format(folder.path(), &disk, UUID, &KEY);
-    let hub_config = format!(
-        "cryptsetup_socket = \"unix://{}\"\n[[volumes]]\nname = \"data\"\nuuid = {UUID:?}\nkey = \"kbs:///disk/data/key\"\n",
-        folder.path().join("keys.sock").display()
-    );
-    let stack =
-        Stack::start(Options { hub_config, ..Options::default() }).unwrap_or_else(|e| panic!("{e:#}"));
-    stack.put_resource("disk/data/key", &KEY).unwrap();
+    let stack = start(folder.path());
 
     let first = std::fs::read(&disk).unwrap();
     let mut then = first.clone();

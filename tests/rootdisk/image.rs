@@ -237,7 +237,8 @@ pub(crate) fn initrd(
     };
     let out = files.path().with_extension("initrd");
     let script = workspace.join("tests/trees/initramfs");
-    let fixed = [&script, &system.kernel_tree(), &out].map(|path| path.to_str().unwrap());
+    let kernel = system.kernel_tree();
+    let fixed = [&script, &kernel, &out].map(|path| path.to_str().unwrap());
     overlaid(system, files.path(), &[&fixed[..], making].concat());
     out
 }
@@ -272,7 +273,8 @@ pub(crate) fn with_link(folder: &Path, initrd: &Path, link: &str, target: &str) 
 /// Runs a command beside the tree with these files over it.
 fn overlaid(system: System, files: &Path, line: &[&str]) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("trees/overlaid");
-    let fixed = [&script, &system.tree(), files].map(|path| path.to_str().unwrap());
+    let tree = system.tree();
+    let fixed = [&script, &tree, files].map(|path| path.to_str().unwrap());
     run(fixed[0], &[&fixed[1..], line].concat(), b"");
 }
 

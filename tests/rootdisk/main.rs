@@ -201,9 +201,7 @@ fn a_root_disk_opens_with_the_tools_of_debian_12_too() {
     let machine = Machine::make(System::Debian12);
     machine.trust(&[("11", ZERO)]);
     let disk = machine.image.partitioned(machine.folder.path());
-    for (maker, name) in
-        [(Maker::InitramfsTools, "initramfs-tools 0.142"), (Maker::Dracut, "dracut 059")]
-    {
+    for (maker, name) in [(Maker::InitramfsTools, "initramfs-tools 0.142"), (Maker::Dracut, "dracut 059")] {
         let initrd = machine.initrd(maker, Linked::Statically, "");
         let console = machine.boot_from(&disk, &initrd, false, "");
         assert_booted(&console);
@@ -219,7 +217,7 @@ fn assert_follows_no_partition_table(console: &str) {
 }
 
 #[test]
-fn units_that_the_host_gives_are_not_started_in_an_initramfs_of_dracut() {
+fn neither_units_of_the_host_nor_shells_are_started_in_an_initramfs_of_dracut() {
     if !runs_here(System::Debian13) {
         return;
     }
@@ -240,6 +238,11 @@ fn units_that_the_host_gives_are_not_started_in_an_initramfs_of_dracut() {
     let masked = machine.boot(&initrd, false, &line);
     assert!(!masked.contains("HOST-UNIT-RUNS"), "{masked}");
     assert!(masked.contains("[KERNEL_COMMAND_LINE_REFUSED]"), "{masked}");
+
+    // dracut's own way to a shell, before the volumes are opened.
+    let shell = machine.boot(&initrd, false, "rd.break=pre-udev");
+    assert!(shell.contains("no shell is given; the machine is switched off"), "{shell}");
+    assert!(!shell.contains("initrd-unlock: "), "{shell}");
 
     let generator = "system-generators/systemd-debug-generator";
     let unmasked = image::with_link(

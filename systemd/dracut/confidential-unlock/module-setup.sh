@@ -59,7 +59,9 @@ install() {
     for unit in emergency dracut-emergency rescue debug-shell; do
         inst_simple "$moddir/no-shell.service" "/etc/systemd/system/$unit.service"
     done
-    ln -sfn /dev/null "$initdir/etc/systemd/system/dracut-cmdline-ask.service"
+    # dracut makes another unit want this one, which a mask would not let it.
+    mkdir -p "$initdir/etc/systemd/system/dracut-cmdline-ask.service.d"
+    printf '[Unit]\nConditionPathExists=!/etc/initrd-release\n' >"$initdir/etc/systemd/system/dracut-cmdline-ask.service.d/never.conf"
     mkdir -p "$initdir/etc/cmdline.d"
     echo 'rd.neednet=1 rd.shell=0 rd.emergency=poweroff' >"$initdir/etc/cmdline.d/90-confidential-unlock.conf"
 }

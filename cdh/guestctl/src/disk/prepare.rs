@@ -4,6 +4,7 @@
 //! its key socket gives the key, once. Whatever fails, no copy is left, and the volume cannot be opened.
 
 use std::{
+    io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -56,7 +57,7 @@ pub(super) struct Args {
     /// Read the header here [default: /dev/disk/by-uuid/UUID]
     #[arg(long, value_name = "PATH")]
     device: Option<PathBuf>,
-    /// Wait for so long while the data hub or the key broker does not answer
+    /// Wait for so long while the disk is not there, or the data hub or the key broker does not answer
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     wait: u32,
     /// Folder for the copy
@@ -77,7 +78,7 @@ pub(super) async fn run(args: &Args, as_json: bool, console: &mut Console<'_>) -
     let mut told = String::new();
     let Prepared { configured, device, checked, canonical } = loop {
         match prepare(args, &copy).await {
-            Err(failure) if failure.may_pass() && Instant::now() < end => {
+            Err(failure) if may_pass(&failure) && Instant::now() < end => {
                 // Each reason once.
                 if told != failure.code() {
                     failure.code().clone_into(&mut told);
@@ -116,6 +117,12 @@ pub(super) async fn run(args: &Args, as_json: bool, console: &mut Console<'_>) -
         text.push_str(&format!("note: {}\n", crate::table::printable(note)));
     }
     console.text(&text)
+}
+
+/// Whether waiting may help: nobody answers, or the disk is not there yet.
+fn may_pass(failure: &Failure) -> bool {
+    let absent = |source: &io::Error| source.kind() == io::ErrorKind::NotFound;
+    failure.may_pass() || matches!(failure, Failure::Unreadable { source, .. } if absent(source))
 }
 
 /// Does `work`, which reads the disk `path`, on a thread of its own: whether the disk ever answers is the host's to say.
