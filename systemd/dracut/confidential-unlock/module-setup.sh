@@ -32,6 +32,17 @@ installkernel() {
     hostonly='' instmods virtio_pci virtio_blk virtio_scsi virtio_net virtio_rng sd_mod nvme hv_vmbus hv_storvsc hv_netvsc ena gve
 }
 
+# DHCP where nothing else is said, with systemd-networkd too: dracut 059 has no network for it without `ip=`.
+default_network() {
+    local folder=/etc/systemd/network file
+    dracut_module_included systemd-networkd || return 0
+    for file in "$initdir"{/usr/lib,/etc}/systemd/network/*dracut*.network; do
+        [[ ! -e $file ]] || return 0
+    done
+    mkdir -p "$initdir$folder"
+    printf '[Match]\nType=ether\n\n[Network]\nDHCP=yes\n' >"$initdir$folder/zzzz-confidential-unlock.network"
+}
+
 install() {
     if [[ ! -e ${dracutsysrootdir-}$config ]]; then
         dfatal "confidential-unlock: there is no $config"
@@ -47,6 +58,7 @@ install() {
     inst_simple "$config"
     inst_simple "$moddir/confidential-unlock.service" "$systemdsystemunitdir/confidential-unlock.service"
     $SYSTEMCTL -q --root "$initdir" add-wants initrd-root-device.target confidential-unlock.service
+    default_network
     # Generators that follow what the host writes: EFI variables (an image of memory to resume from), credentials, types of partitions.
     local generator
     mkdir -p "$initdir/etc/systemd/system-generators" "$initdir/etc/systemd/system"
