@@ -107,36 +107,62 @@ fn archives_that_lead_out_or_ask_for_what_is_not_given_are_refused() {
     }
 }
 
+/// A frame of Zstandard that is so many times 128 KiB of zeros, each in four bytes (RFC 8878, 3.1.1.2.2: blocks of one byte).
+fn zeros_of_zstandard(blocks: usize) -> Vec<u8> {
+    let block = |last: u32| {
+        let header = (128 << 10) << 3 | 1 << 1 | last;
+        [&u32::to_le_bytes(header)[..3], &[0]].concat()
+    };
+    // A window of 1 MiB, and nothing that tells the length.
+    let header = vec![0x28, 0xb5, 0x2f, 0xfd, 0, 10 << 3];
+    [header, block(0).repeat(blocks - 1), block(1)].concat()
+}
+
 #[test]
 fn layers_that_grow_without_end_are_stopped() {
     let Some(shop) = Workshop::open() else { return };
-    // Two gigabytes of zeros are two megabytes of gzip. The limit is the operator's: honest files of zeros shrink as much.
+    // The end of an archive may be followed by zeros, of which no header tells: 200 megabytes are 200 kilobytes of gzip. The limit is the
+    // operator's: honest files of zeros shrink as much.
     let mut bomb = GzEncoder::new(Vec::new(), Compression::fast());
-    bomb.write_all(&header(b"bomb", b'0', 2 << 30, b"")).unwrap();
     let zeros = vec![0; 1 << 20];
     (0..200).for_each(|_| bomb.write_all(&zeros).unwrap());
     shop.push_compressed("gzip", "gzip", &bomb.finish().unwrap());
     let error = shop.refused("gzip", &["--max-bytes", "50000000"], "LAYER_LIMIT");
-    assert!(error.contains("50000000"), "{error}");
+    assert!(error.contains("more than 50000000 bytes when uncompressed"), "{error}");
+    // A file that says that it is long.
+    let claim = gzip(&[&header(b"bomb", b'0', 2 << 30, b"")[..], &vec![0; 8 << 20]].concat()).unwrap();
+    shop.push_compressed("claim", "gzip", &claim);
+    let error = shop.refused("claim", &["--max-bytes", "50000000"], "LAYER_LIMIT");
+    assert!(error.contains("more than 50000000 bytes in its files"), "{error}");
     let hub = Hub::start(&shop, "max_store_bytes = 50000000\n");
     let error = hub.refused(&shop, "gzip", "IMAGE_STORE_FULL");
     assert!(error.contains("50000000"), "{error}");
     drop(hub);
     let hub = Hub::start(&shop, "");
 
-    // Ten million entries.
-    let entry = header(&[b"d".repeat(98), b"/".to_vec()].concat(), b'5', 0, b"");
-    let many = entry.repeat(100_000);
-    let piece = gzip(&many).unwrap();
-    let entries = piece.repeat(100);
-    shop.push_compressed("entries", "gzip", &entries);
-    shop.refused("entries", &[], "LAYER_LIMIT");
-    hub.refused(&shop, "entries", "LAYER_LIMIT");
+    // With Zstandard ten kilobytes are 300 megabytes, which nothing honest is: 256 MiB of them come out without an operator's limit.
+    shop.push_compressed("zstd", "zstd", &zeros_of_zstandard(2400));
+    for error in [shop.refused("zstd", &[], "LAYER_LIMIT"), hub.refused(&shop, "zstd", "LAYER_LIMIT")] {
+        assert!(error.contains("more than 268435456 bytes when uncompressed"), "{error}");
+    }
 
     // A frame of Zstandard that asks for a window of 2 GiB, which its header can (RFC 8878, 3.1.1.1.2), with one empty block.
     shop.push_compressed("window", "zstd", &[0x28, 0xb5, 0x2f, 0xfd, 0, 21 << 3, 1, 0, 0]);
     shop.refused("window", &[], "LAYER_LIMIT");
     hub.refused(&shop, "window", "LAYER_LIMIT");
+}
+
+#[test]
+fn ten_million_directories_are_stopped() {
+    let Some(shop) = Workshop::open() else { return };
+    // They have to be remembered until the end, for their times. That bound comes before the one of entries.
+    let many = header(&[b"d".repeat(98), b"/".to_vec()].concat(), b'5', 0, b"").repeat(100_000);
+    shop.push_compressed("many", "gzip", &gzip(&many).unwrap().repeat(100));
+    let hub = Hub::start(&shop, "");
+    for error in [shop.refused("many", &[], "LAYER_LIMIT"), hub.refused(&shop, "many", "LAYER_LIMIT")] {
+        let words = "more than 33554432 bytes of names of directories and deletions";
+        assert!(error.contains(words), "{error}");
+    }
 }
 
 #[test]
