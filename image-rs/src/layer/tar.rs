@@ -131,7 +131,9 @@ pub struct Reader {
     position: u64,
     /// Where the header read last began.
     header_at: u64,
-    headers: u64,
+    entries: u64,
+    /// Headers that say something about the entry that follows; each has three kinds of them at most.
+    extended: u64,
     /// Sum of the sizes of all files.
     claimed: u64,
 }
@@ -196,7 +198,8 @@ impl Reader {
             ahead: Ahead::default(),
             position: 0,
             header_at: 0,
-            headers: 0,
+            entries: 0,
+            extended: 0,
             claimed: 0,
         }
     }
@@ -323,14 +326,12 @@ impl Reader {
             self.stage = Stage::LoneZero;
             return Ok(None);
         }
-        self.headers += 1;
-        if self.headers > self.limits.entries {
-            return Err(Rule::Limit { what: "entries", limit: self.limits.entries });
-        }
         let header = Header::parse(block)?;
         if matches!(header.kind, b'x' | b'g' | b'L' | b'K') {
+            count(&mut self.extended, "extended headers", self.limits.entries.saturating_mul(3))?;
             return self.start_extended(&header).map(|()| None);
         }
+        count(&mut self.entries, "entries", self.limits.entries)?;
         let ahead = std::mem::take(&mut self.ahead);
         let mut pax = ahead.pax.unwrap_or_default();
         let map = std::mem::take(&mut pax.sparse);
@@ -472,6 +473,11 @@ impl Reader {
 }
 
 /// The one name that was given, if any.
+fn count(seen: &mut u64, what: &'static str, limit: u64) -> Result<(), Rule> {
+    *seen += 1;
+    if *seen > limit { Err(Rule::Limit { what, limit }) } else { Ok(()) }
+}
+
 fn one_of(pax: Option<Vec<u8>>, gnu: Option<Vec<u8>>) -> Result<Option<Vec<u8>>, Rule> {
     match (pax, gnu) {
         (Some(_), Some(_)) => Err(Rule::NameTwice),

@@ -444,6 +444,30 @@ fn entries_and_bytes_are_bounded() {
     assert_eq!(limited(bytes), refusal(Rule::Limit { what: "bytes in its files", limit: 7 }));
 }
 
+#[test]
+fn what_stands_before_an_entry_is_none() {
+    let comment = |archive: Archive, kind| archive.extended(kind, &record("comment", b"x"));
+    let reading = |archive: Archive, entries| {
+        let mut reader = Reader::new(Limits { entries, ..Limits::default() });
+        let (archive, mut read) = (archive.end(), 0);
+        let mut rest = archive.as_slice();
+        loop {
+            match reader.next(&mut rest) {
+                Ok(Some(event)) => read += usize::from(matches!(event, Event::Entry(_))),
+                Ok(None) => return Ok(read),
+                Err(refusal) => return Err(refusal.rule),
+            }
+        }
+    };
+    let both = (0..2).fold(start(), |all, number| comment(all, b'x').file(&number.to_string(), b""));
+    assert_eq!(reading(both.clone(), 2), Ok(2));
+    assert_eq!(reading(both, 1), Err(Rule::Limit { what: "entries", limit: 1 }));
+    // A header for all entries needs none, and there may not be any number of them.
+    let global = |number| (0..number).fold(start(), |all, _| comment(all, b'g')).file("f", b"");
+    assert_eq!(reading(global(6), 2), Ok(1));
+    assert_eq!(reading(global(7), 2), Err(Rule::Limit { what: "extended headers", limit: 6 }));
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
