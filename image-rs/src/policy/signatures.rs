@@ -17,10 +17,10 @@ use crate::{
     source::{MAX_DOCUMENT, check_digest},
 };
 
-/// Most signatures of one kind that are looked at.
+/// Most signatures of one kind that are looked at, the newest: tools append theirs.
 const MAX_SIGNATURES: usize = 64;
-/// Most entries of a list of referrers.
-const MAX_REFERRERS: usize = 1000;
+/// Most entries of a list of signatures or referrers.
+const MAX_LISTED: usize = 1000;
 /// Media type of a payload that a signature in an annotation is over.
 const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 /// Beginning of the media types of bundles.
@@ -93,9 +93,9 @@ pub(super) fn attached(
     let tag = format!("{}-{}.sig", image.algorithm().as_str(), image.hex());
     let document = found(&tag, signatures.document(&Pointer::Tag(tag.clone())), rejections)?;
     let layers = layers(&document.bytes, |media_type| media_type == SIMPLE_SIGNING);
-    let layers = well_formed(&tag, layers, rejections)?;
-    for (i, layer) in layers.into_iter().enumerate() {
-        let what = format!("signature {} of {tag}", i + 1);
+    let layers = newest(well_formed(&tag, layers, rejections)?, &tag, rejections);
+    for (number, layer) in layers {
+        let what = format!("signature {number} of {tag}");
         let Some(payload) = blob(signatures, &layer, payload::MAX_LEN as u64, &what, rejections) else {
             continue;
         };
@@ -122,13 +122,15 @@ pub(super) fn referring(
     };
     let list = found(&what, list, rejections)?;
     let mut looked_at = 0;
-    for referrer in well_formed(&what, referrers(&list), rejections)? {
+    let listed = newest(well_formed(&what, referrers(&list), rejections)?, &what, rejections);
+    for (_, referrer) in listed {
         let what = format!("referrer {}", referrer.digest);
         let document = signatures.document(&Pointer::Digest(referrer.digest));
         let Some(document) = found(&what, document, rejections) else { continue };
         let layers = check_digest(&what, &document.bytes, referrer.digest)
             .and_then(|()| layers(&document.bytes, |media_type| media_type.starts_with(BUNDLE)));
-        for layer in well_formed(&what, layers, rejections).unwrap_or_default() {
+        let layers = well_formed(&what, layers, rejections).unwrap_or_default();
+        for (_, layer) in newest(layers, &what, rejections) {
             let what = format!("bundle {}", layer.digest);
             looked_at += 1;
             if looked_at > MAX_SIGNATURES {
@@ -183,6 +185,20 @@ pub(super) fn kept_by_registry(
         }
     }
     None
+}
+
+/// The last of a list, as many as are looked at, each with its number from 1 on. That there are more is noted.
+fn newest(
+    listed: Vec<Descriptor>,
+    what: &str,
+    rejections: &mut Rejections,
+) -> impl Iterator<Item = (usize, Descriptor)> + use<> {
+    if listed.len() > MAX_SIGNATURES {
+        let why = format!("of {} the last {MAX_SIGNATURES} are looked at", listed.len());
+        rejections.push(Rejection::new(Cause::Malformed, why).about(what));
+    }
+    let passed_over = listed.len().saturating_sub(MAX_SIGNATURES);
+    listed.into_iter().enumerate().skip(passed_over).map(|(i, one)| (i + 1, one))
 }
 
 /// The value, or nothing where there is none, or where the failure to have it was noted.
@@ -242,7 +258,7 @@ pub(super) fn layers(manifest: &[u8], wanted: impl Fn(&str) -> bool) -> Result<V
     if document.has("manifests") {
         return Err(document.malformed("it is an index"));
     }
-    let layers = document.objects("layers", &descriptor::MEMBERS, MAX_SIGNATURES)?;
+    let layers = document.objects("layers", &descriptor::MEMBERS, MAX_LISTED)?;
     let layers = layers.ok_or_else(|| document.malformed("layers is missing"))?;
     let layers: Vec<Descriptor> = layers.iter().map(Descriptor::read).collect::<Result<_, _>>()?;
     Ok(layers.into_iter().filter(|layer| wanted(&layer.media_type)).collect())
@@ -256,7 +272,7 @@ pub(super) fn referrers(list: &[u8]) -> Result<Vec<Descriptor>, Error> {
     if document.has("layers") {
         return Err(document.malformed("it is a manifest"));
     }
-    let entries = document.objects("manifests", &REFERRER_MEMBERS, MAX_REFERRERS)?;
+    let entries = document.objects("manifests", &REFERRER_MEMBERS, MAX_LISTED)?;
     let entries = entries.ok_or_else(|| document.malformed("manifests is missing"))?;
     let mut bundles = Vec::new();
     for entry in &entries {
@@ -264,11 +280,6 @@ pub(super) fn referrers(list: &[u8]) -> Result<Vec<Descriptor>, Error> {
         if entry.text("artifactType")?.is_none_or(|kind| kind.starts_with(BUNDLE)) {
             bundles.push(Descriptor::read(entry)?);
         }
-    }
-    if bundles.len() > MAX_SIGNATURES {
-        return Err(
-            document.malformed(format!("it names {} bundles, more than {MAX_SIGNATURES}", bundles.len()))
-        );
     }
     Ok(bundles)
 }
@@ -303,12 +314,27 @@ mod tests {
             (|m: &mut Value| m["manifests"] = json!([])) as fn(&mut Value),
             |m| m["layers"] = json!({}),
             |m| m["Layers"] = json!([]),
-            |m| m["layers"] = json!(vec![descriptor(SIMPLE_SIGNING); MAX_SIGNATURES + 1]),
+            |m| m["layers"] = json!(vec![descriptor(SIMPLE_SIGNING); MAX_LISTED + 1]),
             |m| m["layers"][0]["digest"] = json!("sha256:0"),
         ] {
             let mut manifest = manifest.clone();
             edit(&mut manifest);
             assert!(read(&manifest).is_err(), "{manifest}");
+        }
+    }
+
+    #[test]
+    fn the_newest_of_many_are_looked_at() {
+        let list = |length| {
+            vec![
+                Descriptor::read(&Object::new("x", &descriptor("y"), &descriptor::MEMBERS).unwrap()).unwrap();
+                length
+            ]
+        };
+        for (length, expected, notes) in [(3, vec![1, 2, 3], 0), (200, (137..=200).collect(), 1)] {
+            let mut rejections = Vec::new();
+            let seen: Vec<_> = newest(list(length), "x", &mut rejections).map(|(number, _)| number).collect();
+            assert_eq!((seen, rejections.len()), (expected, notes));
         }
     }
 
@@ -321,7 +347,7 @@ mod tests {
         other["artifactType"] = json!("application/spdx+json");
         let list = |manifests: Vec<Value>| json!({"schemaVersion": 2, "manifests": manifests}).to_string();
         assert_eq!(referrers(list(vec![bundle.clone(), other, untyped]).as_bytes()).unwrap().len(), 2);
-        assert!(referrers(list(vec![bundle; MAX_SIGNATURES + 1]).as_bytes()).is_err());
+        assert!(referrers(list(vec![bundle; MAX_LISTED + 1]).as_bytes()).is_err());
         assert!(referrers(b"{}").is_err());
     }
 
