@@ -231,10 +231,14 @@ pub(crate) fn told(fault: Fault) -> Error {
     }
 }
 
-/// The media type without its parameters.
+/// What servers that keep files call a manifest: it is what it calls itself then.
+const GENERAL: [&str; 4] =
+    ["application/json", "application/octet-stream", "binary/octet-stream", "text/plain"];
+
+/// The media type without its parameters, if it says what a document is.
 fn essence(media_type: &str) -> Option<String> {
     let essence = media_type.split(';').next().unwrap_or_default().trim();
-    (!essence.is_empty()).then(|| essence.to_owned())
+    (!essence.is_empty() && !GENERAL.contains(&essence)).then(|| essence.to_owned())
 }
 
 /// Refuses a document that the registry itself calls by another digest than it has. Equality proves nothing.
@@ -284,8 +288,11 @@ mod tests {
     }
 
     #[test]
-    fn parameters_of_a_media_type_are_left_out() {
-        assert_eq!(essence("a/b; charset=utf-8").as_deref(), Some("a/b"));
-        assert_eq!(essence(" ; x"), None);
+    fn a_media_type_counts_without_parameters_and_if_it_says_something() {
+        assert_eq!(essence("application/vnd.a; charset=utf-8").as_deref(), Some("application/vnd.a"));
+        assert_eq!(essence("text/html").as_deref(), Some("text/html"));
+        for general in [" ; x", "", "application/json; charset=utf-8", "text/plain", "binary/octet-stream"] {
+            assert_eq!(essence(general), None, "{general}");
+        }
     }
 }

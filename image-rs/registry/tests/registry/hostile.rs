@@ -81,6 +81,12 @@ fn documents_that_are_not_what_they_are_called_are_refused() {
         assert_code(result, code);
     }
     assert_code(pull_from("/manifests/", |_, s| reply(s, "404 Not Found", &[], b"")), "IMAGE_NOT_FOUND");
+    // What says nothing of images leaves it to the document.
+    for general in ["application/json; charset=utf-8", "application/octet-stream"] {
+        let good = good.clone();
+        pull_from("/manifests/", move |_, s| reply(s, "200 OK", &[("Content-Type", general)], &good))
+            .unwrap();
+    }
 }
 
 #[test]
