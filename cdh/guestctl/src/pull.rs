@@ -20,13 +20,16 @@ use std::{
 };
 
 use image_registry::Stop;
-use image_rs::{Error, Image, LayerKeys, Order, Platform, Unpacked, layer, unpack_rootfs};
-use serde_json::json;
+use image_rs::{
+    Descriptor, Error, Image, Layer, LayerKeys, Order, Platform, Unpacked, layer, policy::Verdict,
+    unpack_rootfs,
+};
+use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{failure::Failure, output::Console};
 use admission::Admission;
-use place::{From, Place};
+use place::{Found, From, Place};
 use progress::{Progress, View};
 
 /// What the operator gives.
@@ -148,11 +151,35 @@ async fn watch<T: Send + 'static>(
     result.map_err(|join| std::panic::resume_unwind(join.into_panic()))
 }
 
-/// What judging gives, which blocks.
-async fn explained<T: Send + 'static>(
-    judge: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<Result<T, Error>, Failure> {
-    let judged = tokio::task::spawn_blocking(judge).await;
+/// What was judged, and how a pull of it would end.
+struct Judged<T> {
+    verdict: Verdict,
+    what: T,
+    /// The name that it has where it was read; none in a layout.
+    place: Option<String>,
+    end: Result<(), Error>,
+}
+
+/// Judges the image in one place after the other until one is admitted, as a pull does; blocks meanwhile.
+async fn judged<T: Send + 'static>(
+    place: Place,
+    mut judge: impl FnMut(&Found<'_>) -> Result<(Verdict, T), Error> + Send + 'static,
+) -> Result<Result<Judged<T>, Error>, Failure> {
+    let judge_all = move || {
+        let mut last = None;
+        let end = place.first(|found| {
+            let (verdict, what) = judge(found)?;
+            let name = found.repository.map(|repository| repository.reference().to_string());
+            let end = verdict.clone().admitted().map(drop);
+            last = Some((verdict, what, name));
+            end
+        });
+        match (last, end) {
+            (Some((verdict, what, place)), end) => Ok(Judged { verdict, what, place, end }),
+            (None, end) => Err(end.err().unwrap_or(Error::Interrupted)),
+        }
+    };
+    let judged = tokio::task::spawn_blocking(judge_all).await;
     judged.map_err(|join| std::panic::resume_unwind(join.into_panic()))
 }
 
@@ -170,15 +197,42 @@ async fn explain(
 ) -> Result<(), Failure> {
     let place = Place::new(&args.from, &args.registry, &Stop::default())?;
     let platform = platform(args);
-    let judge = move || {
-        place.first(|found| {
-            let image = Image::resolve(found.source, found.pointer, &platform)?;
-            Ok(admission.decide(found, (image.manifest_digest(), image.index_digest())))
-        })
+    let judge = move |found: &Found<'_>| {
+        let image = Image::resolve(found.source, found.pointer, &platform)?;
+        Ok((admission.decide(found, (image.manifest_digest(), image.index_digest())), image))
     };
-    let verdict = explained(judge).await?.map_err(failed(args))?;
-    admission::show(&verdict, json, console)?;
-    verdict.admitted().map(drop).map_err(failed(args))
+    let judged = judged(place, judge).await?.map_err(failed(args))?;
+    if json {
+        let mut told = judged.verdict.explain();
+        if let Value::Object(members) = &mut told {
+            members.insert("place".to_owned(), json!(judged.place));
+            members.insert("layers".to_owned(), judged.what.layers().iter().map(layer_json).collect());
+        }
+        console.json(&told)?;
+    } else if judged.end.is_ok() {
+        admission::show(&judged.verdict, console)?;
+        console.text(&fetched(&judged.what, judged.place.as_deref()))?;
+    }
+    judged.end.map_err(failed(args))
+}
+
+fn layer_json(layer: &Layer) -> Value {
+    let Descriptor { digest, size, media_type, .. } = &layer.descriptor;
+    json!({
+        "digest": digest.to_string(), "size": size, "media_type": media_type, "encrypted": layer.encryption.is_some(),
+    })
+}
+
+/// What a pull would fetch of an image that is admitted, layer by layer.
+fn fetched(image: &Image, place: Option<&str>) -> String {
+    let total: u64 = image.layers().iter().map(|layer| layer.descriptor.size).sum();
+    let from = place.map(|place| format!(" from {place}")).unwrap_or_default();
+    let mut text = format!("{} layers, {total} bytes{from}:\n", image.layers().len());
+    for layer in image.layers() {
+        let Descriptor { digest, size, media_type, .. } = &layer.descriptor;
+        text.push_str(&format!("  {digest}: {size} bytes, {media_type}\n"));
+    }
+    text
 }
 
 fn platform(args: &Args) -> Platform {

@@ -269,6 +269,37 @@ fn a_signed_image_is_pulled_from_a_registry_and_an_unsigned_one_is_not() {
         "{error}"
     );
 
+    // What is refused at a mirror may be admitted at the next place: it is explained as it is pulled.
+    workshop.push("other/signed:1", false);
+    let rules = format!(
+        "[[registry]]\nprefix = 'images.example/app'\nlocation = '{0}/team'\n[[registry.mirror]]\nlocation = '{0}/other'\n",
+        workshop.host
+    );
+    fs::write(workshop.path("registries.conf"), rules).unwrap();
+    let explain = |image: &str, json: bool| {
+        let json = if json { &["--json"][..] } else { &[] };
+        workshop
+            .pull(&[&[image, "--registries-conf", "registries.conf", "--explain"], json, &judged].concat())
+    };
+    let (status, out, error) = explain("images.example/app/signed:1", true);
+    let told: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(
+        (status, &told["admitted"], &told["place"]),
+        (0, &json!(true), &json!(signed)),
+        "{out}{error}"
+    );
+    let layer = &told["layers"][0];
+    let digest = layer["digest"].as_str().unwrap();
+    assert!(layer["size"].as_u64().unwrap() > 0 && digest.starts_with("sha256:"), "{out}");
+    let (status, out, _) = explain("images.example/app/signed:1", false);
+    assert!(status == 0 && out.contains(&format!(" bytes from {signed}:\n  {digest}: ")), "{out}");
+    // Where no place admits it, all of them are told.
+    workshop.push("other/unsigned:1", false);
+    let (status, out, error) = explain("images.example/app/unsigned:1", true);
+    let told: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((status, &told["admitted"]), (3, &json!(false)), "{out}");
+    assert!(error.contains("/other/unsigned:1: ") && error.contains("/team/unsigned:1: "), "{error}");
+
     // The registry's disk changes a byte of the layer.
     let blobs = walk(&workshop.path("store"));
     let largest = blobs.iter().max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();

@@ -99,10 +99,7 @@ impl Admission {
 }
 
 /// Shows a verdict: the rule that decided, and who signed or what was missing.
-pub(super) fn show(verdict: &Verdict, json: bool, console: &mut Console<'_>) -> Result<(), Failure> {
-    if json {
-        return console.json(&verdict.explain());
-    }
+pub(super) fn show(verdict: &Verdict, console: &mut Console<'_>) -> Result<(), Failure> {
     // What is refused is told by the error that follows.
     let Verdict::Admitted(admitted) = verdict else { return Ok(()) };
     let mut text = format!(

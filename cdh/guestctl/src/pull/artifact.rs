@@ -3,10 +3,14 @@
 use std::{os::fd::AsFd, path::Path, sync::Arc};
 
 use image_registry::Stop;
-use image_rs::{Artifact, ArtifactOrder, LayerKeys, Part, PartForm, Pulled, policy::Verdict, pull_artifact};
+use image_rs::{Artifact, ArtifactOrder, LayerKeys, Part, PartForm, Pulled, pull_artifact};
 use serde_json::{Value, json};
 
-use super::{Args, Progress, admission, explained, failed, place::Place, platform, split, watch};
+use super::{
+    Args, Judged, Progress, admission, failed, judged,
+    place::{Found, Place},
+    platform, split, watch,
+};
 use crate::{failure::Failure, output::Console, table::printable};
 
 /// Pulls into `folder`, and shows how far it is.
@@ -49,28 +53,25 @@ pub(super) async fn explain(args: &Args, json: bool, console: &mut Console<'_>) 
     let admission = args.admission.read()?;
     let place = Place::new(&args.from, &args.registry, &Stop::default())?;
     let platform = platform(args);
-    let judge = move || {
-        place.first(|found| {
-            let artifact = Artifact::resolve(found.source, found.pointer, &platform)?;
-            let digests = (artifact.manifest_digest(), artifact.index_digest());
-            Ok((admission.decide(found, digests), artifact))
-        })
+    let judge = move |found: &Found<'_>| {
+        let artifact = Artifact::resolve(found.source, found.pointer, &platform)?;
+        let digests = (artifact.manifest_digest(), artifact.index_digest());
+        Ok((admission.decide(found, digests), artifact))
     };
-    let (verdict, artifact): (Verdict, Artifact) = explained(judge).await?.map_err(failed(args))?;
+    let Judged { verdict, what: artifact, place, end } = judged(place, judge).await?.map_err(failed(args))?;
     if json {
         let mut told = verdict.explain();
         if let Value::Object(members) = &mut told {
+            members.insert("place".to_owned(), json!(place));
             members.insert("artifact_type".to_owned(), json!(artifact.kind()));
             members.insert("files".to_owned(), files(&artifact));
         }
         console.json(&told)?;
-    } else {
-        admission::show(&verdict, json, console)?;
-        if matches!(verdict, Verdict::Admitted(_)) {
-            console.text(&listing(&artifact))?;
-        }
+    } else if end.is_ok() {
+        admission::show(&verdict, console)?;
+        console.text(&listing(&artifact))?;
     }
-    verdict.admitted().map(drop).map_err(failed(args))
+    end.map_err(failed(args))
 }
 
 fn report(
