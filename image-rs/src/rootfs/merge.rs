@@ -124,12 +124,32 @@ pub(crate) fn copy_attributes(into: BorrowedFd<'_>, from: BorrowedFd<'_>) -> Res
         rustix::fs::fremovexattr(into, name.as_slice())?;
     }
     for name in &new {
-        let mut value = vec![0; 64 << 10];
-        let length = rustix::fs::fgetxattr(from, name.as_slice(), &mut value)?;
-        value.truncate(length);
-        rustix::fs::fsetxattr(into, name.as_slice(), &value, XattrFlags::empty())?;
+        rustix::fs::fsetxattr(into, name.as_slice(), &attribute(from, name)?, XattrFlags::empty())?;
     }
     Ok(())
+}
+
+/// Whether two have the same attributes that are content.
+pub(crate) fn same_attributes(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let (mut names, mut others) = (content_of(one)?, content_of(other)?);
+    names.sort();
+    others.sort();
+    if names != others {
+        return Ok(false);
+    }
+    for name in &names {
+        if attribute(one, name)? != attribute(other, name)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn attribute(of: BorrowedFd<'_>, name: &[u8]) -> Result<Vec<u8>, Errno> {
+    let mut value = vec![0; 64 << 10];
+    let length = rustix::fs::fgetxattr(of, name, &mut value)?;
+    value.truncate(length);
+    Ok(value)
 }
 
 /// The times of access and modification.

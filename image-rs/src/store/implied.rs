@@ -11,7 +11,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid},
+    fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid},
     io::Errno,
 };
 
@@ -64,19 +64,28 @@ pub fn hidden(layers: &[Below]) -> Result<usize, Errno> {
 /// # Errors
 /// What the file system says.
 pub fn restore(layers: &[Below], merged: BorrowedFd<'_>) -> Result<(), Errno> {
-    let (_, shown) = layers.split_at_checked(hidden(layers)?).unwrap_or((&[], layers));
-    let paths: BTreeSet<&Vec<u8>> = shown.iter().flat_map(|layer| &layer.implied).collect();
+    let hidden = hidden(layers)?;
+    // An overlay takes the root from its upper directory, whatever the layers say.
+    let root = Vec::new();
+    let shown = layers.iter().skip(hidden);
+    let paths: BTreeSet<&Vec<u8>> = shown.flat_map(|layer| &layer.implied).chain([&root]).collect();
+    let mut searches: Vec<Search<'_>> = layers.iter().map(Search::new).collect();
     // Those further down first: what is done in a directory changes its time.
     for path in paths.into_iter().rev() {
         // The root itself stays when all that is in it is deleted.
-        let Some(from) = stated_below(if path.is_empty() { layers } else { shown }, path)? else { continue };
+        let from = if path.is_empty() { 0 } else { hidden };
+        let Some(from) = stated_below(searches.get_mut(from..).unwrap_or_default(), path)? else { continue };
         let into = match open_beneath(merged, path) {
             Ok(into) => into,
             // Another layer has something else there.
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
             Err(error) => return Err(error),
         };
-        let status = rustix::fs::fstat(&from)?;
+        let (status, present) = (rustix::fs::fstat(&from)?, rustix::fs::fstat(&into)?);
+        // Whatever is changed is copied up, into memory that each container has for itself.
+        if is_like(&present, &status) && merge::same_attributes(into.as_fd(), from.as_fd())? {
+            continue;
+        }
         rustix::fs::fchown(&into, Some(Uid::from_raw(status.st_uid)), Some(Gid::from_raw(status.st_gid)))?;
         rustix::fs::fchmod(&into, Mode::from_raw_mode(status.st_mode))?;
         // Without CAP_FSETID the kernel takes set-group-ID away, and says nothing (chmod(2)).
@@ -89,15 +98,23 @@ pub fn restore(layers: &[Below], merged: BorrowedFd<'_>) -> Result<(), Errno> {
     Ok(())
 }
 
+/// Whether two directories have the same owner, mode and time of modification.
+fn is_like(one: &Stat, other: &Stat) -> bool {
+    let what = |status: &Stat| {
+        (status.st_uid, status.st_gid, status.st_mode & 0o7777, status.st_mtime, status.st_mtime_nsec)
+    };
+    what(one) == what(other)
+}
+
 /// The directory `path` of the topmost layer that says something about it; `None` if that is the topmost of all that have it
 /// (then it is shown already, except for the root, which an overlay takes from its upper directory), or if there is none.
-fn stated_below(layers: &[Below], path: &[u8]) -> Result<Option<OwnedFd>, Errno> {
+fn stated_below(layers: &mut [Search<'_>], path: &[u8]) -> Result<Option<OwnedFd>, Errno> {
     let mut seen_implied = path.is_empty();
-    for layer in layers.iter().rev() {
-        match find(layer.tree.as_fd(), path)? {
-            Found::Directory { .. } if !layer.implied.contains(path) => {
+    for search in layers.iter_mut().rev() {
+        match search.find(path)? {
+            Found::Directory { .. } if !search.layer.implied.contains(path) => {
                 return if seen_implied {
-                    open_beneath(layer.tree.as_fd(), path).map(Some)
+                    open_beneath(search.layer.tree.as_fd(), path).map(Some)
                 } else {
                     Ok(None)
                 };
@@ -110,6 +127,34 @@ fn stated_below(layers: &[Below], path: &[u8]) -> Result<Option<OwnedFd>, Errno>
     Ok(None)
 }
 
+/// A layer in which one path after the other is looked for.
+struct Search<'a> {
+    layer: &'a Below,
+    /// Where the last search ended at no directory, and what was there: what is below that path is not there either.
+    ended: Option<(Vec<u8>, Found)>,
+}
+
+impl<'a> Search<'a> {
+    const fn new(layer: &'a Below) -> Self {
+        Self { layer, ended: None }
+    }
+
+    /// What the layer has under `path`.
+    fn find(&mut self, path: &[u8]) -> Result<Found, Errno> {
+        if let Some((end, found)) = &self.ended
+            && path.strip_prefix(end.as_slice()).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+        {
+            return Ok(*found);
+        }
+        let (found, length) = find(self.layer.tree.as_fd(), path)?;
+        if !matches!(found, Found::Directory { .. }) {
+            self.ended = path.get(..length).map(|end| (end.to_vec(), found));
+        }
+        Ok(found)
+    }
+}
+
+#[derive(Clone, Copy)]
 enum Found {
     Directory {
         hides_below: bool,
@@ -121,24 +166,27 @@ enum Found {
     Other,
 }
 
-/// What a layer has under a path, and whether an overlay looks further down.
-fn find(tree: BorrowedFd<'_>, path: &[u8]) -> Result<Found, Errno> {
-    let mut hides_below = false;
-    let mut at: Option<OwnedFd> = None;
+/// What a layer has under a path, and whether an overlay looks further down; with the bytes of the path at which that was known.
+fn find(tree: BorrowedFd<'_>, path: &[u8]) -> Result<(Found, usize), Errno> {
+    // A deletion of all that is in a directory hides that, not the directory itself.
+    let (mut hides_below, mut is_cleared) = (false, false);
+    let (mut at, mut length): (Option<OwnedFd>, usize) = (None, 0);
     for part in path.split(|b| *b == b'/').filter(|part| !part.is_empty()) {
+        hides_below |= is_cleared;
+        length += part.len() + usize::from(length > 0);
         let parent = at.as_ref().map_or(tree, AsFd::as_fd);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
         let directory = match rustix::fs::openat2(parent, part, flags, Mode::empty(), within) {
             Ok(directory) => directory,
-            Err(Errno::NOENT) => return Ok(Found::Nothing { hides_below }),
-            Err(Errno::NOTDIR | Errno::LOOP) => return Ok(other(parent, part)),
+            Err(Errno::NOENT) => return Ok((Found::Nothing { hides_below }, length)),
+            Err(Errno::NOTDIR | Errno::LOOP) => return Ok((other(parent, part), length)),
             Err(error) => return Err(error),
         };
-        hides_below |= is_opaque(directory.as_fd())?;
+        is_cleared = is_opaque(directory.as_fd())?;
         at = Some(directory);
     }
-    Ok(Found::Directory { hides_below })
+    Ok((Found::Directory { hides_below }, length))
 }
 
 /// Something that is no directory hides what is below it, whatever it is.

@@ -3,7 +3,10 @@
 use std::{
     fs,
     io::{self, Read},
-    os::unix::fs::MetadataExt,
+    os::{
+        fd::AsFd,
+        unix::fs::{MetadataExt, PermissionsExt},
+    },
     path::Path,
     sync::{
         Arc, Barrier,
@@ -510,4 +513,62 @@ fn directories_that_no_archive_names_are_noted() {
     let list = folder.path().join("store/layers").join(stored.name.as_str()).join("implied");
     let implied: Vec<Vec<u8>> = implied::read(&fs::read(list).unwrap()).into_iter().collect();
     assert_eq!(implied, [b"".to_vec(), b"a/b".to_vec()]);
+}
+
+#[test]
+fn directories_get_what_the_layers_below_say_of_them() {
+    if !is_root("directories_get_what_the_layers_below_say_of_them") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let make = |path: &str, (owner, mode): (u32, u32), opaque: bool| {
+        let path = folder.path().join(path);
+        fs::create_dir(&path).unwrap();
+        std::os::unix::fs::chown(&path, Some(owner), Some(owner)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        if opaque {
+            let flags = rustix::fs::XattrFlags::empty();
+            rustix::fs::setxattr(&path, "trusted.overlay.opaque", b"y", flags).unwrap();
+        }
+    };
+    const MADE: (u32, u32) = (0, 0o755);
+    let (root, tmp, deep) = ((5, 0o711), (6, 0o1777), (7, 0o700));
+    // The lower layer names all that it has; the upper one names its root only, and clears what is in two directories.
+    for (path, status) in [
+        ("lower", (9, 0o700)),
+        ("lower/tmp", tmp),
+        ("lower/d", deep),
+        ("lower/d/e", deep),
+        ("lower/d/e/f", deep),
+    ] {
+        make(path, status, false);
+    }
+    make("middle", MADE, false);
+    for (path, status) in [("upper", root), ("upper/tmp", MADE), ("upper/d", MADE), ("upper/d/e", MADE)] {
+        make(path, status, path != "upper" && path != "upper/d/e");
+    }
+    make("upper/new", MADE, false);
+    for path in ["merged", "merged/tmp", "merged/d", "merged/d/e", "merged/new"] {
+        make(path, MADE, false);
+    }
+    let below = |name: &str, implied: &[&str]| implied::Below {
+        tree: fs::File::open(folder.path().join(name)).unwrap().into(),
+        implied: implied.iter().map(|path| path.as_bytes().to_vec()).collect(),
+    };
+    let layers = [below("lower", &[]), below("middle", &[]), below("upper", &["tmp", "d", "d/e", "new"])];
+    let merged = fs::File::open(folder.path().join("merged")).unwrap();
+    let restore = || implied::restore(&layers, merged.as_fd()).unwrap();
+    let seen = |path: &str| {
+        let status = fs::metadata(folder.path().join("merged").join(path)).unwrap();
+        ((status.uid(), status.mode() & 0o7777), (status.ctime(), status.ctime_nsec()))
+    };
+    restore();
+    let expected = [("", root), ("tmp", tmp), ("d", deep), ("d/e", MADE), ("new", MADE)];
+    for (path, status) in expected {
+        assert_eq!(seen(path).0, status, "{path:?}");
+    }
+    // What is like it already is not touched: it would be copied up, in each container anew.
+    let changed: Vec<_> = expected.map(|(path, _)| seen(path).1).into();
+    restore();
+    assert_eq!(changed, expected.map(|(path, _)| seen(path).1));
 }
