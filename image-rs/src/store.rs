@@ -5,7 +5,8 @@
 //! lock                  shared by whoever pulls, taken alone by whoever removes
 //! layers/<name>/tree    the layer's directory
 //!               layer.json, implied    what was checked; directories that the archive does not name
-//! locks/<name>          held by whoever fills that layer; <name>.1 and so on by those who fill it beside him
+//! locks/<name>          held by whoever fills that layer, who notes in it how far he is; <name>.1 and so on by those who
+//!                       fill it beside him
 //! images/<digest>.json  which layers an image has
 //! overlay/<name>/boot, layers    what is mounted, in which boot, of which layers; kept by whoever mounts
 //! ```
@@ -21,6 +22,7 @@ mod claim;
 mod collect;
 pub mod implied;
 mod layer;
+mod progress;
 mod record;
 mod tally;
 
@@ -123,7 +125,8 @@ impl Store {
         Ok(store)
     }
 
-    /// The same store, where a layer that somebody else is filling is waited for no longer than this; three minutes by default.
+    /// The same store, where a layer that somebody else is filling is waited for no longer than this while hardly anything of it comes;
+    /// three minutes by default.
     #[must_use]
     pub fn with_patience(self, patience: Duration) -> Self {
         Self { patience, ..self }

@@ -287,14 +287,15 @@ impl Work<'_> {
         match (fed, answered) {
             // Whatever became of the source then, it is because of this.
             (_, Err(error)) if refused => Err(Some(error.into())),
+            // It is there, perhaps because another pull was faster; then it does not count what the source says.
+            (_, Ok(Some(answered))) => match answered.body {
+                Answer::Present(name) => Ok(name),
+                _ => Err(Some(unexpected())),
+            },
             // What the source said is why the layer was cut.
             (Fed::Failed(error), _) => Err(Some(error.into())),
             (Fed::Stopped, _) => Err(None),
             (Fed::All, Ok(None)) => Err(None),
-            (Fed::All, Ok(Some(answered))) => match answered.body {
-                Answer::Present(name) => Ok(name),
-                _ => Err(Some(unexpected())),
-            },
             (Fed::All, Err(error)) => Err(Some(error.into())),
         }
     }

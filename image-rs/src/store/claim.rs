@@ -1,12 +1,12 @@
 //! From "this layer is needed" to "it is there": fetched and unpacked by one, however many want it.
 //!
-//! Whoever waits does so for a while only: a registry that drips must not hold the layer for those that could have it from
-//! another. Then he fills it beside the first; who comes to the end first gives it its name, and the copy of the other goes.
+//! Whoever waits does so while it goes on: a registry that drips must not hold the layer for those that could have it from
+//! another. Then he fills it beside the first; who comes to the end first gives it its name, and the other ends, and his copy goes.
 
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -20,10 +20,11 @@ use rustix::{
 use super::{
     Hold, LayerName, Store, Stored, implied,
     layer::{Checked, Note},
+    progress::{Counted, Watch},
     tally::Share,
 };
 use crate::{
-    Error, Event, Layer, Observer,
+    Error, Event, Layer, LayerFault, Observer,
     layer::{self, Input, Options, Run, unpack::Form},
 };
 
@@ -36,9 +37,10 @@ pub enum Claim {
     Wanted(Reservation),
 }
 
-/// How long a layer is waited for that somebody else is filling. In that time a gigabyte comes over 50 megabits a second, so
-/// that hardly a layer is fetched twice from a registry that sends what it has.
+/// How long a layer is waited for of which hardly anything comes, while somebody else is filling it.
 pub(super) const PATIENCE: Duration = Duration::from_secs(180);
+/// Between two looks whether somebody else has got through.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// The right to fill one layer. Whoever else wants it waits until this value is gone, or for as long as he has patience.
 #[derive(Debug)]
@@ -53,12 +55,12 @@ pub struct Reservation {
 struct Place {
     layer: LayerName,
     number: usize,
-    lock: OwnedFd,
+    lock: Arc<OwnedFd>,
 }
 
 impl Store {
     /// Looks for the layer, which is unpacked by `options.policy`. If somebody else is filling it, waits for him, but not for longer than
-    /// some minutes (see [`Store::with_patience`]); `pause` is called in between, should wait some milliseconds, and says whether the layer is
+    /// some minutes in which hardly anything comes (see [`Store::with_patience`]); `pause` is called in between, should wait some milliseconds, and says whether the layer is
     /// still wanted.
     ///
     /// # Errors
@@ -77,12 +79,12 @@ impl Store {
         }
         let locks = self.subfolder("locks")?;
         let first = self.place(locks.as_fd(), &name, 0)?;
-        let begun = Instant::now();
+        let mut watch = Watch::new(&first.lock);
         let place = loop {
             if self.take(&first)? {
                 break first;
             }
-            if begun.elapsed() >= self.patience {
+            if watch.is_stalled(&first.lock, self.patience) {
                 break self.place_beside(locks.as_fd(), &name)?;
             }
             if !pause() {
@@ -105,7 +107,7 @@ impl Store {
         let name = if number == 0 { layer.to_string() } else { format!("{layer}.{number}") };
         let lock = rustix::fs::openat(locks, name, flags, Mode::from_raw_mode(0o600));
         let lock = lock.map_err(|error| self.storage("lock a layer of", error))?;
-        Ok(Place { layer: layer.clone(), number, lock })
+        Ok(Place { layer: layer.clone(), number, lock: Arc::new(lock) })
     }
 
     /// The next free place beside the first, taken.
@@ -191,9 +193,14 @@ impl Reservation {
             Some(share) => run.within(Arc::clone(share) as _),
             None => run.clone(),
         };
-        let measured = Measured { observer, bytes: AtomicU64::new(0) };
+        let looked = Mutex::new(Instant::now());
+        let measured = Measured { observer, reservation: self, looked, bytes: AtomicU64::new(0) };
         let digest = input.layer.descriptor.digest;
-        let applied = layer::unpack_layer(input, tree, Form::Overlay, run, &measured);
+        let blob = Box::new(Counted::new(input.blob, Arc::clone(&self.place.lock)));
+        let applied = layer::unpack_layer(Input { blob, ..input }, tree, Form::Overlay, run, &measured);
+        if let (Err(LayerFault::Interrupted), Some(stored)) = (&applied, self.stored()?) {
+            return Ok(stored);
+        }
         let applied = applied.map_err(|fault| match share.as_ref().and_then(|share| share.refused()) {
             Some(others) => {
                 let room = self.store.limit.unwrap_or_default().saturating_sub(others);
@@ -262,9 +269,12 @@ impl Store {
     }
 }
 
-/// Passes events on and keeps how long the archive was.
+/// Passes events on and keeps how long the archive was. Stops also when somebody else has got through.
 struct Measured<'a> {
     observer: &'a dyn Observer,
+    reservation: &'a Reservation,
+    /// When it was asked last whether the layer is there.
+    looked: Mutex<Instant>,
     bytes: AtomicU64,
 }
 
@@ -277,6 +287,14 @@ impl Observer for Measured<'_> {
     }
 
     fn stopped(&self) -> bool {
-        self.observer.stopped()
+        if self.observer.stopped() {
+            return true;
+        }
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        if looked.elapsed() < LOOK {
+            return false;
+        }
+        *looked = Instant::now();
+        matches!(self.reservation.stored(), Ok(Some(_)))
     }
 }

@@ -138,6 +138,75 @@ fn many_that_want_a_layer_get_it_by_one_download() {
     assert_eq!(waiting.unwrap_err().code(), "IMAGE_INTERRUPTED");
 }
 
+/// So much in each hundredth of a second, in pieces that cannot be compressed away; the end when it is told to.
+struct Flow {
+    each: usize,
+    archive: io::Cursor<Vec<u8>>,
+    ended: mpsc::Receiver<()>,
+}
+
+impl Read for Flow {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let over = match self.ended.recv_timeout(Duration::from_millis(10)) {
+            Err(mpsc::RecvTimeoutError::Timeout) => false,
+            Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => true,
+        };
+        let most = if over { into.len() } else { self.each.min(into.len()) };
+        self.archive.read(&mut into[..most])
+    }
+}
+
+#[test]
+fn who_goes_on_steadily_is_waited_for_and_who_drips_is_joined() {
+    if !is_root("who_goes_on_steadily_is_waited_for_and_who_drips_is_joined") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let content = vec![7; 64 << 20];
+    let (layer, blob) = layer(Compression::None, &Archive::default().file("model", &content).end());
+    let store = Store::open(&folder.path().join("store"), BOOT, None).unwrap();
+    let store = Arc::new(store.with_patience(Duration::from_millis(500)));
+    let options = Options::default();
+    let hold = store.hold().unwrap();
+    let wanted = |claim| match claim {
+        Claim::Wanted(reservation) => reservation,
+        Claim::Present(_) => panic!("it is there"),
+    };
+    let fill = |reservation: Reservation, each, ended| {
+        let archive = io::Cursor::new(blob.clone());
+        let input = input(&layer, Box::new(Flow { each, archive, ended }));
+        reservation.fill(input, &Run::new(Options::default()), &Silent).unwrap()
+    };
+    // Four megabytes a second and more, on a slow machine too; and two kilobytes.
+    for (each, steady) in [(256 << 10, true), (20, false)] {
+        let first = wanted(store.claim(&hold, &layer, &options, pause).unwrap());
+        thread::scope(|scope| {
+            let (end, ended) = mpsc::channel();
+            let first = scope.spawn(move || fill(first, each, ended));
+            let begun = Instant::now();
+            let claim = store.claim(&hold, &layer, &options, || {
+                pause() && (!steady || begun.elapsed() < Duration::from_millis(1800))
+            });
+            if steady {
+                assert_eq!(claim.unwrap_err().code(), "IMAGE_INTERRUPTED", "still waiting");
+                drop(end);
+                first.join().unwrap();
+                return;
+            }
+            let second = wanted(claim.unwrap());
+            assert!(second.is_beside());
+            let (now, ended) = mpsc::channel();
+            drop(now);
+            let stored = fill(second, 0, ended);
+            // The first one sees it, and does not go on for hours.
+            assert_eq!(first.join().unwrap(), stored);
+            drop(end);
+        });
+        fs::remove_dir_all(folder.path().join("store/layers")).unwrap();
+        fs::create_dir(folder.path().join("store/layers")).unwrap();
+    }
+}
+
 /// Gives all that it has, and its end when it is told to.
 struct Held(io::Cursor<Vec<u8>>, mpsc::Receiver<()>);
 
