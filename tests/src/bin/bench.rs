@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use cc_crypto::{Jwe, TeeKeyPair};
+use cc_tests::bench::disks::{self, Derivation};
 use cc_tests::bench::evidence;
 use cc_tests::bench::images::{self, Packing, Pull, Workshop};
 use cc_tests::bench::load::{self, Summary, Target};
@@ -33,6 +34,9 @@ struct Cli {
     /// Only what images take from a registry to a tree
     #[arg(long, conflicts_with = "platforms")]
     images: bool,
+    /// Only what opening encrypted disks takes
+    #[arg(long, conflicts_with_all = ["platforms", "images"])]
+    disks: bool,
     /// Seconds that each throughput measurement may take
     #[arg(long, default_value_t = 6)]
     seconds: u64,
@@ -113,15 +117,19 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> anyhow::Result<()> {
     let mut report = Report::default();
-    if !(cli.platforms || cli.images) {
+    let all = !(cli.platforms || cli.images || cli.disks);
+    if all {
         daemons(cli, &mut report)?;
     }
-    if !cli.images {
+    if all || cli.platforms {
         platforms(&mut report)?;
         failover(&mut report)?;
     }
-    if !cli.platforms {
+    if all || cli.images {
         pulls(&mut report)?;
+    }
+    if all || cli.disks {
+        volumes(&mut report)?;
     }
     let folder = binary_folder()?.join("../bench");
     std::fs::create_dir_all(&folder)?;
@@ -488,6 +496,29 @@ fn pulls(report: &mut Report) -> anyhow::Result<()> {
     let large = images::large()?;
     report.context("5 GB in 10 layers, guestctl", large.time.as_secs_f64(), "s");
     report.at_most("5 GB in 10 layers, memory", to_f64(large.peak.unwrap_or(0)) / 1e6, "MB", 64.0);
+    Ok(())
+}
+
+/// What opening an encrypted disk takes beside cryptsetup with the same key; what a root disk costs in the virtual machines of the tests.
+fn volumes(report: &mut Report) -> anyhow::Result<()> {
+    say("\ndisks: on this machine up to the volume key, without the mapping");
+    for (name, derivation) in [
+        ("PBKDF2, 1000 rounds", Derivation::Minimal),
+        ("Argon2id, cryptsetup's default", Derivation::Default),
+    ] {
+        let opened = disks::keyslot(derivation)?;
+        report.context(format!("{name}: cryptsetup"), millis(opened.cryptsetup), "ms");
+        report.context(format!("{name}: ours"), millis(opened.ours), "ms");
+        report.context(format!("{name}: of that, reading and checks"), millis(opened.checks), "ms");
+        let ratio = opened.ours.as_secs_f64() / opened.cryptsetup.as_secs_f64();
+        report.at_most(format!("{name}: ours / cryptsetup"), ratio, "", 1.1);
+    }
+    for (maker, disk) in disks::root_disks()? {
+        let about = |what: &str| format!("root disk, {maker}, as the tests measured it: {what}");
+        report.context(about("added to the initramfs"), to_f64(disk.added_kb), "KiB");
+        report.context(about("unlocking"), disk.unlock_seconds, "s");
+        report.context(about("boot"), disk.boot_seconds, "s");
+    }
     Ok(())
 }
 
