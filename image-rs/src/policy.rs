@@ -26,6 +26,7 @@ mod verdict;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use cc_crypto::verify::PublicKey;
+use cc_evidence::blame::Blame;
 
 pub use self::{
     beside::{Beside, Fetch},
@@ -255,8 +256,9 @@ impl Context<'_> {
         match material {
             Material::Here(bytes) => Ok(bytes.clone()),
             Material::At(location) => self.signatures.key(location).map_err(|error| {
-                let cause = match error {
-                    Error::NotFound { .. } => Cause::Policy,
+                let cause = match (&error, error.blame()) {
+                    (Error::NotFound { .. }, _) => Cause::Policy,
+                    (_, Blame::Denied) => Cause::Withheld,
                     _ => Cause::Unavailable,
                 };
                 Rejection::new(cause, error.to_string()).about(format!("{what} {location:?}"))

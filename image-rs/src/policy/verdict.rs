@@ -61,6 +61,8 @@ pub enum Cause {
     Provenance,
     /// The policy's own key, certificate or trusted root cannot be used.
     Policy,
+    /// Whoever has a key, certificate or trusted root of the policy does not give it to this machine.
+    Withheld,
     /// A signature or key could not be fetched; it may exist.
     Unavailable,
 }
@@ -81,6 +83,7 @@ impl Cause {
             Self::Name => "name",
             Self::Provenance => "provenance",
             Self::Policy => "policy",
+            Self::Withheld => "withheld",
             Self::Unavailable => "unavailable",
         }
     }
@@ -102,6 +105,9 @@ impl Cause {
             Self::Name => "sign the image under its final name, or set signedIdentity",
             Self::Provenance => "compare the policy's provenance with what the builder attests",
             Self::Policy => "correct the key or certificate that the policy names",
+            Self::Withheld => {
+                "let the key broker's policy give this machine the key that the policy for images names"
+            }
             Self::Unavailable => "check that registry and key source can be reached, and try again",
         }
     }
@@ -267,17 +273,18 @@ impl Refused {
     fn leading(&self) -> Cause {
         let rank = |cause: Cause| match cause {
             Cause::Unavailable => 0,
-            Cause::Policy => 1,
-            Cause::Provenance => 2,
-            Cause::Name => 3,
-            Cause::Digest => 4,
-            Cause::Signer => 5,
-            Cause::Log => 6,
-            Cause::Certificate => 7,
-            Cause::Signature => 8,
-            Cause::Malformed => 9,
-            Cause::NoSignature => 10,
-            Cause::Rejected => 11,
+            Cause::Withheld => 1,
+            Cause::Policy => 2,
+            Cause::Provenance => 3,
+            Cause::Name => 4,
+            Cause::Digest => 5,
+            Cause::Signer => 6,
+            Cause::Log => 7,
+            Cause::Certificate => 8,
+            Cause::Signature => 9,
+            Cause::Malformed => 10,
+            Cause::NoSignature => 11,
+            Cause::Rejected => 12,
         };
         self.because
             .iter()
@@ -291,6 +298,7 @@ impl Refused {
     pub fn code(&self) -> &'static str {
         match self.leading() {
             Cause::Unavailable => "IMAGE_SIGNATURE_UNAVAILABLE",
+            Cause::Withheld => "IMAGE_POLICY_KEY_WITHHELD",
             Cause::Policy => "IMAGE_POLICY_KEY_UNUSABLE",
             Cause::NoSignature => "IMAGE_UNSIGNED",
             Cause::Rejected => "IMAGE_REJECTED",

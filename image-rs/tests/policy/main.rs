@@ -244,6 +244,21 @@ fn what_cannot_be_had_may_be_tried_again() {
 }
 
 #[test]
+fn a_key_that_is_withheld_is_a_denial_for_good() {
+    let key = key();
+    let mut registry = with(&[signed(&key, &payload(&image(), NAME))]);
+    registry.withheld.insert("kbs:///".to_owned());
+    let policy = policy(json!({"type": "sigstoreSigned", "keyPath": "kbs:///default/cosign/team"}));
+    let refused = refused(decide(&policy, NAME, &mut registry));
+    assert_eq!(
+        (refused.code(), refused.blame().as_str()),
+        ("IMAGE_POLICY_KEY_WITHHELD", "denied"),
+        "{refused}"
+    );
+    assert!(refused.to_string().contains("the key broker's policy denies it"), "{refused}");
+}
+
+#[test]
 fn a_key_with_a_log_needs_its_promise() {
     let (key, log, stranger) = (key(), signer::Log(key()), signer::Log(key()));
     let policy = policy(json!({

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use cc_evidence::blame::Blame;
 use image_rs::{Algorithm, Descriptor, Digest, Document, Error, Pointer, policy::Signatures};
 use serde_json::{Value, json};
 
@@ -23,6 +24,8 @@ pub(crate) struct Registry {
     pub(crate) kept: Vec<Vec<u8>>,
     /// Begins of what cannot be had.
     pub(crate) broken: BTreeSet<String>,
+    /// Begins of keys that are not given to this machine.
+    pub(crate) withheld: BTreeSet<String>,
     /// Whether the registry knows the call for referrers.
     pub(crate) old: bool,
     pub(crate) calls: usize,
@@ -117,6 +120,35 @@ impl Signatures for Registry {
 
     fn key(&mut self, location: &str) -> Result<Vec<u8>, Error> {
         self.check(location)?;
-        found(location, self.files.get(location))
+        match self.withheld.iter().any(|beginning| location.starts_with(beginning)) {
+            true => Err(Error::Source(Box::new(Withheld))),
+            false => found(location, self.files.get(location)),
+        }
+    }
+}
+
+/// What a key broker says that refuses.
+#[derive(Debug)]
+struct Withheld;
+
+impl std::fmt::Display for Withheld {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the key broker's policy denies it")
+    }
+}
+
+impl std::error::Error for Withheld {}
+
+impl image_rs::SourceFault for Withheld {
+    fn code(&self) -> &'static str {
+        "KBS_DENIED_POLICY"
+    }
+
+    fn blame(&self) -> Blame {
+        Blame::Denied
+    }
+
+    fn hint(&self) -> &str {
+        "ask for it"
     }
 }
