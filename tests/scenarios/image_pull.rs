@@ -195,6 +195,28 @@ fn what_cannot_be_pulled_is_told_and_leaves_nothing() {
 }
 
 #[test]
+fn a_store_full_of_what_failed_pulls_left_has_room_for_the_next() {
+    let Some(mut pulls) = Pulls::start(measurement::options()) else { return };
+    pulls.configure("max_store_bytes = 60000\nmax_concurrent_layer_downloads_per_image = 1\n");
+    let sized = |name: &str, length: usize| layer(name, &[("file", &"x".repeat(length))]);
+    pulls.image("three-1", &[sized("a", 20_000), sized("b", 21_000), sized("c", 22_000)], &json!({}));
+    pulls.image("first-1", &[sized("d", 40_000)], &json!({}));
+    pulls.image("next-1", &[sized("e", 41_000)], &json!({}));
+    // Two of three layers get in.
+    let (_, message) = pulls.pull("three-1", "b").unwrap_err();
+    assert!(message.contains("IMAGE_STORE_FULL"), "{message}");
+    assert_eq!(pulls.layers(), 0);
+    // A pull that is not measured, because the agent cannot write its log: its layer stays for whoever tries again.
+    fs::create_dir_all(pulls.stack.agent_log()).unwrap();
+    pulls.pull("first-1", "b").unwrap_err();
+    assert_eq!((pulls.layers(), pulls.records()), (1, 0));
+    pulls.stack.stop_part(Part::Agent).unwrap();
+    let _ = fs::remove_file(pulls.stack.agent_socket());
+    pulls.pull("next-1", "b/next").unwrap();
+    assert_eq!((pulls.layers(), pulls.records()), (1, 1));
+}
+
+#[test]
 fn only_root_may_have_an_image_pulled() {
     let Some(mut pulls) = Pulls::start(Options::default()) else { return };
     pulls.configure("");

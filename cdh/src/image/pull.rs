@@ -17,7 +17,7 @@ use cc_sealed::{WrappedOptions, key_provider};
 use cc_storage::{Bundle, Client, Fault, Request};
 use image_registry::Stop;
 use image_rs::{
-    Digest, Error, Image, KeyRefusal, LayerKeys, Platform,
+    Digest, Error, Image, KeyRefusal, LayerKeys, Platform, SourceFault,
     policy::{Admitted, Beside, Lookaside, Policy, Subject},
     runtime_config,
 };
@@ -46,6 +46,9 @@ const AGENT_RETURN: Duration = Duration::from_secs(3);
 const AGENT_RETURN_STRICT: Duration = Duration::from_secs(10);
 /// Where more files with places of OpenPGP signatures are, below the work folder.
 const LOOKASIDE_FOLDER: &str = "image-security/simple_signing/sigstore_config";
+
+/// Code of a store that has no room.
+const STORE_FULL: &str = "IMAGE_STORE_FULL";
 
 /// Pulls images.
 #[derive(Debug)]
@@ -129,16 +132,44 @@ impl Puller {
         Ok(manifest.to_string())
     }
 
-    /// All steps up to the bundle.
+    /// All steps up to the bundle, once more if the store was full of what nobody needs.
     fn make(&self, image: &str, bundle: &str, stop: &Stop) -> Result<Made, HubError> {
+        match self.make_once(image, bundle, stop) {
+            Err(error) if error.code() == STORE_FULL && wanted(stop).is_ok() => {
+                tracing::warn!(image, %error, "the store was collected, and the image is pulled once more");
+                self.make_once(image, bundle, stop)
+            }
+            other => other,
+        }
+    }
+
+    fn make_once(&self, image: &str, bundle: &str, stop: &Stop) -> Result<Made, HubError> {
         let place = self.sources.place(image, &self.config, &self.resources, stop)?;
-        place.first(|found| {
+        let mut is_fetched = false;
+        let made = place.first(|found| {
             let resolved = Image::resolve(found.source, &found.pointer, &Platform::of_this_machine())?;
             let admitted = self.admit(found, &resolved)?;
             admitted.covers(&resolved)?;
             layers::check(image, &resolved)?;
+            is_fetched = true;
             self.bundle(bundle, found, &resolved, stop)
-        })
+        });
+        // What can be tried again goes on with the layers that are there; else nobody will ever need them.
+        if is_fetched && made.as_ref().is_err_and(|error| error.blame() != Blame::Unavailable) {
+            self.collect();
+        }
+        made
+    }
+
+    /// Has the layers removed that no image has.
+    fn collect(&self) {
+        let collected = self.storage.channel(Mode::Unpack);
+        let collected =
+            collected.and_then(|mut channel| Ok(channel.ask(Request::Collect, None, &[]).map(drop)?));
+        if let Err(error) = collected {
+            let code = error.code();
+            tracing::warn!(code, %error, "layers that no image has stay in the store for now");
+        }
     }
 
     /// Judges the image by the policy, which is asked at each pull.
@@ -152,10 +183,7 @@ impl Puller {
         let fetch = |location: &str| {
             let fetched = self.resources.fetch(location).map_err(|error| match error.blame() {
                 Blame::Absent => Error::NotFound { what: location.to_owned() },
-                _ => Error::Read {
-                    what: location.to_owned(),
-                    source: std::io::Error::other(error.to_string()),
-                },
+                _ => Error::Source(Box::new(Unread::new(location, error))),
             });
             fetched.map(|bytes| bytes.expose().to_vec())
         };
@@ -296,6 +324,35 @@ impl Made {
             layers: self.layers.names.clone(),
             at,
         }))
+    }
+}
+
+/// A resource that the policy names and that could not be had: whose fault it is stays.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {location}: {error} [{}]", error.code())]
+struct Unread {
+    location: String,
+    error: HubError,
+    hint: String,
+}
+
+impl Unread {
+    fn new(location: &str, error: HubError) -> Self {
+        Self { location: location.to_owned(), hint: error.hint(), error }
+    }
+}
+
+impl SourceFault for Unread {
+    fn code(&self) -> &'static str {
+        "IMAGE_READ"
+    }
+
+    fn blame(&self) -> Blame {
+        self.error.blame()
+    }
+
+    fn hint(&self) -> &str {
+        &self.hint
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
     fs::File,
     path::Path,
     sync::{Arc, Mutex, PoisonError, Weak},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use cc_crypto::Secret;
@@ -31,6 +31,9 @@ use crate::{
 
 /// Between two looks whether somebody else has filled a layer.
 const GLANCE: Duration = Duration::from_millis(20);
+
+/// How long others that pull are waited for before the store is collected: those that were given up just now end soon.
+const COLLECT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The mode's worker.
 #[derive(Debug)]
@@ -122,6 +125,23 @@ impl Layers {
         present(&reservation.fill(input, run, &Wanted(channel))?)
     }
 
+    fn collect(&self, channel: &Channel, memory: &mut Memory) -> Result<(), Failure> {
+        *memory = Memory::default();
+        let begun = Instant::now();
+        loop {
+            match self.store.collect() {
+                Err(image_rs::Error::StoreBusy { .. })
+                    if begun.elapsed() < COLLECT_PATIENCE && is_open(channel, GLANCE) => {}
+                Err(error) => return Err(error.into()),
+                Ok(collected) => {
+                    let (layers, bytes) = (collected.layers, collected.bytes);
+                    tracing::info!(layers, bytes, "layers that nobody needs are gone");
+                    return Ok(());
+                }
+            }
+        }
+    }
+
     fn record(&self, image: &Image) -> Result<(), Failure> {
         let layers = image.layers.iter().map(|name| name.as_str().parse::<LayerName>());
         let layers = layers.collect::<Result<_, _>>();
@@ -153,6 +173,10 @@ impl Worker for Layers {
             }
             Request::Record(image) => {
                 self.record(image)?;
+                return Ok(done());
+            }
+            Request::Collect => {
+                self.collect(job.channel, memory)?;
                 return Ok(done());
             }
             _ => return Err(Failure::Request { why: "it is no work of the mode that unpacks".to_owned() }),

@@ -163,6 +163,33 @@ fn layers_are_unpacked_and_requests_out_of_order_refused() {
 }
 
 #[test]
+fn layers_of_no_image_go_when_the_channels_of_their_pull_are_closed() {
+    if !is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store");
+    let mut storage = Storage::start(&store);
+    let mut pull = storage.client.as_mut().unwrap().connect().unwrap();
+    let ((kept, blob), (left, other)) = (layer(3, 1), layer(3, 2));
+    let (name, _) = storage.get(&kept, &blob).unwrap();
+    storage.get(&left, &other).unwrap();
+    // Another pull has claimed a layer: nothing goes while it lives, and it is not waited for without end.
+    assert!(matches!(pull.ask(claim_for(1, &left), None, &[]).unwrap().body, Answer::Present(_)));
+    assert_eq!(storage.ask(Request::Collect).unwrap_err().code(), "IMAGE_STORE_BUSY");
+    let image = Image {
+        reference: "app:1".to_owned(),
+        manifest: kept.digest.clone(),
+        layers: vec![name.clone()],
+        at: 1,
+    };
+    storage.ask(Request::Record(image)).unwrap();
+    drop(pull);
+    storage.ask(Request::Collect).unwrap();
+    assert_eq!(names(&store.join("layers")), [name.to_string()]);
+}
+
+#[test]
 fn set_id_bits_that_the_unpacker_may_not_set_are_an_error() {
     if !is_root() {
         return;

@@ -33,6 +33,9 @@ pub enum Request {
     Fill(Option<Cipher>),
     /// Note that an image is in the store. Mode `unpack`.
     Record(Image),
+    /// Remove the layers of the store that no image and no bundle has, and what is half there; waits some seconds for channels that
+    /// were closed to come to their end. Mode `unpack`.
+    Collect,
     /// Make the header of a new LUKS2 volume in the file that comes with it, which is as long as the volume's device and empty. The
     /// secret is the volume's key, which also signs the header. Mode `volume`.
     FormatVolume {
