@@ -71,6 +71,10 @@ impl Machine {
     }
 
     fn boot_from(&self, disk: &Path, initrd: &Path, firmware: bool, more: &str) -> String {
+        self.boot_with(disk, initrd, firmware, &format!("systemd.import_credentials=no {more}"))
+    }
+
+    fn boot_with(&self, disk: &Path, initrd: &Path, firmware: bool, more: &str) -> String {
         let folder = tempfile::tempdir_in(self.folder.path()).unwrap();
         let boot = Boot {
             kernel: &self.system.kernel(),
@@ -235,9 +239,14 @@ fn neither_units_of_the_host_nor_shells_are_started_in_an_initramfs_of_dracut() 
         credential("systemd.extra-unit.host.service", unit),
         credential("systemd.unit-dropin.sysinit.target~host", wants)
     );
-    let masked = machine.boot(&initrd, false, &line);
+    let boot = |initrd: &Path, line: &str| machine.boot_with(&machine.image.disk, initrd, false, line);
+    let masked = boot(&initrd, &line);
     assert!(!masked.contains("HOST-UNIT-RUNS"), "{masked}");
     assert!(masked.contains("[KERNEL_COMMAND_LINE_REFUSED]"), "{masked}");
+    // In the system nothing of ours masks them: without the word that turns them off nothing is opened.
+    let credentials = boot(&initrd, "");
+    assert_closed(&credentials, "KERNEL_COMMAND_LINE_REFUSED");
+    assert!(credentials.contains("systemd.import_credentials"), "{credentials}");
 
     // dracut's own way to a shell, before the volumes are opened.
     let shell = machine.boot(&initrd, false, "rd.break=pre-udev");
@@ -251,7 +260,7 @@ fn neither_units_of_the_host_nor_shells_are_started_in_an_initramfs_of_dracut() 
         &format!("etc/systemd/{generator}"),
         &format!("/usr/lib/systemd/{generator}"),
     );
-    let unmasked = machine.boot(&unmasked, false, &line);
+    let unmasked = boot(&unmasked, &line);
     assert!(unmasked.contains("HOST-UNIT-RUNS"), "{unmasked}");
 }
 

@@ -34,6 +34,12 @@ pub(crate) enum Failure {
         /// Why it is refused.
         why: String,
     },
+    /// The firmware has options for systemd.
+    #[error("the firmware has the variable {}, which systemd reads as a command line of the host's", path.display())]
+    FirmwareVariable {
+        /// Where the variable is.
+        path: PathBuf,
+    },
     /// A mapping of the volume's name is there before it was opened.
     #[error("a mapping of that name is there already")]
     MappedAlready,
@@ -114,6 +120,7 @@ impl Failure {
             Self::Header { error, .. } => error.code(),
             Self::Mapping(e) => e.code(),
             Self::CommandLine { .. } => "KERNEL_COMMAND_LINE_REFUSED",
+            Self::FirmwareVariable { .. } => "FIRMWARE_VARIABLE_REFUSED",
             Self::MappedAlready => "VOLUME_MAPPED_ALREADY",
             Self::DiskMissing { .. } => "VOLUME_DISK_MISSING",
             Self::KeyLength { .. } => "VOLUME_KEY_LENGTH",
@@ -141,6 +148,9 @@ impl Failure {
             Self::Mapping(e) => e.hint(),
             Self::CommandLine { .. } => {
                 "correct the command line, and have the key broker's policy compare the measurement that covers it"
+            }
+            Self::FirmwareVariable { .. } => {
+                "remove the variable (bootctl systemd-efi-options \"\" on the machine, or a new store of variables), or boot with Secure Boot"
             }
             Self::MappedAlready => {
                 "find out what else in the initramfs opens volumes: this program has to be the only one"
@@ -177,7 +187,7 @@ impl Failure {
             Self::Platform(e) => e.blame(),
             Self::Header { error, .. } => error.blame(),
             Self::Mapping(e) => e.blame(),
-            Self::CommandLine { .. } | Self::MappedAlready => Blame::Denied,
+            Self::CommandLine { .. } | Self::FirmwareVariable { .. } | Self::MappedAlready => Blame::Denied,
             Self::DiskMissing { .. } | Self::DiskHangs { .. } => Blame::Unavailable,
             Self::KeyLength { .. } | Self::UnknownVolume { .. } | Self::Config { .. } | Self::Log(_) => {
                 Blame::Misused

@@ -14,6 +14,7 @@ mod config;
 mod cryptsetup;
 mod disk;
 mod failure;
+mod firmware;
 mod key;
 mod report;
 mod unlock;

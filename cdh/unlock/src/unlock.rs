@@ -1,7 +1,7 @@
 //! The order of things: everything that needs no key first, then one attestation, then all tags, and only then the first volume is
 //! opened. Whatever fails, the volumes that were opened before are closed again.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use cc_crypto::Secret;
 use cc_mapping::Mapping;
@@ -15,6 +15,7 @@ use crate::{
     cryptsetup,
     disk::Disk,
     failure::{Failure, Stopped},
+    firmware,
     key::KeyBroker,
     report::{Opened, Report},
 };
@@ -30,6 +31,7 @@ pub(crate) async fn run(cli: &Cli, config: Config) -> Result<Report, Stopped> {
     let text = fs::read_to_string("/proc/cmdline")
         .map_err(|e| Failure::Unreadable { path: "/proc/cmdline".into(), why: e.to_string() })?;
     command_line::check(&text, &config)?;
+    firmware::check(Path::new("/"))?;
 
     let mut choices = Vec::new();
     for volume in &volumes {

@@ -28,7 +28,7 @@ depends() {
 installkernel() {
     # Whatever the machine that makes the initramfs has. What a kernel does not have as a module is left out.
     hostonly='' instmods dm_crypt dm_integrity xts aes_generic aesni_intel authenc authencesn hmac sha256_generic algif_skcipher
-    hostonly='' instmods configfs tsm sev-guest tdx-guest vmw_vsock_virtio_transport =drivers/char/tpm
+    hostonly='' instmods configfs efivarfs tsm sev-guest tdx-guest vmw_vsock_virtio_transport =drivers/char/tpm
     hostonly='' instmods virtio_pci virtio_blk virtio_scsi virtio_net virtio_rng sd_mod nvme hv_vmbus hv_storvsc hv_netvsc ena gve
 }
 
