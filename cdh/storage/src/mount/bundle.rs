@@ -16,7 +16,7 @@ use std::{
 use cc_storage::{Bundle, MAX_LAYERS, Name};
 use image_rs::store::implied::{self, Below};
 use rustix::{
-    fs::{AtFlags, Dir, Mode, OFlags, RenameFlags},
+    fs::{AtFlags, Dir, Mode, OFlags, RenameFlags, StatVfsMountFlags},
     io::Errno,
 };
 
@@ -104,14 +104,16 @@ pub(super) fn make(
     let hidden = implied::hidden(&layers).map_err(Failure::storage("look at the layers"))?;
     let (_, shown) = bundle.layers.split_at_checked(hidden).unwrap_or((&[], &bundle.layers));
     let mounted = overlay::mount(shown, state.name(), rootfs.fd.as_fd());
-    let mounted = mounted.map_err(|error| Failure::Mount {
-        layers: shown.len(),
-        path: at(ROOTFS),
-        source: error.into(),
-    })?;
+    let failed =
+        |error: Errno| Failure::Mount { layers: shown.len(), path: at(ROOTFS), source: error.into() };
+    let mounted = mounted.map_err(failed)?;
     // Opened anew: what is mounted on it is seen from now on.
-    open_directory(folder.as_fd(), ROOTFS)
-        .and_then(|merged| implied::restore(&layers, merged.as_fd()))
+    let merged = open_directory(folder.as_fd(), ROOTFS).map_err(failed)?;
+    // Where there is no room for its work directory, the kernel mounts an overlay that cannot be written to, and says nothing.
+    if rustix::fs::fstatvfs(&merged).map_err(failed)?.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        return Err(failed(Errno::NOSPC));
+    }
+    implied::restore(&layers, merged.as_fd())
         .map_err(Failure::storage(format!("set the owners of directories in {}", at(ROOTFS))))?;
     let config = Config::write(folder.as_fd(), &text, &at(CONFIG))?;
     Ok(Pending { config, mounted, state, rootfs, folder, path: bundle.path.clone() })
