@@ -157,7 +157,10 @@ fn drop_in(args: &Args) -> String {
          ExecStopPost={program} disk retire {name}\n\
          # What was refused or did not answer may be mended.\n\
          Restart=on-failure\n\
-         RestartSec=60\n"
+         RestartSec=60\n\
+         # The volume's key is in its memory: no dump, no swap.\n\
+         LimitCORE=0\n\
+         MemorySwapMax=0\n"
     )
 }
 
@@ -349,6 +352,7 @@ mod tests {
             "ExecStartPost=/usr/local/bin/guestctl disk verify db-1\n",
             "ExecStopPost=/usr/local/bin/guestctl disk retire db-1\n",
             "Restart=on-failure\n",
+            "LimitCORE=0\nMemorySwapMax=0\n",
         ] {
             assert!(text.contains(line), "{text}");
         }
