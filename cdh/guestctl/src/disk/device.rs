@@ -147,8 +147,11 @@ pub(super) fn change_steps(
     after: &DetachedHeader,
 ) -> Result<Vec<Step>, Failure> {
     let area = after.canonical().map_err(|error| volume(path, error))?;
-    let (old, new) = (areas(before), areas(after));
-    let overlap = |(start, end): &(usize, usize)| old.iter().any(|(from, to)| start < to && from < end);
+    let (all_old, all_new) = (areas(before), areas(after));
+    // A keyslot of neither key stays where it is.
+    let old: Vec<_> = all_old.iter().filter(|area| !all_new.contains(area)).collect();
+    let new: Vec<_> = all_new.iter().filter(|area| !all_old.contains(area)).collect();
+    let overlap = |(start, end): &&(usize, usize)| all_old.iter().any(|(from, to)| start < to && from < end);
     let size = usize::try_from(after.header().binary().size).unwrap_or_default();
     if new.iter().any(overlap) || before.header().binary().size != after.header().binary().size {
         let why = "the new key would overwrite the present one".to_owned();
@@ -163,6 +166,15 @@ pub(super) fn change_steps(
     steps.push(piece(size, 2 * size));
     steps.extend(old.iter().map(|(start, end)| Step { offset: *start as u64, bytes: vec![0; end - start] }));
     Ok(steps)
+}
+
+/// The steps that may be left of a change to `header` that was interrupted behind its first copy: the second copy, and zeros wherever no
+/// keyslot lies.
+pub(super) fn rest_of_change(path: &Path, header: &DetachedHeader) -> Result<Vec<Step>, Failure> {
+    let area = header.canonical().map_err(|error| volume(path, error))?;
+    let size = usize::try_from(header.header().binary().size).unwrap_or_default();
+    let rest = area.get(size..).unwrap_or_default();
+    Ok(vec![Step { offset: size as u64, bytes: rest.to_vec() }])
 }
 
 /// Where the keyslots of a header that the policy admits lie.
@@ -289,6 +301,12 @@ mod tests {
             std::fs::write(&header, now.canonical().unwrap()).unwrap();
             assert_eq!((opens(&old), opens(&new)), (done < 2, done >= 2), "after {done} steps");
         }
+        // Once more, when the last step was not done: the same as if it had been.
+        let (start, former) = (steps[3].offset, before.canonical().unwrap());
+        let former = former[usize::try_from(start).unwrap()..][..steps[3].bytes.len()].to_vec();
+        device.write(&[Step { offset: start, bytes: former }]).unwrap();
+        device.write(&rest_of_change(&path, &after).unwrap()).unwrap();
+        assert_eq!(device.head().unwrap()[..after.canonical().unwrap().len()], after.canonical().unwrap());
         // Nothing of the former key is left.
         let area = areas(&before)[0];
         assert!(device.head().unwrap()[area.0..area.1].iter().all(|byte| *byte == 0));

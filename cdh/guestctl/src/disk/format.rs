@@ -7,7 +7,7 @@ use cc_daemon::address::Address;
 use cc_evidence::blame::Blame;
 use cc_protos::api::GetResourceRequest;
 use cc_storage::Request;
-use cc_volume::luks2::DetachedHeader;
+use cc_volume::luks2::{DetachedHeader, Policy};
 use serde_json::json;
 
 use super::{
@@ -85,7 +85,8 @@ pub(super) async fn run(args: &Args, as_json: bool, console: &mut Console<'_>) -
                 Ok::<_, Failure>(format_steps(&uuid, &area))
             };
             let made = |request, length| {
-                helper::change(&program, request, secret, (&[], length), (&uuid, &key)).and_then(steps)
+                helper::change(&program, request, secret, (&[], length), (&uuid, &key, &Policy::default()))
+                    .and_then(steps)
             };
             if args.integrity {
                 device = with_integrity(args, device, &uuid, made)?;

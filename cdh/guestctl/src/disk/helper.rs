@@ -28,13 +28,13 @@ pub(super) fn program(named: Option<&Path>) -> PathBuf {
 }
 
 /// Has `request` done on a file of `length` bytes that begins with `area`. The result is a header that keeps every rule, is that of
-/// the volume `uuid`, and is signed with `key`.
+/// the volume `uuid`, and is signed with `key`; `policy` is the volume's.
 pub(super) fn change(
     program: &Path,
     request: Request,
     secret: Secret,
     (area, length): (&[u8], u64),
-    (uuid, key): (&str, &Secret),
+    (uuid, key, policy): (&str, &Secret, &Policy),
 ) -> Result<DetachedHeader, Failure> {
     let unusable = |source: std::io::Error| unusable(program, &source.to_string());
     let memory = memfd_create("header", MemfdFlags::CLOEXEC).map_err(|error| unusable(error.into()))?;
@@ -50,7 +50,7 @@ pub(super) fn change(
     memory.take(MAX_AREA_LEN as u64).read_to_end(&mut bytes).map_err(unusable)?;
     let wrong = |error| volume(program, error);
     let header = DetachedHeader::read(bytes).map_err(wrong)?;
-    Policy::default().judge(header.header()).into_result().map_err(wrong)?;
+    policy.judge(header.header()).into_result().map_err(wrong)?;
     let tag = header.header().tag().ok_or(cc_volume::Error::TagMissing).map_err(wrong)?;
     HeaderKey::derive(key).and_then(|key| key.verify(header.header(), tag)).map_err(wrong)?;
     if header.header().binary().uuid != uuid {

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use cc_crypto::Secret;
 use cc_daemon::address::Address;
 use cc_storage::{Request, join_keys};
-use cc_volume::luks2::{DetachedHeader, HeaderKey};
+use cc_volume::luks2::{DetachedHeader, HeaderKey, Policy};
 use serde_json::json;
 
 use super::{
     configured::Configured,
-    device::{Device, change_steps},
+    device::{Device, change_steps, rest_of_change},
     format::key,
     helper, volume,
 };
@@ -25,7 +25,7 @@ use crate::{
 #[command(after_help = "\
 The volume must be closed. The new key is added and tried on a copy of the header in memory, the present one is dropped there, and the copy is
 signed with the new key. Then it comes onto the disk in four steps: before the second one the present key opens the volume, after
-it the new one does. Afterwards write the new key's URI into [[volumes]], or store the new key under the present URI.
+it the new one does. If it was interrupted, run it again: what is left of it is done. Afterwards write the new key's URI into [[volumes]], or store the new key under the present URI.
 Whoever has a copy of the old header and the old key can still open the volume.
 
 Exit status: 0 done; 1 the header is refused; 2 the disk is in use; 4 there is no such volume or key; 7 cdh-storage cannot be used;
@@ -61,20 +61,24 @@ pub(super) async fn run(args: &Args, as_json: bool, console: &mut Console<'_>) -
     let device = Device::open(&path)?;
     let refused = |error| volume(&path, error);
     let before = DetachedHeader::read(device.head()?).map_err(refused)?;
-    configured.policy().judge(before.header()).into_result().map_err(refused)?;
+    let policy = configured.policy();
+    policy.judge(before.header()).into_result().map_err(refused)?;
     let uuid = &configured.volume.uuid;
     if before.header().binary().uuid != *uuid {
         return Err(other_volume(&args.name, uuid, &path));
     }
-    let old = key(&hub, &configured.volume.key_uri).await?;
     let new = key(&hub, &new_uri).await?;
+    if is_signed(&before, &new) {
+        return finish(args, &before, &device, &new_uri, as_json, console);
+    }
+    let old = key(&hub, &configured.volume.key_uri).await?;
     if let Some(tag) = before.header().tag() {
         HeaderKey::derive(&old).and_then(|key| key.verify(before.header(), tag)).map_err(refused)?;
     } else if configured.volume.signed {
         return Err(refused(cc_volume::Error::TagMissing));
     }
     let keys = join_keys(&old, &new).map_err(|e| failure::of(e.blame(), e.code(), &e, e.hint()))?;
-    let after = rotated(args, &before, &device, keys, (uuid, &new))?;
+    let after = rotated(args, &before, &device, keys, (uuid, &new, &policy))?;
     let steps = change_steps(&path, &before, &after)?;
     if !args.dry_run {
         device.write(&steps)?;
@@ -93,12 +97,44 @@ pub(super) async fn run(args: &Args, as_json: bool, console: &mut Console<'_>) -
     })
 }
 
+/// Whether the header has been changed to this key before.
+fn is_signed(header: &DetachedHeader, key: &Secret) -> bool {
+    let fits = |tag| HeaderKey::derive(key).and_then(|key| key.verify(header.header(), tag));
+    header.header().tag().is_some_and(|tag| fits(tag).is_ok())
+}
+
+/// Does what is left of a change that was interrupted after its new key opened the volume.
+fn finish(
+    args: &Args,
+    header: &DetachedHeader,
+    device: &Device,
+    new_uri: &str,
+    as_json: bool,
+    console: &mut Console<'_>,
+) -> Result<(), Failure> {
+    let steps = rest_of_change(device.path(), header)?;
+    if !args.dry_run {
+        device.write(&steps)?;
+    }
+    let (shown, uuid) = (device.path().display(), &header.header().binary().uuid);
+    if as_json {
+        return console.json(&json!({
+            "volume": args.name, "uuid": uuid, "device": shown.to_string(), "new_key": new_uri, "written": !args.dry_run,
+        }));
+    }
+    console.text(&format!(
+        "{shown}: {} opens with {new_uri} already{}; write that into [[volumes]]\n",
+        args.name,
+        if args.dry_run { "" } else { ", and nothing is left of another key" }
+    ))
+}
+
 fn rotated(
     args: &Args,
     before: &DetachedHeader,
     device: &Device,
     keys: Secret,
-    result: (&str, &Secret),
+    result: (&str, &Secret, &Policy),
 ) -> Result<DetachedHeader, Failure> {
     let area = before.canonical().map_err(|error| volume(device.path(), error))?;
     let program = helper::program(args.helper.as_deref());

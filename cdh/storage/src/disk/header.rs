@@ -85,7 +85,7 @@ pub(super) fn load_and_sign(
         .context_handle()
         .load::<CryptParamsLuks2Ref<'_>>(Some(EncryptionFormat::Luks2), None)
         .map_err(failed("load the header"))?;
-    sign(volume, memory, key)
+    sign(volume, memory, key, &Policy::default())
 }
 
 /// Judges the header area `area` of a volume: in memory is the one copy to open it with. Gives whether it was authenticated, too.
