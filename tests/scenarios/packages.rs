@@ -406,10 +406,12 @@ fn programs_install_where_the_contract_has_them() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     found.sort_unstable();
-    let mut expected: Vec<_> = PROGRAMS.iter().copied().chain(["secret"]).collect();
+    let mut expected: Vec<_> = PROGRAMS.iter().copied().chain(["attestation-agent-nv", "secret"]).collect();
     expected.sort_unstable();
     assert_eq!(found, expected);
-    assert_eq!(std::fs::read_link(folder.path().join("secret")).unwrap(), Path::new("guestctl"));
+    for (link, program) in [("secret", "guestctl"), ("attestation-agent-nv", "attestation-agent")] {
+        assert_eq!(std::fs::read_link(folder.path().join(link)).unwrap(), Path::new(program));
+    }
 }
 
 /// The smallest program, without optimisation: what makes folders differ is the same for all.

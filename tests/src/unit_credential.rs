@@ -17,14 +17,18 @@ use crate::process::command;
 /// Most bytes of a credential: systemd takes no longer answer.
 pub const MAX_LEN: u64 = 1 << 20;
 
-/// Makes a control group `$2` below the folder `$1` (its own view of the groups), and runs the rest in it.
+/// Makes a control group `$2` in a slice below the folder `$1` (its own view of the groups), and runs the rest in it.
 const IN_GROUP: &str = r#"
 set -e
 mount -t cgroup2 none "$1"
-mkdir "$1/$2"
+slice=$1/stand-in.slice
+mkdir -p "$slice"
+mkdir "$slice/$2"
 status=0
-sh -c 'echo $$ >"$1/$2/cgroup.procs"; shift 2; exec "$@"' sh "$@" || status=$?
-rmdir "$1/$2"
+sh -c 'echo $$ >"$1/stand-in.slice/$2/cgroup.procs"; shift 2; exec "$@"' sh "$@" || status=$?
+rmdir "$slice/$2"
+# Another one may be in it.
+rmdir "$slice" 2>/dev/null || true
 exit $status
 "#;
 
