@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 
 use cc_daemon::address::Address;
+use cc_daemon::sandbox::Seccomp;
 use clap::Parser;
 
 use crate::door::{Door, PathPrefix, Policy};
@@ -15,9 +16,16 @@ use crate::routes::Features;
 use crate::server::Server;
 use crate::upstream::{CALL_TIME, Upstream};
 
+const EXAMPLES: &str = "\
+Examples:
+  api-server-rest --features resource --allow-path default/key
+  curl --fail http://127.0.0.1:8006/cdh/resource/default/key/1
+
+Exit codes: 0 stopped by a signal; 1 wrong options, an address that cannot be bound, or with --health: no server answers there";
+
 /// The command line of `api-server-rest`.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "api-server-rest", version, long_version = cc_build::LONG_VERSION, about = "The localhost door: secrets and evidence over HTTP")]
+#[command(name = "api-server-rest", version, long_version = cc_build::LONG_VERSION, about = "The localhost door: secrets and evidence over HTTP", after_help = EXAMPLES)]
 pub struct Config {
     /// Address and port to listen on; peers that are not on this machine are refused in any case
     #[arg(short, long, value_name = "IP:PORT", default_value = "127.0.0.1:8006")]
@@ -73,6 +81,10 @@ pub struct Config {
     /// Ask the server that runs at this address whether it answers, and exit
     #[arg(long, conflicts_with = "check_config")]
     pub health: bool,
+
+    /// Whether to refuse itself the system calls that it does not need: on or off. Off is for debugging
+    #[arg(long, value_name = "WHAT", default_value = "on")]
+    pub seccomp: Seccomp,
 }
 
 /// A configuration that cannot be used.

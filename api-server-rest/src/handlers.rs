@@ -126,6 +126,7 @@ pub(crate) async fn info(
         capabilities: u64,
         landlock: &'static str,
         label: &'a str,
+        own_filter: String,
     }
     #[derive(Serialize)]
     struct Info<'a> {
@@ -150,6 +151,7 @@ pub(crate) async fn info(
         capabilities: confinement.capabilities,
         landlock: confinement.landlock.as_str(),
         label: &confinement.label,
+        own_filter: confinement.own_filter.to_string(),
     });
     let info = Info { version: VERSION, tee, additional_tees, feature: features.as_str(), confinement };
     // Strings, numbers and a list of strings always serialize.

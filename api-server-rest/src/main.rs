@@ -8,8 +8,10 @@ use anyhow::Context as _;
 use api_server_rest::config::{Config, ConfigError};
 use api_server_rest::{confine, health};
 use cc_confinement::Confinement;
+use cc_daemon::sandbox::Needs;
 use cc_daemon::shutdown::Shutdown;
 use cc_daemon::{memory, notify, sandbox, telemetry};
+use rustix::thread::CapabilitySet;
 
 /// Buffers of the HTTP and RPC libraries hold secrets too: whatever is freed is wiped.
 #[global_allocator]
@@ -47,9 +49,11 @@ fn run(config: Config) -> anyhow::Result<()> {
     let inherited =
         listenfd::ListenFd::from_env().take_tcp_listener(0).context("taking the passed socket")?;
     // What a thread gives up its children do not have; afterwards there are more. Then /proc is gone too.
+    let needs = Needs { capabilities: Some(CapabilitySet::NET_BIND_SERVICE), ..Needs::NETWORK };
+    sandbox::refuse_needless_calls(config.seccomp, needs);
     let mut confinement = Confinement::of_this_process().context("asking what confines this process")?;
     confinement.landlock = confine::to_sockets(config.bind.port());
-    tracing::info!("confinement: {confinement}");
+    sandbox::tell_of(&confinement);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(usize::from(config.threads))
         .enable_all()

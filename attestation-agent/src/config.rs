@@ -11,12 +11,15 @@ use cc_crypto::KeyAlgorithm;
 use cc_daemon::address::Address;
 use cc_daemon::config::{LogSection, SocketSection, Source, UnmeasuredConfig};
 use cc_daemon::listen::SocketOptions;
+use cc_daemon::sandbox::{Needs, Seccomp};
 use cc_daemon::start::{self, Settings, StartFault};
 use cc_kbs::params::{CC_KBC, KbcParams};
 use cc_kbs::{CertificateMode, KbsConfig};
 use cc_platform::SysRoot;
 use cc_platform::nvidia::{NvidiaOptions, Require};
 use clap::Parser;
+use rustix::net::AddressFamily;
+use rustix::thread::CapabilitySet;
 use serde::Deserialize;
 
 use crate::access::Access;
@@ -37,7 +40,7 @@ pub const DEFAULT_SOCKET: &str =
     name = "attestation-agent",
     version,
     long_version = cc_build::LONG_VERSION,
-    after_help = "Example:\n  attestation-agent -c /etc/attestation-agent.toml\n\n\
+    after_help = "Example:\n  attestation-agent -c /etc/confidential-containers/attestation-agent.toml\n\n\
                   Exit codes: 0 stopped by a signal, 1 failed while serving, 64 bad or unmeasured configuration, \
                   69 no TEE found, init-data refused, configuration not readable for now, or with --health: \
                   no agent serves there"
@@ -65,7 +68,18 @@ pub struct Cli {
     /// Ask the agent that runs at this address whether it serves, and exit
     #[arg(long, conflicts_with = "check_config")]
     health: bool,
+    /// Whether to refuse itself the system calls that it does not need: on or off. Off is for debugging
+    #[arg(long, value_name = "WHAT", default_value = "on")]
+    seccomp: Seccomp,
 }
+
+/// Key brokers, the metadata service of Azure, and over vsock the quoting service of TDX; a TPM that belongs to a user of its own, and a
+/// socket that is given to another group.
+const NEEDS: Needs = Needs {
+    families: &[AddressFamily::UNIX, AddressFamily::INET, AddressFamily::INET6, AddressFamily::VSOCK],
+    capabilities: Some(CapabilitySet::DAC_OVERRIDE.union(CapabilitySet::CHOWN)),
+    ..Needs::NETWORK
+};
 
 /// What the outside gives: the three sources besides the command line.
 #[derive(Debug, Default)]
@@ -337,7 +351,14 @@ impl Config {
             nvidia: file.nvidia.options()?,
             tpm: file.tpm.options(&surroundings.tpm)?,
             azure: file.azure.options()?,
-            settings: Settings { log_level: file.log.level, source, unused: Vec::new(), threads: 1 },
+            settings: Settings {
+                log_level: file.log.level,
+                source,
+                unused: Vec::new(),
+                threads: 1,
+                seccomp: cli.seccomp,
+                needs: NEEDS,
+            },
             check_only: cli.check_config,
             health_only: cli.health,
         })
@@ -384,23 +405,20 @@ fn from_surroundings(surroundings: &Surroundings) -> Result<(FileConfig, Source)
 
 fn kbs_config(c: KbsTokenConfig) -> KbsConfig {
     KbsConfig {
-        url: c.url,
         root_certificate: c.cert,
         certificate_mode: c.cert_mode,
         allow_plain_http: c.allow_plain_http,
         key_algorithm: c.tee_key_algorithm,
-        denial_pause: cc_kbs::DEFAULT_DENIAL_PAUSE,
+        ..KbsConfig::new(c.url)
     }
 }
 
 fn attestation_service(c: CocoAsConfig) -> Option<KbsConfig> {
     Some(KbsConfig {
-        url: c.url?,
         root_certificate: c.cert,
         certificate_mode: c.cert_mode,
         allow_plain_http: c.allow_plain_http,
-        key_algorithm: KeyAlgorithm::default(),
-        denial_pause: cc_kbs::DEFAULT_DENIAL_PAUSE,
+        ..KbsConfig::new(c.url?)
     })
 }
 

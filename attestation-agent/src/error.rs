@@ -54,6 +54,14 @@ pub enum AgentError {
         /// What is wrong with it.
         why: String,
     },
+    /// The init-data document given at start is there and cannot be read for now.
+    #[error("reading the init-data document {path}: {why}")]
+    InitDataWithheld {
+        /// Its path.
+        path: String,
+        /// What the system said.
+        why: String,
+    },
     /// A text that cannot be measured.
     #[error("the event cannot be measured: {0}")]
     Event(cc_evidence::Error),
@@ -109,7 +117,7 @@ impl AgentError {
             Self::EventLogFull { .. } | Self::EventLogFile { .. } | Self::EventInterrupted(_) => {
                 Blame::Platform
             }
-            Self::EvidenceThread => Blame::Platform,
+            Self::InitDataWithheld { .. } | Self::EvidenceThread => Blame::Platform,
         }
     }
 
@@ -124,7 +132,7 @@ impl AgentError {
             Self::TokenNotConfigured(_) => "TOKEN_NOT_CONFIGURED",
             Self::Refused { .. } => "AA_CALLER_REFUSED",
             Self::InitData(_) => "INIT_DATA_REFUSED",
-            Self::InitDataDocument { .. } => "INIT_DATA_UNREADABLE",
+            Self::InitDataDocument { .. } | Self::InitDataWithheld { .. } => "INIT_DATA_UNREADABLE",
             Self::Event(_) => "EVENT_INVALID",
             Self::Register { .. } => "REGISTER_REFUSED",
             Self::EventLogFull { .. } => "EVENT_LOG_FULL",
@@ -152,6 +160,9 @@ impl AgentError {
             }
             Self::InitData(_) => "give init-data to the agent when it starts (--initdata-toml)".to_owned(),
             Self::InitDataDocument { .. } => "give the document that the machine was started with".to_owned(),
+            Self::InitDataWithheld { .. } => {
+                "let the agent read it: its mode and owner, or what a security module says, keep it away".to_owned()
+            }
             Self::Event(_) => {
                 "give a domain and an operation without white space, and a content of one line; measure the digest of \
                  longer content"

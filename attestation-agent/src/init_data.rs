@@ -6,7 +6,7 @@
 //! else left alone, as the existing agent does with it. Not here: the format and its digest ([`cc_evidence::initdata`]),
 //! the comparison ([`crate::agent`]), and the files of a peer pod ([`peer_pod`]).
 
-use std::io::Read;
+use std::io::{self, ErrorKind, Read as _};
 use std::path::Path;
 
 use base64::Engine;
@@ -127,20 +127,22 @@ pub async fn bind(
 
 fn read_document(path: &Path) -> Result<BoundInitData, AgentError> {
     let bad = |why: String| AgentError::InitDataDocument { path: path.display().to_string(), why };
-    let text = read_text(path, initdata::MAX_LEN).map_err(bad)?;
+    let text = read_text(path, initdata::MAX_LEN).map_err(|e| match e.kind() {
+        ErrorKind::NotFound | ErrorKind::InvalidInput | ErrorKind::InvalidData => bad(e.to_string()),
+        _ => AgentError::InitDataWithheld { path: path.display().to_string(), why: e.to_string() },
+    })?;
     let document = InitData::parse(&text).map_err(|e| bad(e.to_string()))?;
     Ok(BoundInitData::of_document(&document))
 }
 
 /// The text of a regular file of at most `limit` bytes; one byte more is read, so that the parser sees the excess.
-fn read_text(path: &Path, limit: usize) -> Result<String, String> {
+fn read_text(path: &Path, limit: usize) -> io::Result<String> {
     // Asked before opening: opening a pipe would wait for its writer.
-    if !std::fs::metadata(path).map_err(|e| e.to_string())?.is_file() {
-        return Err("it is no regular file".to_owned());
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(ErrorKind::InvalidInput, "it is no regular file"));
     }
-    let file = std::fs::File::open(path).map_err(|e| e.to_string())?;
     let mut text = String::new();
-    file.take(limit as u64 + 1).read_to_string(&mut text).map_err(|e| e.to_string())?;
+    std::fs::File::open(path)?.take(limit as u64 + 1).read_to_string(&mut text)?;
     Ok(text)
 }
 

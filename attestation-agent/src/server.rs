@@ -13,6 +13,7 @@ use cc_daemon::server::RpcServer;
 use cc_daemon::shutdown::Shutdown;
 use cc_daemon::start::{EXIT_CONFIG, EXIT_FAILED, EXIT_UNAVAILABLE, StartFault};
 use cc_daemon::{introspection, notify};
+use cc_evidence::blame::Blame;
 use cc_platform::SysRoot;
 use cc_protos::attestation_agent::attestation_agent_service_server::AttestationAgentServiceServer;
 use cc_protos::guest_services::agent_info_service_server::AgentInfoServiceServer;
@@ -46,7 +47,11 @@ pub fn check(config: &Config) -> Result<(), StartFault> {
 
 fn load_init_data(config: &Config) -> Result<Option<Found>, StartFault> {
     let root = SysRoot::new(config.sys_root.clone());
-    init_data::load(&config.init_data, &root).map_err(fault(EXIT_CONFIG))
+    init_data::load(&config.init_data, &root).map_err(|e| match e.blame() {
+        // The service manager tries again.
+        Blame::Platform => fault(EXIT_UNAVAILABLE)(e),
+        _ => fault(EXIT_CONFIG)(e),
+    })
 }
 
 /// Finds the TEE, binds the socket (or takes the one systemd passed), says ready and serves until a signal.

@@ -6,6 +6,7 @@ use std::fmt;
 
 use crate::api::{GetResourceResponse, UnsealSecretInput, UnsealSecretOutput};
 use crate::attestation_agent::GetTokenResponse;
+use crate::guest_services::GetVolumeKeyResponse;
 use crate::keyprovider::{KeyProviderKeyWrapProtocolInput, KeyProviderKeyWrapProtocolOutput};
 
 /// Shows `Message { field: (N bytes) }`.
@@ -26,6 +27,7 @@ show_length! {
     UnsealSecretInput.secret,
     UnsealSecretOutput.plaintext,
     GetResourceResponse.resource,
+    GetVolumeKeyResponse.key,
     KeyProviderKeyWrapProtocolInput.key_provider_key_wrap_protocol_input,
     KeyProviderKeyWrapProtocolOutput.key_provider_key_wrap_protocol_output,
 }

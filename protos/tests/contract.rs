@@ -165,6 +165,7 @@ fn our_additions_stay_in_our_package() {
             "HubInfoService/ProbeKbs(ProbeKbsRequest) -> ProbeKbsResponse",
             "VolumeService/ListVolumes(ListVolumesRequest) -> ListVolumesResponse",
             "VolumeService/PrepareVolume(PrepareVolumeRequest) -> PrepareVolumeResponse",
+            "VolumeService/GetVolumeKey(GetVolumeKeyRequest) -> GetVolumeKeyResponse",
             "SecureUnmountService/ListSecureMounts(ListSecureMountsRequest) -> ListSecureMountsResponse",
             "SecureUnmountService/SecureUnmount(SecureUnmountRequest) -> SecureUnmountResponse",
         ]

@@ -14,11 +14,12 @@ const PROTOS: [&str; 4] =
     ["attestation_agent.proto", "confidential_data_hub.proto", "keyprovider.proto", "guest_services.proto"];
 
 /// Messages that carry secrets: their `Debug` is written by hand, in `src/redacted.rs`.
-const SECRET: [&str; 6] = [
+const SECRET: [&str; 7] = [
     ".attestation_agent.GetTokenResponse",
     ".api.UnsealSecretInput",
     ".api.UnsealSecretOutput",
     ".api.GetResourceResponse",
+    ".guest_services.v1.GetVolumeKeyResponse",
     ".keyprovider.KeyProviderKeyWrapProtocolInput",
     ".keyprovider.KeyProviderKeyWrapProtocolOutput",
 ];

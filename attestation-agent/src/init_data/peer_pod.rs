@@ -42,11 +42,11 @@ pub(super) fn find(root: &SysRoot) -> Option<BoundInitData> {
 }
 
 fn read(document: &Path, digest: &Path) -> Result<BoundInitData, String> {
-    let text = read_text(document, carrier::MAX_COMPRESSED_LEN * 3 / 2)?;
+    let text = read_text(document, carrier::MAX_COMPRESSED_LEN * 3 / 2).map_err(|e| e.to_string())?;
     let body = carrier::from_annotation(&text).map_err(|e| e.to_string())?;
     let init_data = BoundInitData::of_document(&InitData::parse(&body).map_err(|e| e.to_string())?);
     if digest.exists() {
-        let noted = read_text(digest, 128)?;
+        let noted = read_text(digest, 128).map_err(|e| e.to_string())?;
         if noted.trim_ascii() != hex::encode(&init_data.digest) {
             return Err(format!("its digest is not the one in {}", digest.display()));
         }

@@ -1,15 +1,21 @@
-//! What a program gives up before it holds a secret, and what it finds taken away already.
+//! What a program gives up before it holds a secret, and what it finds taken away already; and memory, which it gives back.
 //!
-//! It is NOT the sandbox: capabilities, namespaces and system call filters are the unit's, and Landlock rules are the program's
-//! own. kata-agent starts daemons without any unit, so that what confines a process is told: at its start in its log, later to
-//! whoever asks for its state. The fields are those of proc_pid_status(5).
+//! It is NOT the sandbox: capabilities, namespaces and the list of allowed system calls are the unit's. What unpacks archives gives
+//! up everything but one folder ([`Within`]). kata-agent starts daemons without any unit: so there is a [filter] that programs set
+//! themselves, and what confines a process is told, at its start in its log, later to whoever asks for its state. The fields are
+//! those of proc_pid_status(5).
 
-#![forbid(unsafe_code)]
+pub mod filter;
+mod folder;
+pub mod memory;
 
 use std::fmt;
 use std::io;
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
+
+use crate::filter::OwnFilter;
+pub use folder::Within;
 
 /// Forbids core dumps and tracing by other processes of the same user: `PR_SET_DUMPABLE` 0 (`prctl(2)`) and
 /// `RLIMIT_CORE` 0 (`getrlimit(2)`), soft and hard.
@@ -63,6 +69,8 @@ impl Landlock {
 pub struct Confinement {
     /// Filters of system calls (seccomp(2)) that are in force.
     pub system_call_filters: u32,
+    /// What became of the one that it sets itself.
+    pub own_filter: OwnFilter,
     /// Whether it and its children can never gain privileges by a program (`PR_SET_NO_NEW_PRIVS`).
     pub no_new_privileges: bool,
     /// Effective capabilities, as the kernel numbers them.
@@ -93,6 +101,7 @@ impl Confinement {
         let label = label.trim_end_matches(['\0', '\n']);
         Self {
             system_call_filters: field("Seccomp_filters").parse().unwrap_or(mode),
+            own_filter: filter::own_filter(),
             no_new_privileges: field("NoNewPrivs") == "1",
             capabilities: u64::from_str_radix(field("CapEff"), 16).unwrap_or(u64::MAX),
             landlock: Landlock::None,
@@ -108,6 +117,7 @@ impl fmt::Display for Confinement {
             0 => f.write_str("not filtered")?,
             filters => write!(f, "filtered ({filters})")?,
         }
+        write!(f, ", own filter: {}", self.own_filter)?;
         let gained = if self.no_new_privileges { "never gained" } else { "may be gained" };
         write!(f, ", privileges: {gained}, capabilities: {}", self.capabilities.count_ones())?;
         write!(f, ", Landlock: {}", self.landlock.as_str())?;
@@ -133,7 +143,7 @@ mod tests {
         };
         assert_eq!(
             confined.to_string(),
-            "core dumps: forbidden, system calls: filtered (3), privileges: never gained, capabilities: 2, Landlock: partly, label: system_u:system_r:cdh_t:s0"
+            "core dumps: forbidden, system calls: filtered (3), own filter: none, privileges: never gained, capabilities: 2, Landlock: partly, label: system_u:system_r:cdh_t:s0"
         );
         let old = Confinement::parse("Seccomp:\t2\n", "unconfined\n");
         assert_eq!((old.system_call_filters, old.no_new_privileges, old.capabilities), (1, false, u64::MAX));

@@ -7,10 +7,10 @@
 
 use std::time::Duration;
 
+pub use cc_confinement::memory::map_large_blocks;
+use cc_confinement::memory::release;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::time::{MissedTickBehavior, interval};
-
-mod sys;
 
 /// Between two looks.
 const GLANCE: Duration = Duration::from_secs(5);
@@ -27,7 +27,7 @@ pub fn spawn_release() {
         loop {
             glances.tick().await;
             if processor_time().saturating_sub(released) >= WORK {
-                sys::release_free_memory();
+                release();
                 released = processor_time();
             }
         }
@@ -43,28 +43,6 @@ fn processor_time() -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Resident bytes of this process (statm of proc(5)).
-    #[cfg(target_env = "gnu")]
-    fn resident() -> usize {
-        let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-        let pages: usize = statm.split(' ').nth(1).unwrap().parse().unwrap();
-        pages * rustix::param::page_size()
-    }
-
-    #[cfg(target_env = "gnu")]
-    #[test]
-    fn what_lies_free_between_live_blocks_is_released() {
-        // Blocks below the size that is mapped on its own; the last one keeps the heap from shrinking.
-        let mut blocks: Vec<Vec<u8>> = (0..1024).map(|_| vec![1; 64 << 10]).collect();
-        let last = blocks.pop();
-        let full = resident();
-        drop(blocks);
-        sys::release_free_memory();
-        let after = resident();
-        assert!(after + (48 << 20) < full, "{full} bytes before, {after} after");
-        drop(last);
-    }
 
     #[test]
     fn processor_time_grows_with_work() {

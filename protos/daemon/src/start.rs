@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use crate::config::{ConfigError, Source};
 use crate::listen::{ListenError, Listener};
+use crate::sandbox::{Needs, Seccomp};
 use crate::shutdown::Shutdown;
 use crate::telemetry::TelemetryError;
 use crate::{memory, notify, sandbox, telemetry};
@@ -109,6 +110,10 @@ pub struct Settings {
     pub unused: Vec<&'static str>,
     /// Worker threads of the runtime.
     pub threads: usize,
+    /// Whether it refuses itself the system calls that it does not need.
+    pub seccomp: Seccomp,
+    /// Which it needs all the same.
+    pub needs: Needs,
 }
 
 /// Runs a daemon: `serve` gets the inherited sockets and the shutdown signal and returns when it has drained.
@@ -155,6 +160,8 @@ where
         }
     };
     sandbox::forbid_core_dumps().map_err(system("forbidding core dumps"))?;
+    // Before there are threads and callers.
+    sandbox::refuse_needless_calls(settings.seccomp, settings.needs);
     sandbox::tell();
     for key in &settings.source.unknown_keys {
         tracing::warn!(file = %settings.source.path, key, "unknown configuration key is ignored");

@@ -92,6 +92,9 @@ pub struct Confinement {
     /// The label of a security module such as SELinux or AppArmor; empty for none.
     #[prost(string, tag = "5")]
     pub label: ::prost::alloc::string::String,
+    /// What became of the filter that it sets itself: `set`, or why not.
+    #[prost(string, tag = "6")]
+    pub own_filter: ::prost::alloc::string::String,
 }
 /// The measurement of events (`ExtendRuntimeMeasurement`).
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -284,6 +287,9 @@ pub struct Volume {
     /// Whether the key would be given now.
     #[prost(bool, tag = "6")]
     pub prepared: bool,
+    /// `kbs://…` URI of its tag, if that is kept there; empty: in the header itself.
+    #[prost(string, tag = "7")]
+    pub tag_uri: ::prost::alloc::string::String,
 }
 /// What is demanded of the header of a volume.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -326,6 +332,21 @@ pub struct PrepareVolumeResponse {
     /// Whether the key is given now. Only for the unit of systemd-cryptsetup that has the volume's name; for others it is a check.
     #[prost(bool, tag = "3")]
     pub armed: bool,
+}
+/// Request of `GetVolumeKey`.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetVolumeKeyRequest {
+    /// Name of the volume.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+/// Response of `GetVolumeKey`.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct GetVolumeKeyResponse {
+    /// The key, as it is.
+    #[prost(bytes = "vec", tag = "1")]
+    pub key: ::prost::alloc::vec::Vec<u8>,
 }
 /// Request of `ListSecureMounts`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1353,6 +1374,34 @@ pub mod volume_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// The key of a volume, for the tools that make and change its header; also where it is a sealed secret. By the rules of `[access]`, as
+        /// a resource.
+        pub async fn get_volume_key(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetVolumeKeyRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetVolumeKeyResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/guest_services.v1.VolumeService/GetVolumeKey",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("guest_services.v1.VolumeService", "GetVolumeKey"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1383,6 +1432,15 @@ pub mod volume_service_server {
             request: tonic::Request<super::PrepareVolumeRequest>,
         ) -> std::result::Result<
             tonic::Response<super::PrepareVolumeResponse>,
+            tonic::Status,
+        >;
+        /// The key of a volume, for the tools that make and change its header; also where it is a sealed secret. By the rules of `[access]`, as
+        /// a resource.
+        async fn get_volume_key(
+            &self,
+            request: tonic::Request<super::GetVolumeKeyRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetVolumeKeyResponse>,
             tonic::Status,
         >;
     }
@@ -1538,6 +1596,51 @@ pub mod volume_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = PrepareVolumeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/guest_services.v1.VolumeService/GetVolumeKey" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetVolumeKeySvc<T: VolumeService>(pub Arc<T>);
+                    impl<
+                        T: VolumeService,
+                    > tonic::server::UnaryService<super::GetVolumeKeyRequest>
+                    for GetVolumeKeySvc<T> {
+                        type Response = super::GetVolumeKeyResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetVolumeKeyRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as VolumeService>::get_volume_key(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetVolumeKeySvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
