@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use crate::{
     Digest, KeyFault,
     layer::tar::{Refusal, Rule},
+    limits,
     policy::Refused,
 };
 
@@ -185,6 +186,11 @@ pub trait SourceFault: std::error::Error + Send + Sync + 'static {
 
     /// The next step for the operator.
     fn hint(&self) -> &str;
+
+    /// Whether what came until now is worth keeping, since the rest may come later.
+    fn may_go_on(&self) -> bool {
+        self.blame() == Blame::Unavailable
+    }
 }
 
 /// Two digests that should be one.
@@ -388,6 +394,16 @@ impl ImageError {
         }
     }
 
+    /// Whether the same pull may go on where it ended: it was stopped, or somebody did not answer, or not as a registry does. What
+    /// was wrong stays wrong, and what is refused is not wanted.
+    #[must_use]
+    pub fn may_go_on(&self) -> bool {
+        match self {
+            Self::Source(fault) => fault.may_go_on(),
+            other => other.blame() == Blame::Unavailable,
+        }
+    }
+
     /// The error that a source has put into a failed read, else `Read` of `what`.
     pub(crate) fn from_read(what: impl FnOnce() -> String, source: io::Error) -> Self {
         match source.downcast::<Self>() {
@@ -474,7 +490,7 @@ impl LayerFault {
             Self::Archive(_) | Self::Entry { .. } => {
                 "build the layer anew with a current tool; what two readers could read differently is refused"
             }
-            Self::Limit { .. } => "raise the limit of that name if the image is meant to be so large",
+            Self::Limit { what, .. } => limits::hint(what),
             Self::Busy => "try again when other pulls have ended; a slow registry may hold them up",
             Self::Storage { source, .. } => storage_hint(source),
             Self::Interrupted => "",

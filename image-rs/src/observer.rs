@@ -15,6 +15,13 @@ pub enum Event {
         /// Its compressed length in bytes.
         size: u64,
     },
+    /// Bytes of a layer are there from an earlier pull, and were hashed again.
+    LayerKept {
+        /// Its place.
+        layer: usize,
+        /// Compressed bytes that need not be fetched.
+        bytes: u64,
+    },
     /// Bytes of a layer were read and hashed.
     LayerRead {
         /// Its place.
@@ -32,6 +39,13 @@ pub enum Event {
         bytes: u64,
         /// `user.` attributes that the file system does not take.
         attributes_left_out: u64,
+    },
+    /// Of a pull that was cut off something stays for the next one.
+    Kept {
+        /// The folder that it stays in.
+        folder: String,
+        /// Its bytes.
+        bytes: u64,
     },
     /// What a pull that failed had made stays for now.
     LeftBehind {

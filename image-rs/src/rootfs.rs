@@ -7,18 +7,22 @@
 
 pub(crate) mod merge;
 
-use std::{ffi::OsStr, os::fd::BorrowedFd, sync::Arc};
+use std::sync::Arc;
 
 use crate::{
-    Descriptor, Error, Image, Keys, LayerKeys, Observer, Source,
+    Descriptor, Error, Image, Keys, LayerKeys, Observer, Source, Target,
     crew::Crew,
+    kept::Kept,
     layer::{
-        self, Input, Options, Run,
+        self, Options, Run, Stages, Stopwatch,
         unpack::{Applied, Form},
     },
     policy::Admitted,
     staging::Staging,
 };
+
+/// The root file system while it is made.
+const ROOT: &str = "rootfs";
 
 /// What was unpacked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,6 +31,8 @@ pub struct Unpacked {
     pub entries: u64,
     /// `user.` attributes left out, because the file system does not have them.
     pub attributes_left_out: u64,
+    /// What the stages took.
+    pub stages: Stages,
 }
 
 /// What is to be unpacked, and what that needs.
@@ -42,23 +48,43 @@ pub struct Order<'a> {
     pub keys: Arc<dyn LayerKeys>,
 }
 
-/// Unpacks the image of `order` into the new directory `name` in `folder`. It appears complete, or not at all.
+/// Unpacks the image of `order` into the new directory `target`. It appears complete, or not at all. If the pull is only cut off
+/// ([`Error::may_go_on`]), layers stay beside it as they are stored, where the disk has the room, for the next one.
 ///
 /// # Errors
 /// `IMAGE_DIGEST_MISMATCH` if another image was admitted; what is wrong with a layer or its key, with the layer's digest
 /// in [`Error::Layer`]; what the source or the file system says; [`Error::Interrupted`] if the observer said so.
 pub fn unpack_rootfs(
     order: &Order<'_>,
-    folder: BorrowedFd<'_>,
-    name: &OsStr,
+    target: &Target<'_>,
     options: &Options,
     observer: &dyn Observer,
 ) -> Result<Unpacked, Error> {
     order.admitted.covers(order.image)?;
-    let staging = Staging::begin(folder, name)?;
-    let layers = unpack_layers(order, &staging, options, observer)?;
-    let root = staging.make_root("rootfs")?;
-    let mut unpacked = Unpacked::default();
+    let staging = Staging::begin(target, order.image.manifest_digest())?;
+    let keys = Keys::ask(order.image.layers(), Arc::clone(&order.keys));
+    match target.confined(staging.folder(), || make(order, &keys, &staging, options, observer)) {
+        Ok(unpacked) => staging.publish(ROOT).map(|()| unpacked),
+        Err(error) => {
+            staging.end(&error, observer);
+            Err(error)
+        }
+    }
+}
+
+/// Makes the root file system, which is not yet where it belongs.
+fn make(
+    order: &Order<'_>,
+    keys: &Keys,
+    staging: &Staging,
+    options: &Options,
+    observer: &dyn Observer,
+) -> Result<Unpacked, Error> {
+    let run = Run::new(options.clone());
+    let layers = unpack_layers(order, keys, staging, &run, observer)?;
+    let root = staging.make_root(ROOT)?;
+    let mut unpacked = Unpacked { stages: run.stages(), ..Unpacked::default() };
+    let watch = Stopwatch::start();
     for (number, applied) in layers.iter().enumerate() {
         if observer.stopped() {
             return Err(Error::Interrupted);
@@ -68,30 +94,30 @@ pub fn unpack_rootfs(
         unpacked.entries += applied.entries;
         unpacked.attributes_left_out += applied.attributes_left_out;
     }
-    staging.publish("rootfs")?;
+    unpacked.stages.merge = watch.spent();
     Ok(unpacked)
 }
 
 /// Unpacks all layers, each into the directory of its number.
 fn unpack_layers(
     order: &Order<'_>,
+    keys: &Keys,
     staging: &Staging,
-    options: &Options,
+    run: &Run,
     observer: &dyn Observer,
 ) -> Result<Vec<Applied>, Error> {
     let layers = order.image.layers();
     let descriptors: Vec<&Descriptor> = layers.iter().map(|layer| &layer.descriptor).collect();
-    let keys = Keys::ask(layers, Arc::clone(&order.keys));
-    let run = Run::new(options.clone());
-    let crew = Crew { source: order.source, blobs: &descriptors, keys: &keys, workers: options.parallel };
-    crew.run(observer, |number, observer| unpack_layer(order, number, &keys, staging, &run, observer))
+    let kept = staging.kept()?;
+    let crew = Crew { source: order.source, blobs: &descriptors, keys, workers: run.options().parallel };
+    crew.run(observer, |number, observer| unpack_layer(order, number, keys, (staging, &kept), run, observer))
 }
 
 fn unpack_layer(
     order: &Order<'_>,
     number: usize,
     keys: &Keys,
-    staging: &Staging,
+    (staging, kept): (&Staging, &Kept),
     run: &Run,
     observer: &dyn Observer,
 ) -> Result<Applied, Error> {
@@ -100,8 +126,7 @@ fn unpack_layer(
     layer::check_size(layer.descriptor.size, &run.options().limits).map_err(failed)?;
     let key = keys.of_layer(number, &|| observer.stopped()).map_err(|fault| failed(fault.into()))?;
     let target = staging.make(&number.to_string())?;
-    let blob = order.source.blob(&layer.descriptor)?;
-    let input = Input { number, layer, blob, key };
-    layer::unpack_layer(input, target, Form::Listed, run, observer)
+    let copied = kept.copy(order.source, (number, &layer.descriptor), observer)?;
+    layer::unpack_copied((number, layer, key), copied, (target, Form::Listed), run, observer)
         .map_err(|fault| failed(fault.for_folder(staging.path())))
 }

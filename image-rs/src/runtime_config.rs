@@ -2,11 +2,11 @@
 //! configuration.
 //!
 //! What the image does not say is what `runc spec` and its like write by default. Pure. It does NOT look into the image's
-//! files: a user that is given by name stays for whoever starts the container to resolve.
+//! files: the user is set by whoever has them ([`with_user`]), and until then is the superuser.
 
 use serde_json::{Map, Value, json};
 
-use crate::ImageConfig;
+use crate::{ImageConfig, User};
 
 /// Beginning of the names of annotations that repeat members of the image's configuration (OCI image specification,
 /// conversion.md).
@@ -32,7 +32,6 @@ const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys",
 #[must_use]
 pub fn runtime_config(image: &ImageConfig) -> Value {
     let capabilities = json!(CAPABILITIES);
-    let (uid, gid) = image.user.as_deref().and_then(numeric_user).unwrap_or((0, 0));
     let namespaces = ["pid", "network", "ipc", "uts", "mount", "cgroup"].map(|kind| json!({"type": kind}));
     let args: Vec<&String> = image.entrypoint.iter().chain(&image.cmd).collect();
     json!({
@@ -41,7 +40,7 @@ pub fn runtime_config(image: &ImageConfig) -> Value {
         "root": {"path": "rootfs", "readonly": true},
         "process": {
             "terminal": false,
-            "user": {"uid": uid, "gid": gid},
+            "user": {"uid": 0, "gid": 0},
             "args": if args.is_empty() { json!(["sh"]) } else { json!(args) },
             "env": if image.env.is_empty() { json!([PATH, "TERM=xterm"]) } else { json!(image.env) },
             "cwd": image.working_dir.as_deref().filter(|path| !path.is_empty()).unwrap_or("/"),
@@ -63,13 +62,29 @@ pub fn runtime_config(image: &ImageConfig) -> Value {
     })
 }
 
-/// `uid` or `uid:gid`.
-fn numeric_user(text: &str) -> Option<(u32, u32)> {
-    let number = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten();
-    match text.split_once(':') {
-        None => Some((number(text)?, 0)),
-        Some((uid, gid)) => Some((number(uid)?, number(gid)?)),
+/// The text of a document with this user as the one that the process runs as; `None` if it is no such document.
+#[must_use]
+pub fn with_user(config: &[u8], user: &User) -> Option<Vec<u8>> {
+    let mut config: Value = serde_json::from_slice(config).ok()?;
+    let process = config.get_mut("process")?.as_object_mut()?;
+    let mut value = json!({"uid": user.uid, "gid": user.gid});
+    if !user.additional.is_empty() {
+        value.as_object_mut()?.insert("additionalGids".to_owned(), json!(user.additional));
     }
+    process.insert("user".to_owned(), value);
+    serde_json::to_vec(&config).ok()
+}
+
+/// The volumes of an image on which nothing is mounted: they are no absolute path below the root directory, or could be read as another.
+pub fn unusable_volumes(image: &ImageConfig) -> impl Iterator<Item = &str> {
+    image.volumes.iter().map(String::as_str).filter(|path| !is_volume(path))
+}
+
+fn is_volume(path: &str) -> bool {
+    let inside = path.strip_prefix('/').map(|path| path.strip_suffix('/').unwrap_or(path));
+    inside.is_some_and(|inside| {
+        inside.split('/').all(|part| !matches!(part, "" | "." | "..")) && !inside.contains(char::is_control)
+    })
 }
 
 fn mounts(volumes: &[String]) -> Vec<Value> {
@@ -89,7 +104,7 @@ fn mounts(volumes: &[String]) -> Vec<Value> {
         json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
                "options": ["nosuid", "noexec", "nodev", "relatime", "ro"]}),
     ];
-    volumes.iter().map(volume).chain(default).collect()
+    volumes.iter().filter(|path| is_volume(path)).map(volume).chain(default).collect()
 }
 
 fn annotations(image: &ImageConfig) -> Map<String, Value> {
@@ -134,7 +149,7 @@ mod tests {
             entrypoint: texts(&["/bin/app", "-x"]),
             cmd: texts(&["serve"]),
             working_dir: Some("/srv".to_owned()),
-            volumes: texts(&["/data"]),
+            volumes: texts(&["/data", "/", "../x", "/a/../../etc", "", "data", "/a//b", "/a\nb"]),
             exposed_ports: texts(&["443/tcp", "80/tcp"]),
             labels: vec![
                 ("own".to_owned(), "1".to_owned()),
@@ -147,7 +162,7 @@ mod tests {
         let process = &config["process"];
         assert_eq!(process["args"], json!(["/bin/app", "-x", "serve"]));
         assert_eq!((&process["cwd"], &process["env"]), (&json!("/srv"), &json!(["A=1", "B=2"])));
-        assert_eq!(process["user"], json!({"uid": 1000, "gid": 50}));
+        assert_eq!(process["user"], json!({"uid": 0, "gid": 0}), "the image's files tell who it is");
         assert_eq!(config["root"]["path"], "rootfs");
         assert_eq!(config["hostname"], "image-rs");
         let volume = &config["mounts"][0];
@@ -155,6 +170,7 @@ mod tests {
         assert!(volume.get("source").is_none());
         assert_eq!(volume["options"].as_array().unwrap().len(), 5);
         assert_eq!(config["mounts"][1]["destination"], "/proc");
+        assert_eq!(unusable_volumes(&image).count(), 7);
         assert_eq!(
             config["annotations"],
             json!({
@@ -180,19 +196,15 @@ mod tests {
     }
 
     #[test]
-    fn users_are_taken_over_if_they_are_numbers() {
-        for (text, user) in [
-            ("0", Some((0, 0))),
-            ("7", Some((7, 0))),
-            ("4294967295:1", Some((u32::MAX, 1))),
-            ("4294967296", None),
-            ("nobody", None),
-            ("1:users", None),
-            ("+1", None),
-            ("", None),
-            ("1:", None),
-        ] {
-            assert_eq!(numeric_user(text), user, "{text}");
-        }
+    fn the_user_is_set_and_nothing_else() {
+        let config = runtime_config(&ImageConfig::default());
+        let user = User { uid: 1000, gid: 50, additional: vec![10, 34] };
+        let text = with_user(config.to_string().as_bytes(), &user).unwrap();
+        let mut changed: Value = serde_json::from_slice(&text).unwrap();
+        let expected = json!({"uid": 1000, "gid": 50, "additionalGids": [10, 34]});
+        assert_eq!(changed["process"]["user"], expected);
+        changed["process"]["user"] = json!({"uid": 0, "gid": 0});
+        assert_eq!(changed, config);
+        assert_eq!(with_user(b"{}", &user), None);
     }
 }

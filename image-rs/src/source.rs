@@ -60,6 +60,17 @@ pub trait Source: fmt::Debug + Send + Sync {
     /// `IMAGE_NOT_FOUND` if there is none, else what the transport says.
     fn blob(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send>, Error>;
 
+    /// The same from the byte at `at` on, which is not behind the end.
+    ///
+    /// # Errors
+    /// As [`Source::blob`].
+    fn blob_from(&self, descriptor: &Descriptor, at: u64) -> Result<Box<dyn Read + Send>, Error> {
+        let mut blob = self.blob(descriptor)?;
+        let skipped = io::copy(&mut (&mut blob).take(at), &mut io::sink());
+        skipped.map_err(|error| Error::from_read(|| format!("blob {}", descriptor.digest), error))?;
+        Ok(blob)
+    }
+
     /// The same for a blob that is a document, such as a configuration or a signature. A source may limit how long all of it
     /// takes, since it is known how long documents are.
     ///

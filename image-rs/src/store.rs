@@ -4,7 +4,8 @@
 //! store.json            what this is, and in which boot of the machine it was made
 //! lock                  shared by whoever pulls, taken alone by whoever removes
 //! layers/<name>/tree    the layer's directory
-//!               layer.json, implied    what was checked; directories that the archive does not name
+//!               layer.json, implied, marks    what was checked; directories that the archive does not name; deletions that
+//!                                      its directory does not tell
 //! locks/<name>          held by whoever fills that layer, who notes in it how far he is; <name>.1 and so on by those who
 //!                       fill it beside him
 //! images/<digest>.json  which layers an image has
@@ -18,10 +19,12 @@
 //!
 //! Whether an image may be used is NOT known here: the policy decides at each pull, whatever is in the store.
 
+pub mod below;
 mod claim;
 mod collect;
 pub mod implied;
 mod layer;
+pub mod marks;
 mod progress;
 mod record;
 mod tally;
@@ -50,7 +53,7 @@ pub use self::{
 use crate::{Error, tree};
 
 /// Version of the layout of the folder.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Longest file of the store that is read, in bytes.
 const MAX_FILE: u64 = 1 << 20;
 /// Folders of a store, besides those that others keep in it.

@@ -28,10 +28,14 @@ use crate::{
 /// Progress after which tries are counted anew, in bytes, unless half of the rest was less.
 const PROGRESS: u64 = 1 << 20;
 
-/// Opens the blob. Where it is large, and one connection slow, several read it.
-pub(crate) fn open(repository: &Arc<Inner>, descriptor: &Descriptor) -> Result<Box<dyn Read + Send>, Error> {
+/// Opens the blob at its byte `at`. Where it is large, and one connection slow, several read it.
+pub(crate) fn open(
+    repository: &Arc<Inner>,
+    descriptor: &Descriptor,
+    at: u64,
+) -> Result<Box<dyn Read + Send>, Error> {
     let target = Target::of(repository, descriptor)?;
-    let mut stream = Stream::new(target.clone(), 0, None);
+    let mut stream = Stream::new(target.clone(), at, None);
     // So that what is not there is told here.
     stream.connect_patiently().map_err(told)?;
     let ranges = repository.ranges;

@@ -232,6 +232,20 @@ impl SourceFault for RegistryError {
     fn hint(&self) -> &str {
         self.hint()
     }
+
+    fn may_go_on(&self) -> bool {
+        match self {
+            // A token that has expired comes anew with the next pull, and what answers for a registry is not always the registry.
+            Self::Denied { .. } | Self::BadAnswer { .. } | Self::UntrustedTls { .. } => true,
+            Self::Everywhere { attempts } => {
+                let goes_on = |error: &image_rs::Error| error.may_go_on();
+                let is_no_answer = |error: &image_rs::Error| goes_on(error) || error.blame() == Blame::Absent;
+                attempts.iter().all(|(_, error)| is_no_answer(error))
+                    && attempts.iter().any(|(_, error)| goes_on(error))
+            }
+            other => other.blame() == Blame::Unavailable,
+        }
+    }
 }
 
 impl From<RegistryError> for image_rs::Error {

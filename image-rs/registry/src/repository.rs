@@ -61,6 +61,23 @@ impl Repository {
         &self.0.reference
     }
 
+    /// The same place, also where this one was given up ([`Source::give_up`]).
+    #[must_use]
+    pub fn again(&self) -> Self {
+        let of = &self.0;
+        Self(Arc::new(Inner {
+            http: Arc::clone(&of.http),
+            reference: of.reference.clone(),
+            base: of.base.clone(),
+            plain_http: of.plain_http,
+            login: of.login.as_ref().map(Login::copy),
+            authorization: Authorization::default(),
+            stop: of.stop.again(),
+            ranges: of.ranges,
+            buffers: Arc::clone(&of.buffers),
+        }))
+    }
+
     /// Whether it is read over plain http.
     #[must_use]
     pub fn is_plain_http(&self) -> bool {
@@ -209,7 +226,11 @@ impl Source for Repository {
     }
 
     fn blob(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send>, Error> {
-        blob::open(&self.0, descriptor)
+        blob::open(&self.0, descriptor, 0)
+    }
+
+    fn blob_from(&self, descriptor: &Descriptor, at: u64) -> Result<Box<dyn Read + Send>, Error> {
+        blob::open(&self.0, descriptor, at)
     }
 
     fn document_blob(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send>, Error> {

@@ -34,6 +34,11 @@ impl Stop {
         Self { own: Arc::default(), whole: Some(Arc::new(self.clone())) }
     }
 
+    /// Another part of the same whole, which was not ended alone.
+    pub(crate) fn again(&self) -> Self {
+        Self { own: Arc::default(), whole: self.whole.clone() }
+    }
+
     /// Waits for `pause`, or until stopped. Gives whether it was stopped.
     pub(crate) fn wait(&self, pause: Duration) -> bool {
         let end = Instant::now() + pause;
@@ -71,11 +76,13 @@ mod tests {
         let (one, other) = (whole.part(), whole.part());
         one.stop();
         assert!(one.is_stopped() && !other.is_stopped() && !whole.is_stopped());
+        let again = one.again();
+        assert!(!again.is_stopped());
         let inner = other.part();
         let waiting = std::thread::spawn(move || other.wait(Duration::from_secs(600)));
         whole.stop();
         assert!(waiting.join().unwrap());
-        assert!(inner.is_stopped());
+        assert!(inner.is_stopped() && again.is_stopped());
         let (middle, whole) = (Stop::default().part(), Stop::default());
         let inner = middle.part();
         middle.stop();

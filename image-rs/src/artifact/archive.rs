@@ -10,7 +10,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{Mode, OFlags},
+    fs::{AtFlags, Mode, OFlags, RenameFlags},
     io::Errno,
 };
 
@@ -18,7 +18,7 @@ use super::title::entry_parts;
 use crate::{
     LayerFault,
     layer::{
-        Receiver, Run,
+        Metered, Run,
         tar::{Entry, Event, Kind, Reader},
         unpack::open_beneath,
     },
@@ -32,7 +32,7 @@ const FILE: Mode = Mode::from_raw_mode(0o644);
 pub(super) fn write_file(
     root: BorrowedFd<'_>,
     title: &str,
-    from: &mut Receiver,
+    from: &mut Metered<'_>,
     run: &Run,
 ) -> Result<u64, LayerFault> {
     run.take_entry(0)?;
@@ -48,11 +48,23 @@ pub(super) fn write_file(
     }
 }
 
+/// Gives the name `title` below `root` to the file `name` of the folder `from`.
+pub(super) fn place_file(
+    root: BorrowedFd<'_>,
+    title: &str,
+    (from, name): (BorrowedFd<'_>, &str),
+) -> Result<(), LayerFault> {
+    let failed = |error| made(title.as_bytes(), error);
+    let (at, last) = parent(root, title.as_bytes())?;
+    rustix::fs::chmodat(from, name, FILE, AtFlags::empty()).map_err(failed)?;
+    rustix::fs::renameat_with(from, name, &at, last, RenameFlags::NOREPLACE).map_err(failed)
+}
+
 /// Unpacks an archive, all of which has to lie in the directory `title`, below `root`. Gives its entries.
 pub(super) fn unpack(
     root: BorrowedFd<'_>,
     title: &str,
-    from: &mut Receiver,
+    from: &mut Metered<'_>,
     run: &Run,
 ) -> Result<u64, LayerFault> {
     let mut reader = Reader::new(run.options().limits.clone());

@@ -10,6 +10,7 @@ use cc_sealed::{LayerKey, SealedError};
 
 use super::{
     BUFFER,
+    stages::{Meters, Stopwatch},
     stream::{Closed, Receiver, Sender},
 };
 use crate::{Digest, KeyFault, LayerFault, Mismatch};
@@ -18,13 +19,14 @@ use crate::{Digest, KeyFault, LayerFault, Mismatch};
 pub(super) const OUT: usize = BUFFER + SLACK;
 
 /// Decrypts the bytes `from` with `key`, whose private options may name them by the digest `also` as well, which the next
-/// stages compare. Goes on to the end even if nobody wants the plain bytes any more: whether the
+/// stages compare. What it takes is measured by `meters`. Goes on to the end even if nobody wants the plain bytes any more: whether the
 /// cipher text was the right one decides who is to blame.
 pub(super) fn decrypt(
     key: &LayerKey,
     also: Option<Digest>,
     from: &mut Receiver,
     to: &mut Sender,
+    meters: &Meters,
 ) -> Result<(), LayerFault> {
     let failed = |doing| {
         move |source| LayerFault::Key(Box::new(KeyFault::Unusable(SealedError::Crypto { doing, source })))
@@ -35,15 +37,19 @@ pub(super) fn decrypt(
     let mut hasher = before.algorithm().hasher();
     let mut wanted = true;
     let mut buffer = vec![0; OUT];
+    let watch = Stopwatch::start();
     loop {
         let bytes = from.fill_buf().map_err(LayerFault::Read)?;
+        watch.skip();
         if bytes.is_empty() {
             break;
         }
         let length = bytes.len();
         opener.update(bytes, &mut buffer).map_err(failed("decrypting"))?;
         from.consume(length);
+        watch.lap(&meters.decrypt);
         hasher.update(buffer.get(..length).unwrap_or_default());
+        watch.lap(&meters.hash);
         if wanted {
             match to.send(buffer, length) {
                 Ok(empty) => buffer = empty,

@@ -10,15 +10,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::Options;
-use crate::{Compression, LayerFault, Limits, Observer};
+use super::{
+    Options,
+    stages::{Meters, Stages},
+};
+use crate::{Compression, LayerFault, Limits, Observer, limits::counted, store::Stored};
 
 /// Bytes of a block of most file systems.
-const BLOCK: u64 = 4096;
-// What is counted, for messages.
-const BYTES: &str = "bytes when uncompressed";
-const CLAIMED: &str = "bytes of files";
-const ENTRIES: &str = "entries";
+pub(super) const BLOCK: u64 = 4096;
 /// How long a decoder waits for memory while nobody gives any back.
 const PATIENCE: Duration = Duration::from_secs(900);
 /// Between two looks whether a waiting layer is still wanted.
@@ -28,6 +27,9 @@ const GLANCE: Duration = Duration::from_millis(100);
 pub(crate) trait Room: std::fmt::Debug + Send + Sync {
     /// Counts uncompressed bytes of an archive.
     fn take(&self, count: u64) -> Result<(), LayerFault>;
+
+    /// Counts bytes that what is unpacked takes up.
+    fn occupy(&self, count: u64) -> Result<(), LayerFault>;
 }
 
 /// One run over the layers of an image; they may be unpacked at once. A clone is the same run.
@@ -51,6 +53,8 @@ struct Used {
     inflated: AtomicU64,
     /// Memory of decoders with usual windows. Changed by whoever has the lock of what is free.
     windows: AtomicU64,
+    /// Not a bound: what the layers took.
+    meters: Meters,
 }
 
 /// Memory of decoders that is not in use.
@@ -94,7 +98,7 @@ impl Run {
     }
 
     /// A run with bounds of its own, whose decoders share the memory of this one's: it takes [`Options::windows`] of that at most, so that
-    /// where this run has twice as much, one whose layers come slowly leaves enough for another.
+    /// where this run has more, one whose layers come slowly leaves some for another.
     #[must_use]
     pub fn beside(&self, options: Options) -> Self {
         let windows = options.windows.min(self.options.windows);
@@ -110,20 +114,32 @@ impl Run {
         Self { room: Some(room), ..self.clone() }
     }
 
-    /// Counts a layer of the image that need not be unpacked, because it was before: `bytes` of its archive with `entries`.
+    /// Counts a layer of the image that need not be unpacked, because it was before.
     ///
     /// # Errors
     /// [`LayerFault::Limit`] if the image is too large with it.
-    pub fn take_layer(&self, bytes: u64, entries: u64) -> Result<(), LayerFault> {
-        take(&self.used.bytes, bytes, BYTES, self.options.limits.bytes)?;
-        take(&self.used.claimed, bytes, CLAIMED, self.options.limits.bytes)?;
-        take(&self.used.entries, entries, ENTRIES, self.options.limits.entries)
+    pub fn take_layer(&self, layer: &Stored) -> Result<(), LayerFault> {
+        let limits = &self.options.limits;
+        take(&self.used.bytes, layer.bytes, counted::INFLATED, limits.bytes)?;
+        take(&self.used.claimed, layer.claimed, counted::CLAIMED, limits.bytes)?;
+        take(&self.used.entries, layer.entries, counted::ENTRIES, limits.entries)?;
+        take(&self.used.names, layer.names, counted::NAMES, limits.ledger as u64)
     }
 
     /// What the layers are unpacked by.
     #[must_use]
     pub const fn options(&self) -> &Options {
         &self.options
+    }
+
+    /// What the stages took so far, all layers together.
+    #[must_use]
+    pub fn stages(&self) -> Stages {
+        self.used.meters.stages()
+    }
+
+    pub(super) fn meters(&self) -> &Meters {
+        &self.used.meters
     }
 
     /// Counts bytes of a blob that is compressed so, as they arrive.
@@ -135,7 +151,7 @@ impl Run {
 
     /// Counts uncompressed bytes of a blob that is compressed so.
     pub(super) fn take_bytes(&self, compression: Compression, count: u64) -> Result<(), LayerFault> {
-        take(&self.used.bytes, count, BYTES, self.options.limits.bytes)?;
+        take(&self.used.bytes, count, counted::INFLATED, self.options.limits.bytes)?;
         if let Some(room) = &self.room {
             room.take(count)?;
         }
@@ -144,25 +160,26 @@ impl Run {
         }
         let compressed = self.used.compressed.load(Ordering::Relaxed);
         let most = compressed.saturating_mul(self.options.limits.ratio).max(Limits::RATIO_FROM);
-        take(&self.used.inflated, count, BYTES, most)
+        take(&self.used.inflated, count, counted::INFLATED_BY_RATIO, most)
     }
 
     /// Counts an entry of an archive; `size` is the length that its file claims to have. File systems set whole blocks aside,
-    /// also for a piece between two holes: what a file takes up is bounded by its length with all of them.
-    pub(crate) fn take_entry(&self, size: u64) -> Result<(), LayerFault> {
-        take(&self.used.entries, 1, ENTRIES, self.options.limits.entries)?;
+    /// also for a piece between two holes: what a file takes up is bounded by its length with all of them, which is given back.
+    pub(crate) fn take_entry(&self, size: u64) -> Result<u64, LayerFault> {
+        take(&self.used.entries, 1, counted::ENTRIES, self.options.limits.entries)?;
         let blocks = size.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX);
-        take(&self.used.claimed, blocks, CLAIMED, self.options.limits.bytes)
+        take(&self.used.claimed, blocks, counted::CLAIMED, self.options.limits.bytes)?;
+        Ok(blocks)
+    }
+
+    /// Counts bytes that what is unpacked takes up.
+    pub(super) fn occupy(&self, count: u64) -> Result<(), LayerFault> {
+        self.room.as_ref().map_or(Ok(()), |room| room.occupy(count))
     }
 
     /// Counts bytes of names that are remembered.
     pub(super) fn take_names(&self, count: usize) -> Result<(), LayerFault> {
-        take(
-            &self.used.names,
-            count as u64,
-            "bytes of names of directories and deletions",
-            self.options.limits.ledger as u64,
-        )
+        take(&self.used.names, count as u64, counted::NAMES, self.options.limits.ledger as u64)
     }
 
     /// Counts bytes of names that are forgotten.
@@ -277,28 +294,29 @@ mod tests {
             assert_eq!(waiting.join().unwrap().unwrap(), LARGE);
         });
         drop(usual);
-        let all: Vec<_> = (0..4).map(|_| run.take_memory(Options::LARGE_WINDOW, &Silent).unwrap()).collect();
-        assert!(matches!(run.take_memory(1, &Silent), Err(LayerFault::Busy)));
+        let all = usual_windows(&run);
         drop(all);
         run.take_memory(1, &Silent).unwrap();
     }
 
+    /// As many as a run has memory for, after which there is none.
+    fn usual_windows(run: &Run) -> Vec<Memory<'_>> {
+        let count = Options::WINDOWS / Options::LARGE_WINDOW;
+        let all = (0..count).map(|_| run.take_memory(Options::LARGE_WINDOW, &Silent).unwrap()).collect();
+        assert!(matches!(run.take_memory(1, &Silent), Err(LayerFault::Busy)));
+        all
+    }
+
     #[test]
     fn no_run_takes_more_than_its_part() {
-        const WINDOW: u64 = Options::LARGE_WINDOW;
         let common = Options { windows: 2 * Options::WINDOWS, ..Options::default() };
         let common = Run::with_patience(common, Duration::from_millis(100));
         let (first, second) = (common.beside(Options::default()), common.beside(Options::default()));
-        fn take(run: &Run) -> Vec<Memory<'_>> {
-            let all: Vec<_> = (0..4).map(|_| run.take_memory(WINDOW, &Silent).unwrap()).collect();
-            assert!(matches!(run.take_memory(1, &Silent), Err(LayerFault::Busy)));
-            all
-        }
-        let held = take(&first);
-        drop(take(&second));
+        let held = usual_windows(&first);
+        drop(usual_windows(&second));
         // Each layer of a run counts, however it came by the run.
         assert!(matches!(first.clone().take_memory(1, &Silent), Err(LayerFault::Busy)));
         drop(held);
-        drop(take(&first));
+        drop(usual_windows(&first));
     }
 }

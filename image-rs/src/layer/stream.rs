@@ -27,7 +27,7 @@ pub(super) struct Sender {
 
 /// The end that bytes come out of.
 #[derive(Debug)]
-pub(crate) struct Receiver {
+pub(super) struct Receiver {
     full: mpsc::Receiver<Message>,
     empty: mpsc::SyncSender<Vec<u8>>,
     buffer: Vec<u8>,
@@ -65,9 +65,16 @@ impl Sender {
     }
 }
 
+impl Receiver {
+    /// Whether reading on means waiting for the sender.
+    pub(super) fn is_drained(&self) -> bool {
+        self.at >= self.filled && !self.ended
+    }
+}
+
 impl BufRead for Receiver {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        while self.at >= self.filled && !self.ended {
+        while self.is_drained() {
             if !self.buffer.is_empty() {
                 // A sender that is gone needs no buffers.
                 let _ = self.empty.send(std::mem::take(&mut self.buffer));

@@ -19,7 +19,7 @@ use header::{Block, Header};
 use pax::Pax;
 use sparse::{DecimalMap, Piece};
 
-use crate::Limits;
+use crate::{Limits, limits::counted};
 pub use rule::{Refusal, Rule};
 
 /// Length of a header, and what data is padded to.
@@ -331,7 +331,7 @@ impl Reader {
             count(&mut self.extended, "extended headers", self.limits.entries.saturating_mul(3))?;
             return self.start_extended(&header).map(|()| None);
         }
-        count(&mut self.entries, "entries", self.limits.entries)?;
+        count(&mut self.entries, counted::ENTRIES, self.limits.entries)?;
         let ahead = std::mem::take(&mut self.ahead);
         let mut pax = ahead.pax.unwrap_or_default();
         let map = std::mem::take(&mut pax.sparse);
@@ -361,7 +361,7 @@ impl Reader {
         }
         self.claimed = self.claimed.saturating_add(size);
         if self.claimed > self.limits.bytes {
-            return Err(Rule::Limit { what: "bytes in its files", limit: self.limits.bytes });
+            return Err(Rule::Limit { what: counted::IN_FILES, limit: self.limits.bytes });
         }
         if header.kind == b'S' {
             let (pieces, more) = sparse::read_gnu_header(block)?;
@@ -425,7 +425,7 @@ impl Reader {
     }
 
     const fn name_limit(&self) -> Rule {
-        Rule::Limit { what: "bytes in a name", limit: self.limits.name as u64 }
+        Rule::Limit { what: counted::NAME, limit: self.limits.name as u64 }
     }
 
     fn start_body<'a>(

@@ -29,10 +29,12 @@ use super::{
     Options, Run,
     tar::{Entry, Kind, Time},
 };
-use crate::LayerFault;
+use crate::{LayerFault, limits::counted};
 pub use deletion::{Deletions, Form};
+pub(crate) use deletion::{make_whiteout, set_opaque};
 use ledger::Ledger;
 use name::Name;
+pub(crate) use name::split_last;
 use place::Places;
 pub(crate) use place::open_beneath;
 pub(crate) use xattr::content_of;
@@ -51,6 +53,10 @@ pub struct Policy {
 pub struct Applied {
     /// Entries of the archive.
     pub entries: u64,
+    /// Bytes that its files claim to have, holes included, in whole blocks.
+    pub claimed: u64,
+    /// Bytes that it takes up: blocks of files without holes, and something for each entry.
+    pub occupied: u64,
     /// `user.` attributes left out, because the file system does not have them.
     pub attributes_left_out: u64,
     /// What the layer says about those below it, unless it was written into the directory.
@@ -104,7 +110,11 @@ impl<'a> Unpacker<'a> {
     pub(super) fn entry(&mut self, mut entry: Entry) -> Result<(), LayerFault> {
         self.applied.entries += 1;
         let refused = |why| LayerFault::Entry { name: shown(&entry.name), why };
-        let name = Name::parse(&entry.name, self.options().limits.depth).map_err(refused)?;
+        let depth = self.options().limits.depth;
+        let name = Name::parse(&entry.name, depth).map_err(|why| match why {
+            name::TOO_DEEP => LayerFault::Limit { what: counted::DEPTH, limit: depth as u64 },
+            why => refused(why),
+        })?;
         if self.options().policy.drop_privileges {
             entry.mode &= 0o1777;
             entry.xattrs.retain(|(name, _)| name != xattr::CAPABILITY);
@@ -112,10 +122,7 @@ impl<'a> Unpacker<'a> {
         match (name, &entry.kind) {
             (Name::Root, Kind::Directory) => self.root(&entry),
             (Name::Root, _) => Err(refused("only a directory can stand for the layer itself")),
-            (Name::Opaque { directory }, Kind::File { size: 0 }) => {
-                self.places.enter(&directory).map_err(|fault| fault.of(&entry.name))?;
-                self.opaque(&directory, &entry)
-            }
+            (Name::Opaque { directory }, Kind::File { size: 0 }) => self.opaque(&directory, &entry),
             (Name::Whiteout { parent, name }, Kind::File { size: 0 }) => {
                 self.whiteout(&parent, &name, &entry)
             }
@@ -159,6 +166,9 @@ impl<'a> Unpacker<'a> {
 
     /// Sets what directories get last of all.
     pub(super) fn finish(mut self) -> Result<Applied, LayerFault> {
+        if self.form == Form::Overlay {
+            self.settle()?;
+        }
         for (path, list) in &self.default_lists {
             let directory =
                 open_beneath(self.places.root(), path).map_err(|error| storage("open", path, error))?;
@@ -236,7 +246,10 @@ impl<'a> Unpacker<'a> {
         device: u64,
     ) -> Result<(), LayerFault> {
         if self.options().policy.refuse_devices && kind != FileType::Fifo {
-            return Err(LayerFault::Entry { name: shown(&entry.name), why: "device nodes are not wanted" });
+            return Err(LayerFault::Entry {
+                name: shown(&entry.name),
+                why: "device nodes are refused here (image.devices of the data hub, --refuse-devices)",
+            });
         }
         let mode = Mode::from_raw_mode(0o600);
         self.places
@@ -353,8 +366,10 @@ impl<'a> Unpacker<'a> {
 
     fn whiteout(&mut self, parent: &[u8], name: &[u8], entry: &Entry) -> Result<(), LayerFault> {
         let failed = |error| storage("make", &entry.name, error);
-        let at = match self.places.enter(parent) {
-            Ok(at) => at,
+        let at = match self.places.existing(parent) {
+            Ok(Some(at)) => at,
+            // A deletion is no reason to have its directory: the layers below may have none.
+            Ok(None) => return self.list(&name::join(parent, name), |deletions| &mut deletions.whiteouts),
             // Where a file takes the place of a directory, umoci deletes besides what was in that: there is nothing left of it.
             Err(place::Fault::Occupied) => return Ok(()),
             Err(fault) => return Err(fault.of(&entry.name)),
@@ -373,22 +388,99 @@ impl<'a> Unpacker<'a> {
         match self.form {
             Form::Listed => self.list(&name::join(parent, name), |deletions| &mut deletions.whiteouts),
             Form::Overlay => {
-                deletion::make_whiteout(at, name).map_err(failed)?;
-                let (uid, gid) = owner(entry);
-                rustix::fs::chownat(at, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)
+                make_whiteout(at, name).map_err(failed)?;
+                self.mark(parent)
             }
         }
     }
 
-    /// Marks the directory, which is open already.
+    /// Something is deleted in the directory.
+    fn mark(&mut self, directory: &[u8]) -> Result<(), LayerFault> {
+        // The layer's own directory is never the only one that an overlay shows.
+        if directory.is_empty() || self.applied.deletions.marked.contains(directory) {
+            return Ok(());
+        }
+        self.run.take_names(deletion::memory_of(directory))?;
+        self.applied.deletions.marked.insert(directory.to_vec());
+        Ok(())
+    }
+
     fn opaque(&mut self, path: &[u8], entry: &Entry) -> Result<(), LayerFault> {
-        match self.form {
-            Form::Listed => self.list(path, |deletions| &mut deletions.opaque),
-            Form::Overlay => {
-                let directory = self.places.enter(path).map_err(|fault| fault.of(&entry.name))?;
-                deletion::set_opaque(directory)
-                    .map_err(|error| storage("mark the directory of", &entry.name, error))
+        let directory = self.places.existing(path).map_err(|fault| fault.of(&entry.name))?;
+        match (self.form, directory) {
+            (Form::Overlay, Some(directory)) => {
+                set_opaque(directory)
+                    .map_err(|error| storage("mark the directory of", &entry.name, error))?;
+                self.places.hide_below(path)
             }
+            (Form::Listed, _) | (Form::Overlay, None) => self.list(path, |deletions| &mut deletions.opaque),
+        }
+    }
+
+    /// For an overlay, when all is there: deletions in directories that were made after them get into these, and those that say
+    /// nothing go, because a directory around them hides all that is below.
+    fn settle(&mut self) -> Result<(), LayerFault> {
+        for path in std::mem::take(&mut self.applied.deletions.opaque) {
+            match self.places.existing(&path) {
+                Ok(Some(directory)) => {
+                    set_opaque(directory).map_err(|error| storage("mark", &path, error))?;
+                    self.places.hide_below(&path)?;
+                }
+                Ok(None) => self.applied.deletions.opaque.push(path),
+                Err(place::Fault::Occupied | place::Fault::Refused(_)) => {}
+                Err(fault) => return Err(fault.of(&path)),
+            }
+        }
+        for path in std::mem::take(&mut self.applied.deletions.whiteouts) {
+            let (parent, name) = split_last(&path);
+            match self.places.existing(parent) {
+                Ok(Some(at)) => {
+                    let at = at.try_clone_to_owned();
+                    self.settle_whiteout(at, parent, name)?;
+                }
+                Ok(None) => self.applied.deletions.whiteouts.push(path),
+                Err(place::Fault::Occupied | place::Fault::Refused(_)) => {}
+                Err(fault) => return Err(fault.of(&path)),
+            }
+        }
+        let Deletions { whiteouts, opaque, marked, .. } = &mut self.applied.deletions;
+        whiteouts.retain(|path| !self.places.is_hidden_below(path));
+        opaque.retain(|path| !self.places.is_hidden_below(path));
+        let said_twice: Vec<_> = marked.extract_if(.., |path| self.places.is_hidden_below(path)).collect();
+        for path in said_twice {
+            deletion::forget_whiteouts(self.places.root(), &path)
+                .map_err(|error| storage("remove deletion marks in", &path, error))?;
+        }
+        Ok(())
+    }
+
+    /// Deletes `name` in the directory `parent`, which was made after the mark, and so was what is there by that name.
+    fn settle_whiteout(
+        &mut self,
+        at: std::io::Result<OwnedFd>,
+        parent: &[u8],
+        name: &[u8],
+    ) -> Result<(), LayerFault> {
+        let path = name::join(parent, name);
+        let at = at.map_err(|source| LayerFault::Storage {
+            doing: "open",
+            name: shown(parent),
+            folder: None,
+            source,
+        })?;
+        let failed = |error| storage("make the deletion mark of", &path, error);
+        match rustix::fs::statat(&at, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => {
+                make_whiteout(at.as_fd(), name).map_err(failed)?;
+                self.mark(parent)
+            }
+            Ok(status) if FileType::from_raw_mode(status.st_mode) == FileType::Directory => {
+                let directory = open_beneath(at.as_fd(), name).map_err(failed)?;
+                set_opaque(directory.as_fd()).map_err(failed)?;
+                self.places.hide_below(&path)
+            }
+            Ok(_) => Ok(()),
+            Err(error) => Err(failed(error)),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Zstandard (RFC 8878), frame by frame, in memory that is known before it is taken.
 //!
-//! A frame says in its header how much memory its decoder needs. That is read first: a window above [`LARGEST_WINDOW`] is
+//! A frame says in its header how much memory its decoder needs. That is read first: a window above the options' largest is
 //! refused, and any other is taken from the budget that all layers share ([`Run`]), so that layers with large windows are
 //! decompressed one after another instead of all at once. They wait for it as long as somebody wants them.
 
@@ -23,8 +23,12 @@ const HEADER_MAX: usize = 18;
 
 /// A frame wants more memory than any.
 #[derive(Debug, thiserror::Error)]
-#[error("a frame of {0} bytes of window, more than {LARGEST_WINDOW}")]
-pub(super) struct WindowTooLarge(u64);
+#[error("a frame of {window} bytes of window, more than {limit}")]
+pub(super) struct WindowTooLarge {
+    window: u64,
+    /// The most that it may be.
+    pub(super) limit: u64,
+}
 
 /// There was no memory for a frame's window.
 #[derive(Debug, thiserror::Error)]
@@ -70,8 +74,9 @@ impl<'a, R: BufRead> Frames<'a, R> {
             self.from.consume(wanted);
         };
         let window = window(header.get(..length).unwrap_or_default())?;
-        if window > LARGEST_WINDOW {
-            return Err(io::Error::other(WindowTooLarge(window)));
+        let limit = self.run.options().largest_window.min(LARGEST_WINDOW);
+        if window > limit {
+            return Err(io::Error::other(WindowTooLarge { window, limit }));
         }
         if self.memory.as_ref().is_none_or(|memory| memory.amount() < window) {
             // Given back first: two layers that both wait for more must not hold what they have.
@@ -241,6 +246,14 @@ mod tests {
             let error = read(&frame, 9, &run()).unwrap_err();
             assert!(error.get_ref().is_some_and(|cause| cause.is::<WindowTooLarge>()), "{error}");
         }
+    }
+
+    #[test]
+    fn the_operator_may_bound_windows() {
+        let run = Run::new(Options { largest_window: 1 << 20, ..Options::default() });
+        assert_eq!(read(&frame(&[7; 100], 20, false), 9, &run).unwrap(), [7; 100]);
+        let error = read(&frame(&[7; 100], 21, false), 9, &run).unwrap_err();
+        assert_eq!(error.to_string(), "a frame of 2097152 bytes of window, more than 1048576");
     }
 
     #[test]

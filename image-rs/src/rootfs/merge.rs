@@ -12,7 +12,7 @@ use rustix::{
 };
 
 use crate::{
-    layer::unpack::{Deletions, content_of, open_beneath},
+    layer::unpack::{Deletions, content_of, open_beneath, split_last},
     tree,
 };
 
@@ -28,11 +28,7 @@ pub(super) fn layer(root: &OwnedFd, layer: &OwnedFd, deletions: &Deletions) -> R
 }
 
 fn delete(root: BorrowedFd<'_>, path: &[u8]) -> Result<(), Errno> {
-    let at = path.iter().rposition(|b| *b == b'/');
-    let (parent, name) = match at.and_then(|at| path.split_at_checked(at)) {
-        Some((parent, name)) => (parent, name.strip_prefix(b"/").unwrap_or(name)),
-        None => (&[][..], path),
-    };
+    let (parent, name) = split_last(path);
     match existing(root, parent)? {
         None => Ok(()),
         Some(parent) => keeping_times(parent.as_fd(), |parent| tree::remove(parent, name)),

@@ -20,6 +20,7 @@ use rustix::{
 use super::{
     Hold, LayerName, Store, Stored, implied,
     layer::{Checked, Note},
+    marks::Marks,
     progress::{Counted, Watch},
     tally::Share,
 };
@@ -209,13 +210,18 @@ impl Reservation {
             None => Error::in_layer(digest, fault.for_folder(&format!("the store {}", self.store.path))),
         })?;
         let bytes = measured.bytes.into_inner();
+        let occupied = bytes.max(applied.occupied);
         let note = Note {
             checked: self.checked.clone(),
             bytes,
+            occupied,
+            claimed: applied.claimed,
             entries: applied.entries,
+            names: applied.deletions.memory(),
             attributes_left_out: applied.attributes_left_out,
         };
         self.store.write(folder.as_fd(), "implied", &implied::write(&applied.deletions.implied))?;
+        self.store.write(folder.as_fd(), "marks", &Marks::of(&applied.deletions).write())?;
         self.store.write(folder.as_fd(), "layer.json", &serde_json::to_vec(&note).unwrap_or_default())?;
         // Two layers that were filled at the same time must not pass the limit together.
         let _alone = self.store.publishing()?;
@@ -224,8 +230,8 @@ impl Reservation {
             return Ok(stored);
         }
         let used = self.store.used()?;
-        if self.store.limit.is_some_and(|limit| used.saturating_add(bytes) > limit) {
-            return Err(self.store.full(used, digest, bytes.to_string()));
+        if self.store.limit.is_some_and(|limit| used.saturating_add(occupied) > limit) {
+            return Err(self.store.full(used, digest, occupied.to_string()));
         }
         // One of this name whose note is damaged.
         let name = self.place.layer.as_str();

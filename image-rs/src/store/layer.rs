@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Algorithm, Digest, Layer, layer::unpack::Policy};
 
 /// Version of what the unpacker makes of an archive. A layer that another version unpacked has another name.
-const FORM: u32 = 2;
+const FORM: u32 = 3;
 
 /// Name of a layer in the store: the SHA-256 of all that was checked of it, in hexadecimal.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -64,8 +64,8 @@ impl Checked {
     }
 
     pub(super) fn name(&self) -> LayerName {
-        // Structures of texts and numbers can always be written.
-        let text = serde_json::to_vec(self).unwrap_or_default();
+        // What another version has unpacked may be mounted, and has another name. Structures of texts and numbers can always be written.
+        let text = serde_json::to_vec(&(super::VERSION, self)).unwrap_or_default();
         LayerName(Digest::of(Algorithm::Sha256, &text).hex())
     }
 }
@@ -77,7 +77,13 @@ pub(super) struct Note {
     pub(super) checked: Checked,
     /// Bytes of the uncompressed archive.
     pub(super) bytes: u64,
+    /// Bytes that count against the limit of the store: of the archive, or what it takes up if that is more.
+    pub(super) occupied: u64,
+    /// Bytes that its files claim to have.
+    pub(super) claimed: u64,
     pub(super) entries: u64,
+    /// Bytes of memory for the names that are kept beside its directory.
+    pub(super) names: u64,
     pub(super) attributes_left_out: u64,
 }
 
@@ -88,8 +94,12 @@ pub struct Stored {
     pub name: LayerName,
     /// Bytes of its uncompressed archive.
     pub bytes: u64,
+    /// Bytes that its files claim to have, holes included, in whole blocks.
+    pub claimed: u64,
     /// Entries of its archive.
     pub entries: u64,
+    /// Bytes of memory for the names of directories and deletions that are kept of it.
+    pub names: u64,
     /// `user.` attributes left out, because the file system does not have them.
     pub attributes_left_out: u64,
 }
@@ -99,7 +109,9 @@ impl Note {
         Stored {
             name,
             bytes: self.bytes,
+            claimed: self.claimed,
             entries: self.entries,
+            names: self.names,
             attributes_left_out: self.attributes_left_out,
         }
     }

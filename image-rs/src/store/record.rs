@@ -95,7 +95,7 @@ impl Store {
     pub fn used(&self) -> Result<u64, Error> {
         let mut used: u64 = 0;
         for name in self.layer_names()? {
-            used = used.saturating_add(self.note(&name)?.map_or(0, |note| note.bytes));
+            used = used.saturating_add(self.note(&name)?.map_or(0, |note| note.occupied));
         }
         Ok(used)
     }

@@ -11,7 +11,7 @@ use std::sync::{
 use super::Store;
 use crate::{Error, LayerFault, layer::Room};
 
-/// Bytes of uncompressed archives.
+/// Bytes of uncompressed archives, or what they take up where that is more.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     /// Of layers that are there.
@@ -25,6 +25,9 @@ pub(super) struct Tally {
 pub(super) struct Share {
     store: Arc<Store>,
     limit: u64,
+    /// Bytes of the archive so far, and those that it takes up; the larger number counts.
+    archive: AtomicU64,
+    occupied: AtomicU64,
     own: AtomicU64,
     /// What the others had when there was no more room.
     refused: OnceLock<u64>,
@@ -39,7 +42,8 @@ impl Share {
         // Nothing gets its name in between.
         let _alone = store.publishing()?;
         lock(&store.tally).present = store.used()?;
-        Ok(Self { store: Arc::clone(store), limit, own: AtomicU64::new(0), refused: OnceLock::new() })
+        let [archive, occupied, own] = [0; 3].map(AtomicU64::new);
+        Ok(Self { store: Arc::clone(store), limit, archive, occupied, own, refused: OnceLock::new() })
     }
 
     /// What the others have, if there was no room for this layer beside them.
@@ -58,15 +62,27 @@ impl Share {
 
 impl Room for Share {
     fn take(&self, count: u64) -> Result<(), LayerFault> {
+        self.grow(&self.archive, count)
+    }
+
+    fn occupy(&self, count: u64) -> Result<(), LayerFault> {
+        self.grow(&self.occupied, count)
+    }
+}
+
+impl Share {
+    fn grow(&self, counter: &AtomicU64, count: u64) -> Result<(), LayerFault> {
         let mut tally = lock(&self.store.tally);
+        let counted = counter.fetch_add(count, Ordering::Relaxed).saturating_add(count);
         let own = self.own.load(Ordering::Relaxed);
+        let more = counted.saturating_sub(own);
         let others = tally.present.saturating_add(tally.filling - own);
-        if own.saturating_add(count).saturating_add(others) > self.limit {
+        if more > 0 && counted.saturating_add(others) > self.limit {
             let _ = self.refused.set(others);
             return Err(LayerFault::Limit { what: "bytes in the store", limit: self.limit });
         }
-        tally.filling += count;
-        self.own.store(own + count, Ordering::Relaxed);
+        tally.filling += more;
+        self.own.store(own + more, Ordering::Relaxed);
         Ok(())
     }
 }

@@ -18,7 +18,7 @@ use cc_evidence::blame::Blame;
 use cc_sealed::WrappedOptions;
 use image_rs::{
     Compression, Error, Event, Image, KeyRefusal, LayerKeys, NoKeys, Observer, Order, Pointer, Silent,
-    layer::Options, source::Layout, unpack_rootfs,
+    Target, layer::Options, source::Layout, unpack_rootfs,
 };
 use serde_json::{Value, json};
 use writer::{Layer, PREFIX, base64, in_clear};
@@ -75,7 +75,7 @@ fn pull(
     let admitted = admitted(&source, &resolved);
     let order = Order { source: &source, image: &resolved, admitted: &admitted, keys };
     let options = Options { parallel: 2, ..Options::default() };
-    unpack_rootfs(&order, at.as_fd(), OsStr::new("out"), &options, observer).map(drop)
+    unpack_rootfs(&order, &Target::new(at.as_fd(), OsStr::new("out")), &options, observer).map(drop)
 }
 
 /// The error of a pull, after which there must be nothing.

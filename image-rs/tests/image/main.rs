@@ -18,6 +18,7 @@ mod layout;
 mod layout_archive;
 mod oracles;
 mod pipe;
+mod resume;
 mod rootfs;
 mod rules;
 mod snapshot;

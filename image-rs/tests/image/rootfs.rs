@@ -17,11 +17,14 @@ use std::{
 
 use image_rs::{
     Compression, Descriptor, Document, Error, Event, Image, NoKeys, Observer, Order, Platform, Pointer,
-    Silent, Source, Unpacked,
+    Silent, Source, Target, Unpacked,
     layer::{self, Input, Options, Run, unpack::Form},
     policy::{Admitted, Beside, Policy, Subject},
     source::Layout,
-    store::implied::{self, Below},
+    store::{
+        below::{self, Below},
+        marks::Marks,
+    },
     unpack_rootfs,
 };
 use proptest::prelude::*;
@@ -46,7 +49,7 @@ fn pull_watched(image: &layout::Image, folder: &Path, observer: &dyn Observer) -
     let folder = File::open(folder).unwrap();
     let admitted = admitted(&source, &resolved);
     let order = order(&source, &resolved, &admitted);
-    unpack_rootfs(&order, folder.as_fd(), OsStr::new("out"), &Options::default(), observer)
+    unpack_rootfs(&order, &Target::new(folder.as_fd(), OsStr::new("out")), &Options::default(), observer)
 }
 
 /// As without a policy.
@@ -123,7 +126,6 @@ fn layers_are_merged_in_their_order() {
             "etc/changed",
             "lib",
             "lib/x",
-            "nowhere",
             "old",
             "old/b",
             "tmp",
@@ -218,10 +220,9 @@ fn what_was_admitted_is_what_is_unpacked() {
     };
     let ((source, image), (other_source, other)) = (resolve(&image), resolve(&other));
     let admitted = admitted(&other_source, &other);
-    let target = File::open(folder.path()).unwrap();
-    let (name, options) = (OsStr::new("out"), Options::default());
-    let error = unpack_rootfs(&order(&source, &image, &admitted), target.as_fd(), name, &options, &Silent)
-        .unwrap_err();
+    let at = File::open(folder.path()).unwrap();
+    let (target, options) = (Target::new(at.as_fd(), OsStr::new("out")), Options::default());
+    let error = unpack_rootfs(&order(&source, &image, &admitted), &target, &options, &Silent).unwrap_err();
     assert_eq!(error.code(), "IMAGE_DIGEST_MISMATCH");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
@@ -285,7 +286,7 @@ fn layers_are_unpacked_at_the_same_time() {
     let options = Options { parallel: 3, ..Options::default() };
     let admitted = admitted(&source, &resolved);
     let order = order(&source, &resolved, &admitted);
-    unpack_rootfs(&order, at.as_fd(), OsStr::new("out"), &options, &Silent).unwrap();
+    unpack_rootfs(&order, &Target::new(at.as_fd(), OsStr::new("out")), &options, &Silent).unwrap();
     assert_eq!(snapshot::names(&folder.path().join("out")), ["f0", "f1", "f2"]);
 }
 
@@ -353,9 +354,10 @@ fn overlay(
         let run = Run::new(Options::default());
         layer::unpack_layer(input, target, Form::Overlay, &run, &Silent).unwrap();
         lower.push(path.display().to_string());
-        opened.push(Below { tree: OwnedFd::from(File::open(&path).unwrap()), implied: BTreeSet::new() });
+        let tree = OwnedFd::from(File::open(&path).unwrap());
+        opened.push(Below { tree, implied: BTreeSet::new(), marks: Marks::default() });
     }
-    lower.drain(..implied::hidden(&opened).unwrap());
+    lower.drain(..below::hidden(&opened).unwrap());
     lower.reverse();
     let empty = folder.join("empty");
     fs::create_dir(&empty).unwrap();

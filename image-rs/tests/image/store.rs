@@ -20,7 +20,7 @@ use std::{
 use image_rs::{
     Compression, Error, Layer, Limits, Silent,
     layer::{Input, Options, Run},
-    store::{Claim, Record, Reservation, Store, Stored, implied},
+    store::{Claim, Record, Reservation, Store, Stored, below::Below, implied, marks::Marks},
 };
 use tempfile::TempDir;
 
@@ -61,6 +61,9 @@ fn get(store: &Arc<Store>, layer: &Layer, blob: &[u8]) -> Result<(Stored, bool),
 fn archive(text: &str) -> Vec<u8> {
     Archive::default().directory("d/").file("d/file", text.as_bytes()).file("d/.wh.gone", b"").end()
 }
+
+/// Bytes that such an archive takes up in the store: a block for what is in its file, and something for each entry.
+const TAKEN: u64 = 4096 + 3 * 1024;
 
 fn names(path: &Path) -> Vec<String> {
     let mut names: Vec<_> =
@@ -279,7 +282,7 @@ fn who_waits_for_too_long_fills_the_layer_beside_the_first() {
             let Claim::Present(found) = waiting.join().unwrap() else { panic!("it is there") };
             assert_eq!(found, stored);
             assert_eq!(names(&folder.path().join("store/layers")), [found.name.as_str()]);
-            assert_eq!(hasty.used().unwrap(), found.bytes);
+            assert_eq!(hasty.used().unwrap(), TAKEN);
         });
         drop(hold);
         hasty.collect().unwrap();
@@ -339,7 +342,11 @@ fn a_store_of_another_boot_and_a_damaged_one_are_empty() {
     let damage: [&dyn Fn(); 4] = [
         &|| fs::write(&note, "").unwrap(),
         &|| fs::write(&note, r#"{"version":1}"#).unwrap(),
-        &|| fs::write(&note, fs::read_to_string(&note).unwrap().replace(":1", ":2")).unwrap(),
+        &|| {
+            let (text, own) = (fs::read_to_string(&note).unwrap(), r#""version":2"#);
+            assert!(text.contains(own), "{text}");
+            fs::write(&note, text.replace(own, r#""version":1"#)).unwrap();
+        },
         &|| fs::remove_file(&note).unwrap(),
     ];
     for (number, damage) in damage.iter().enumerate() {
@@ -410,7 +417,7 @@ fn images_keep_their_layers_and_so_do_mounts() {
     assert_eq!(names(&folder.path().join("store/layers")), [stored[1].name.to_string()]);
     // The note is gone, the mount is not.
     fs::remove_file(folder.path().join("store/store.json")).unwrap();
-    assert_eq!(open(&folder, BOOT, None).unwrap().used().unwrap(), stored[1].bytes);
+    assert_eq!(open(&folder, BOOT, None).unwrap().used().unwrap(), TAKEN);
     fs::remove_dir_all(&mounted).unwrap();
     assert_eq!(store.collect().unwrap().layers, 1);
     assert_eq!(store.used().unwrap(), 0);
@@ -423,16 +430,19 @@ fn the_limit_is_named_with_what_is_needed() {
     }
     let folder = tempfile::tempdir().unwrap();
     let (first, blob) = layer(Compression::Gzip, &archive("1"));
-    let store = open(&folder, BOOT, Some(6000)).unwrap();
-    let used = get(&store, &first, &blob).unwrap().0.bytes;
+    let store = open(&folder, BOOT, Some(10_000)).unwrap();
+    get(&store, &first, &blob).unwrap();
+    // Its archive has less than what it takes up.
+    let used = store.used().unwrap();
+    assert_eq!(used, TAKEN);
     let (second, blob) = layer(Compression::Gzip, &archive(&"x".repeat(4096)));
     let error = get(&store, &second, &blob).unwrap_err();
     assert_eq!(error.code(), "IMAGE_STORE_FULL");
     for words in [
-        "6000",
+        "10000",
         &used.to_string(),
         &second.descriptor.digest.to_string(),
-        &format!("more than {}", 6000 - used),
+        &format!("more than {}", 10_000 - used),
     ] {
         assert!(error.to_string().contains(words), "{words}: {error}");
     }
@@ -461,8 +471,7 @@ fn two_layers_do_not_pass_the_limit_together() {
     }
     static BARRIER: Barrier = Barrier::new(2);
     let folder = tempfile::tempdir().unwrap();
-    let size = archive("1").len() as u64;
-    let store = open(&folder, BOOT, Some(size + size / 2)).unwrap();
+    let store = open(&folder, BOOT, Some(TAKEN + TAKEN / 2)).unwrap();
     let results: Vec<_> = thread::scope(|scope| {
         let fill = |text: &'static str| {
             let store = &store;
@@ -485,7 +494,7 @@ fn two_layers_do_not_pass_the_limit_together() {
     assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1, "{results:?}");
     let error = results.into_iter().find_map(Result::err).unwrap();
     assert_eq!(error.code(), "IMAGE_STORE_FULL");
-    assert_eq!(store.used().unwrap(), size);
+    assert_eq!(store.used().unwrap(), TAKEN);
 }
 
 #[test]
@@ -497,7 +506,7 @@ fn what_is_being_filled_counts_against_the_limit_too() {
     let folder = tempfile::tempdir().unwrap();
     let (small, small_blob) = layer(Compression::None, &archive("1"));
     let (large, large_blob) = layer(Compression::None, &archive(&"x".repeat(1 << 20)));
-    let most = large_blob.len() as u64;
+    let most = (1 << 20) + 3 * 1024;
     let store = open(&folder, BOOT, Some(most)).unwrap();
     let hold = store.hold().unwrap();
     let options = Options::default();
@@ -520,7 +529,7 @@ fn what_is_being_filled_counts_against_the_limit_too() {
         let error = second.fill(input(&small, Box::new(io::Cursor::new(small_blob))), &run, &Silent);
         let error = error.unwrap_err();
         assert_eq!(error.code(), "IMAGE_STORE_FULL");
-        assert!(error.to_string().contains("and 1048576 of them are used"), "{error}");
+        assert!(error.to_string().contains(&format!("and {} of them are used", most - 1024)), "{error}");
         BARRIER.wait();
         filling.join().unwrap().unwrap();
     });
@@ -543,14 +552,18 @@ fn the_bounds_of_an_image_hold_for_all_its_layers() {
     let store = open(&folder, BOOT, None).unwrap();
     let hold = store.hold().unwrap();
     let size = archive("1").len() as u64;
-    let limits = |bytes, entries| Limits { bytes, entries, ..Limits::default() };
+    let limits = |bytes, entries, ledger| Limits { bytes, entries, ledger, ..Limits::default() };
     // What is in the store already counts as if it were unpacked now.
-    for (limits, what) in [(limits(3 * size - 1, 100), "bytes"), (limits(1 << 20, 8), "entries")] {
+    for (limits, what) in [
+        (limits(3 * size - 1, 100, 1 << 20), "bytes"),
+        (limits(1 << 20, 8, 1 << 20), "entries"),
+        (limits(1 << 20, 100, 450), "names of directories"),
+    ] {
         let run = Run::new(Options { limits, ..Options::default() });
         let fault = ["1", "2", "3"].iter().find_map(|text| {
             let (layer, blob) = layer(Compression::None, &archive(text));
             match store.claim(&hold, &layer, run.options(), pause).unwrap() {
-                Claim::Present(stored) => run.take_layer(stored.bytes, stored.entries).err().map(|fault| {
+                Claim::Present(stored) => run.take_layer(&stored).err().map(|fault| {
                     assert_eq!(fault.code(), "LAYER_LIMIT");
                     fault.to_string()
                 }),
@@ -620,13 +633,14 @@ fn directories_get_what_the_layers_below_say_of_them() {
     for path in ["merged", "merged/tmp", "merged/d", "merged/d/e", "merged/new"] {
         make(path, MADE, false);
     }
-    let below = |name: &str, implied: &[&str]| implied::Below {
+    let below = |name: &str, implied: &[&str]| Below {
         tree: fs::File::open(folder.path().join(name)).unwrap().into(),
         implied: implied.iter().map(|path| path.as_bytes().to_vec()).collect(),
+        marks: Marks::default(),
     };
     let layers = [below("lower", &[]), below("middle", &[]), below("upper", &["tmp", "d", "d/e", "new"])];
     let merged = fs::File::open(folder.path().join("merged")).unwrap();
-    let restore = || implied::restore(&layers, merged.as_fd()).unwrap();
+    let restore = || implied::restore(&layers.each_ref(), 0, merged.as_fd(), &|| true).unwrap();
     let seen = |path: &str| {
         let status = fs::metadata(folder.path().join("merged").join(path)).unwrap();
         ((status.uid(), status.mode() & 0o7777), (status.ctime(), status.ctime_nsec()))

@@ -355,11 +355,13 @@ fn what_is_deleted_below_a_replaced_directory_is_gone_already() {
         // And this where a link has: umoci unpack then deletes what the link points at.
         let done = unpack(start().symlink("l", "elsewhere").file("l/.wh.x", b""), form);
         assert!(done.refusal().contains("symbolic link"), "{}", done.refusal());
-        for archive in [
-            start().file("f", b"").file("f/x", b""),
-            start().file("f", b"").file("f/.wh..wh..opq", b""),
-            start().file("f/.wh.x", b"").file("f", b""),
-        ] {
+        // The other way round the file takes the place of what is deleted from.
+        let done = unpack(start().file("f/.wh.x", b"").file("f/.wh..wh..opq", b"").file("f", b""), form);
+        done.result.as_ref().unwrap();
+        assert_eq!(snapshot::names(&done.path()), ["f"]);
+        for archive in
+            [start().file("f", b"").file("f/x", b""), start().file("f", b"").file("f/.wh..wh..opq", b"")]
+        {
             unpack(archive, form).refusal();
         }
     }
@@ -375,22 +377,54 @@ fn deletions_are_listed_or_written_as_overlays_read_them() {
         .file("e/.wh..wh..opq", b"")
         .file(".wh.again", b"")
         .file("again/x", b"")
+        .file("again/.wh.said-twice", b"")
         .file(".wh.kept", b"")
         .file("kept", b"k")
         .file(".wh.twice", b"")
-        .file(".wh.twice", b"");
+        .file(".wh.twice", b"")
+        .file("late/.wh.x", b"")
+        .file("late/.wh.directory", b"")
+        .file("late/directory/.wh.y", b"")
+        .file("late/directory/file", b"")
+        .file("cleared/.wh.said-twice", b"")
+        .file("cleared/below/.wh.said-twice", b"")
+        .file("cleared/.wh..wh..opq", b"")
+        .file("cleared/below/file", b"");
     let done = unpack(archive.clone(), Form::Listed);
     let deletions = &done.result.as_ref().unwrap().deletions;
-    assert_eq!(deletions.whiteouts, [&b"d/gone"[..], b"again", b"kept", b"twice", b"twice"]);
-    assert_eq!(deletions.opaque, [b"e"]);
-    assert_eq!(snapshot::names(&done.path()), ["again", "again/x", "d", "e", "kept"]);
+    let all = "d/gone again again/said-twice kept twice twice late/x late/directory late/directory/y cleared/said-twice \
+               cleared/below/said-twice";
+    let listed = |paths: &[Vec<u8>]| paths.join(&b' ');
+    assert_eq!(listed(&deletions.whiteouts), all.as_bytes());
+    assert_eq!(deletions.opaque, [&b"e"[..], b"cleared"]);
+    // A deletion alone makes no directory.
+    let made = [
+        "again",
+        "again/x",
+        "cleared",
+        "cleared/below",
+        "cleared/below/file",
+        "kept",
+        "late",
+        "late/directory",
+        "late/directory/file",
+    ];
+    assert_eq!(snapshot::names(&done.path()), made);
 
     let done = unpack(archive, Form::Overlay);
-    done.result.as_ref().unwrap();
-    for name in ["d/gone", "twice"] {
+    let deletions = &done.result.as_ref().unwrap().deletions;
+    assert_eq!(
+        (listed(&deletions.whiteouts), listed(&deletions.opaque)),
+        (b"d/gone".to_vec(), b"e".to_vec())
+    );
+    assert_eq!(deletions.marked.iter().collect::<Vec<_>>(), [b"late"]);
+    let mut names = snapshot::names(&done.path());
+    for name in ["late/x", "twice"] {
         assert!(done.stat(name).file_type().is_char_device() && done.stat(name).rdev() == 0, "{name}");
+        names.retain(|made| made != name);
     }
-    for name in ["e", "again"] {
+    assert_eq!(names, made);
+    for name in ["again", "late/directory", "cleared"] {
         let attributes = snapshot::attributes(&done.path().join(name));
         assert_eq!(attributes["trusted.overlay.opaque"], b"y", "{name}");
     }
@@ -472,7 +506,9 @@ fn every_bound_is_named_when_it_is_reached() {
     let options = Options { limits, ..Options::default() };
     unpack_with(&start().file(&deep, b"").end(), Form::Listed, &options).result.unwrap();
     let deeper = start().file(&format!("{deep}/x"), b"").end();
-    assert!(unpack_with(&deeper, Form::Listed, &options).refusal().contains("too many directories"));
+    let fault = unpack_with(&deeper, Form::Listed, &options).result.unwrap_err();
+    let told = (fault.code(), fault.to_string(), fault.hint().contains("image.max_depth"));
+    assert_eq!(told, ("LAYER_LIMIT", "more than 8 directories around an entry".to_owned(), true));
     let many = |what: &dyn Fn(u32) -> Archive, count| (0..count).flat_map(|i| what(i).0).collect::<Vec<u8>>();
     for (archive, what) in [
         (

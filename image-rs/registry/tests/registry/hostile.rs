@@ -490,7 +490,8 @@ fn when_one_blob_is_wrong_nobody_waits_for_the_others() {
             image_rs::ArtifactOrder { source: repository, artifact: &artifact, admitted: &admitted, keys };
         let options = image_rs::layer::Options { parallel: 2, ..Default::default() };
         let name = std::ffi::OsStr::new("out");
-        image_rs::pull_artifact(&order, std::os::fd::AsFd::as_fd(&at), name, &options, &image_rs::Silent)
+        let target = image_rs::Target::new(std::os::fd::AsFd::as_fd(&at), name);
+        image_rs::pull_artifact(&order, &target, &options, &image_rs::Silent)
     });
     assert_code(pulled, "LAYER_DIGEST_MISMATCH");
     assert!(start.elapsed() < Duration::from_secs(10), "the limit for silence is 20 s");

@@ -9,6 +9,9 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Most bytes of one part of a name on Linux file systems.
 const MAX_PART: usize = 255;
 
+/// Why a name with too many directories is refused.
+pub(super) const TOO_DEEP: &str = "it lies in too many directories";
+
 /// What a name stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Name {
@@ -48,7 +51,7 @@ fn split(name: &[u8], depth: usize) -> Result<Name, &'static str> {
     }
     let Some(last) = parts.pop() else { return Ok(Name::Root) };
     if parts.len() > depth {
-        return Err("it lies in too many directories");
+        return Err(TOO_DEEP);
     }
     if parts.iter().any(|part| part.starts_with(WHITEOUT)) {
         return Err("a directory in its name has the prefix of a deletion mark");
@@ -68,6 +71,12 @@ fn split(name: &[u8], depth: usize) -> Result<Name, &'static str> {
 /// The path of `name` in `parent`.
 pub(super) fn join(parent: &[u8], name: &[u8]) -> Vec<u8> {
     if parent.is_empty() { name.to_vec() } else { [parent, b"/", name].concat() }
+}
+
+/// The directory of a path, and its last part.
+pub(crate) fn split_last(path: &[u8]) -> (&[u8], &[u8]) {
+    let slash = path.iter().rposition(|b| *b == b'/');
+    slash.and_then(|at| Some((path.get(..at)?, path.get(at + 1..)?))).unwrap_or((&[], path))
 }
 
 #[cfg(test)]

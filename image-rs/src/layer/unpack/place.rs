@@ -50,13 +50,15 @@ pub(super) struct Places<'a> {
     form: Form,
     last: Option<(Vec<u8>, OwnedFd)>,
     implied: BTreeSet<Vec<u8>>,
+    /// Directories that hide what is in them in the layers below. For an overlay only.
+    opaque: BTreeSet<Vec<u8>>,
     run: &'a Run,
 }
 
 impl<'a> Places<'a> {
     /// Fills `root`; directories that the archive did not name are remembered in the memory of `run`.
     pub(super) fn new(root: OwnedFd, form: Form, run: &'a Run) -> Self {
-        Self { root, form, last: None, implied: BTreeSet::from([Vec::new()]), run }
+        Self { root, form, last: None, implied: BTreeSet::from([Vec::new()]), opaque: BTreeSet::new(), run }
     }
 
     pub(super) fn root(&self) -> BorrowedFd<'_> {
@@ -70,6 +72,56 @@ impl<'a> Places<'a> {
 
     pub(super) fn into_implied(self) -> BTreeSet<Vec<u8>> {
         self.implied
+    }
+
+    /// The directory `path` hides what is in it in the layers below.
+    pub(super) fn hide_below(&mut self, path: &[u8]) -> Result<(), LayerFault> {
+        self.run.take_names(deletion::memory_of(path))?;
+        self.opaque.insert(path.to_vec());
+        Ok(())
+    }
+
+    /// Whether the directory `path`, or one that it is in, hides what is in it in the layers below.
+    pub(super) fn is_hidden_below(&self, path: &[u8]) -> bool {
+        let mut ends =
+            path.iter().enumerate().filter(|(_, b)| **b == b'/').filter_map(|(at, _)| path.get(..at));
+        !self.opaque.is_empty()
+            && (self.opaque.contains(path)
+                || self.opaque.contains(&[][..])
+                || ends.any(|above| self.opaque.contains(above)))
+    }
+
+    /// The directory `path`, if it is there.
+    pub(super) fn existing(&mut self, path: &[u8]) -> Result<Option<BorrowedFd<'_>>, Fault> {
+        if path.is_empty() {
+            return Ok(Some(self.root.as_fd()));
+        }
+        if self.last.as_ref().is_none_or(|(last, _)| last != path) {
+            let directory = match open_beneath(self.root.as_fd(), path) {
+                Ok(directory) => directory,
+                Err(Errno::NOENT) => return Ok(None),
+                Err(Errno::NOTDIR) if self.is_deleted(path)? => return Ok(None),
+                Err(Errno::NOTDIR) => return Err(Fault::Occupied),
+                Err(Errno::LOOP | Errno::XDEV) => return Err(Fault::Refused(THROUGH_LINK)),
+                Err(error) => return Err(Fault::Storage("open the directory of", error)),
+            };
+            self.last = Some((path.to_vec(), directory));
+        }
+        Ok(self.last.as_ref().map(|(_, directory)| directory.as_fd()))
+    }
+
+    /// Whether the way to `path` ends at a deletion mark.
+    fn is_deleted(&self, path: &[u8]) -> Result<bool, Fault> {
+        let failed = |error| Fault::Storage("open the directory of", error);
+        let mut at = open_beneath(self.root.as_fd(), b"").map_err(failed)?;
+        for part in path.split(|b| *b == b'/') {
+            let status = rustix::fs::statat(&at, part, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+            if FileType::from_raw_mode(status.st_mode) != FileType::Directory {
+                return Ok(self.form == Form::Overlay && deletion::is_whiteout(&status));
+            }
+            at = open_beneath(at.as_fd(), part).map_err(failed)?;
+        }
+        Ok(false)
     }
 
     /// The directory `path`; missing ones are made, owned by root, mode 0755.
@@ -93,9 +145,12 @@ impl<'a> Places<'a> {
     pub(super) fn enter_new(&mut self, parent: &[u8], name: &[u8], path: &[u8]) -> Result<bool, Fault> {
         let form = self.form;
         let at = self.enter(parent)?;
-        let (directory, new) = make_directory(at, name, form)?;
+        let (directory, made) = make_directory(at, name, form)?;
+        if made == Made::InPlaceOfMark {
+            self.hide_below(path).map_err(Fault::Limit)?;
+        }
         self.last = Some((path.to_vec(), directory));
-        Ok(new)
+        Ok(made != Made::Found)
     }
 
     /// Runs `make` for `name` in the directory `parent`. What an earlier entry left under that name goes, unless
@@ -125,14 +180,17 @@ impl<'a> Places<'a> {
         let mut current: Option<OwnedFd> = None;
         for part in path.split(|b| *b == b'/') {
             let at = current.as_ref().map_or_else(|| self.root.as_fd(), OwnedFd::as_fd);
-            let (directory, new) = make_directory(at, part, self.form)?;
+            let (directory, made) = make_directory(at, part, self.form)?;
             done = join(&done, part);
-            if new {
+            if made == Made::InPlaceOfMark {
+                self.hide_below(&done).map_err(Fault::Limit)?;
+            }
+            if made != Made::Found {
                 let mode = Mode::from_raw_mode(0o755);
                 rustix::fs::fchown(&directory, Some(Uid::ROOT), Some(Gid::ROOT))
                     .and_then(|()| rustix::fs::fchmod(&directory, mode))
                     .map_err(|error| Fault::Storage("make the directory of", error))?;
-                self.run.take_names(done.len() + 4 * size_of::<Vec<u8>>()).map_err(Fault::Limit)?;
+                self.run.take_names(deletion::memory_of(&done)).map_err(Fault::Limit)?;
                 self.implied.insert(done.clone());
             }
             current = Some(directory);
@@ -154,26 +212,34 @@ pub(crate) fn open_beneath(root: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd,
     rustix::fs::openat2(root, path, flags, Mode::empty(), within)
 }
 
-/// The directory `name` in `at`, and whether it was made. A deletion mark in its place becomes an opaque directory.
-fn make_directory(at: BorrowedFd<'_>, name: &[u8], form: Form) -> Result<(OwnedFd, bool), Fault> {
+/// How there comes to be a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Made {
+    Found,
+    New,
+    InPlaceOfMark,
+}
+
+/// The directory `name` in `at`. A deletion mark in its place becomes an opaque directory.
+fn make_directory(at: BorrowedFd<'_>, name: &[u8], form: Form) -> Result<(OwnedFd, Made), Fault> {
     let failed = |error| Fault::Storage("make the directory", error);
     let mode = Mode::from_raw_mode(0o700);
     let open = || open_beneath(at, name);
     match rustix::fs::mkdirat(at, name, mode) {
-        Ok(()) => return Ok((open().map_err(failed)?, true)),
+        Ok(()) => return Ok((open().map_err(failed)?, Made::New)),
         Err(Errno::EXIST) => {}
         Err(error) => return Err(failed(error)),
     }
     let status = rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
     match FileType::from_raw_mode(status.st_mode) {
-        FileType::Directory => Ok((open().map_err(failed)?, false)),
+        FileType::Directory => Ok((open().map_err(failed)?, Made::Found)),
         FileType::Symlink => Err(Fault::Refused(THROUGH_LINK)),
         _ if form == Form::Overlay && deletion::is_whiteout(&status) => {
             rustix::fs::unlinkat(at, name, AtFlags::empty()).map_err(failed)?;
             rustix::fs::mkdirat(at, name, mode).map_err(failed)?;
             let directory = open().map_err(failed)?;
             deletion::set_opaque(directory.as_fd()).map_err(failed)?;
-            Ok((directory, true))
+            Ok((directory, Made::InPlaceOfMark))
         }
         _ => Err(Fault::Occupied),
     }
