@@ -28,6 +28,8 @@ use crate::audit::Door;
 use crate::error::HubError;
 use crate::pattern::Pattern;
 
+/// Covered by patterns that say nothing about a resource, such as `**` and `kbs:///**`: no resource has such a name.
+const ANYTHING: &str = "kbs:///\u{1}/\u{1}/\u{1}";
 /// Shortest part of a container's identifier that a rule may give, in digits.
 const MIN_CONTAINER_LEN: usize = 12;
 
@@ -102,10 +104,12 @@ impl AccessTable {
         self.kept.push(reference);
     }
 
-    /// Whether a rule names what `reference` names, whoever may have it.
+    /// Whether a rule says that what `reference` names is for `caller`, and no rule gives it to everybody: one that is about all
+    /// resources says nothing about this one, and what is open to local HTTP is no secret.
     #[must_use]
-    pub fn has_rule(&self, reference: &str) -> bool {
-        self.rules.iter().any(|rule| rule.resources.iter().any(|resource| resource.covers(reference)))
+    pub fn vouches(&self, caller: &Caller, reference: &str) -> bool {
+        let public = self.rules.iter().any(|rule| rule.local && rule.covers(reference));
+        !public && self.rules.iter().any(|rule| rule.names(reference) && rule.fits(caller))
     }
 
     /// Decides whether `caller` may have what `reference` names, at `door`: a `kbs://` URI in its canonical form, or
@@ -117,7 +121,7 @@ impl AccessTable {
         let tools = door == Door::GetResource && is_root_of_machine(caller);
         let kept = || self.kept.iter().any(|kept| same(kept, reference));
         let mut claimed = door != Door::Volume && !tools && kept();
-        for rule in self.rules.iter().filter(|rule| rule.resources.iter().any(|r| r.covers(reference))) {
+        for rule in self.rules.iter().filter(|rule| rule.covers(reference)) {
             if rule.fits(caller) {
                 return Ok(());
             }
@@ -147,6 +151,15 @@ fn same(kept: &str, reference: &str) -> bool {
 }
 
 impl Rule {
+    fn covers(&self, reference: &str) -> bool {
+        self.resources.iter().any(|resource| resource.covers(reference))
+    }
+
+    /// Whether it covers this, and not everything.
+    fn names(&self, reference: &str) -> bool {
+        self.resources.iter().any(|resource| resource.covers(reference) && !resource.covers(ANYTHING))
+    }
+
     fn fits(&self, caller: &Caller) -> bool {
         if caller.local_http || self.local {
             return caller.local_http && self.local;

@@ -11,10 +11,12 @@ use cc_crypto::KeyAlgorithm;
 use cc_daemon::address::{Address, AddressError};
 use cc_daemon::config::{LogSection, SocketSection, Source, UnmeasuredConfig};
 use cc_daemon::listen::SocketOptions;
+use cc_daemon::sandbox::Seccomp;
 use cc_daemon::start::{self, Settings, StartFault};
 use cc_kbs::params::{KbcParams, kernel_parameter};
 use cc_kbs::{CertificateMode, KbsConfig};
 use cc_kms::{Directories, KmsConfig};
+use cc_volume::client_id::{ClientIds, MACHINE_ID, PRODUCT_UUID};
 use clap::Parser;
 use serde::Deserialize;
 
@@ -40,7 +42,7 @@ pub const DEFAULT_AA_SOCKET: &str =
     name = "confidential-data-hub",
     version,
     long_version = cc_build::LONG_VERSION,
-    after_help = "Example:\n  confidential-data-hub -c /etc/confidential-data-hub.toml\n\n\
+    after_help = "Example:\n  confidential-data-hub -c /etc/confidential-containers/confidential-data-hub.toml\n\n\
                   Exit codes: 0 stopped by a signal, 1 failed while serving, 64 bad or unmeasured configuration, \
                   69 the attestation agent does not tell whether it is measured, configuration not readable for now, or with --health: no hub serves there"
 )]
@@ -58,6 +60,9 @@ pub struct Cli {
     /// Ask the hub that runs with this configuration whether it serves, and exit
     #[arg(long, conflicts_with = "check_config")]
     health: bool,
+    /// Whether to refuse itself the system calls that it does not need: on or off. Off is for debugging
+    #[arg(long, value_name = "WHAT", default_value = "on")]
+    seccomp: Seccomp,
 }
 
 /// What the outside gives besides the command line.
@@ -81,6 +86,8 @@ pub struct Surroundings {
     pub registry_credentials: Option<String>,
     /// Text of `/proc/cmdline`.
     pub kernel_command_line: String,
+    /// What the machine is called in names of keys.
+    pub client_ids: ClientIds,
 }
 
 impl Surroundings {
@@ -99,8 +106,16 @@ impl Surroundings {
             ocicrypt_config: start::environment("OCICRYPT_KEYPROVIDER_CONFIG")?,
             registry_credentials: start::environment("CDH_DEFAULT_IMAGE_AUTHENTICATED_REGISTRY_CREDENTIALS")?,
             kernel_command_line: start::kernel_command_line(),
+            client_ids: client_ids(),
         })
     }
+}
+
+/// The ids of this machine. That one cannot be read matters where it is named.
+fn client_ids() -> ClientIds {
+    let [machine_id, product_uuid] =
+        [MACHINE_ID, PRODUCT_UUID].map(|path| std::fs::read_to_string(path).map_err(|e| e.to_string()));
+    ClientIds::new(machine_id, product_uuid)
 }
 
 fn kms_directories() -> Result<Directories, StartFault> {
@@ -185,7 +200,7 @@ struct FileConfig {
     unit_credentials: Vec<unit_credential::Entry>,
     credential_socket: Option<String>,
     #[serde(default)]
-    volumes: Vec<volume::Entry>,
+    volumes: Vec<volume::EntryConfig>,
     cryptsetup_socket: Option<String>,
     #[serde(default)]
     secure_mount: secure_mount::MountConfig,
@@ -290,6 +305,7 @@ impl Config {
         let aa_socket =
             surroundings.aa_socket.as_deref().or(file.aa.aa_socket.as_deref()).unwrap_or(DEFAULT_AA_SOCKET);
         let image = image_config(file.image.take(), unmeasured, surroundings)?;
+        let needs = image.needs();
         let signing_keys = file.signing_keys(surroundings);
         let denial_pause = match file.kbc.denial_pause_seconds {
             None => cc_kbs::DEFAULT_DENIAL_PAUSE,
@@ -315,12 +331,12 @@ impl Config {
             allow_plain_http: file.kbc.allow_plain_http,
         };
         let brokers = std::iter::once(first).chain(file.kbc.alternates).map(|broker| KbsConfig {
-            url: broker.url,
             root_certificate: broker.kbs_cert,
             certificate_mode: broker.kbs_cert_mode,
             allow_plain_http: broker.allow_plain_http,
             key_algorithm,
             denial_pause,
+            ..KbsConfig::new(broker.url)
         });
         let socket = file.socket_options.options().map_err(|mode| {
             StartFault::config(
@@ -343,8 +359,7 @@ impl Config {
                 file.credential_socket.as_deref().unwrap_or(unit_credential::DEFAULT_SOCKET),
                 "credential_socket",
             )?,
-            volumes: volume::distinct(file.volumes)
-                .map_err(|(problem, hint)| StartFault::config(problem, hint))?,
+            volumes: volumes(file.volumes, &surroundings.client_ids)?,
             cryptsetup_address: unix_address(
                 file.cryptsetup_socket.as_deref().unwrap_or(volume::DEFAULT_SOCKET),
                 "cryptsetup_socket",
@@ -357,11 +372,29 @@ impl Config {
             offline_files: cc_kbs::offline::files(surroundings.offline_files.as_deref()),
             image,
             offers_ocicrypt_config: surroundings.ocicrypt_config.is_none(),
-            settings: Settings { log_level: file.log.level, source, unused: Vec::new(), threads: 1 },
+            settings: Settings {
+                log_level: file.log.level,
+                source,
+                unused: Vec::new(),
+                threads: 1,
+                seccomp: cli.seccomp,
+                needs,
+            },
             check_only: cli.check_config,
             health_only: cli.health,
         })
     }
+}
+
+fn volumes(written: Vec<volume::EntryConfig>, ids: &ClientIds) -> Result<Vec<volume::Entry>, StartFault> {
+    let entries = written.into_iter().map(|entry| entry.on(ids)).collect::<Result<_, _>>();
+    let entries = entries.map_err(|problem| {
+        StartFault::config(
+            problem,
+            "correct the entry of [[volumes]]; docs/disks.md says what each key of it may be",
+        )
+    })?;
+    volume::distinct(entries).map_err(|(problem, hint)| StartFault::config(problem, hint))
 }
 
 impl FileConfig {

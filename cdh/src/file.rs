@@ -24,10 +24,12 @@ mod folder;
 mod hook;
 mod memory;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cc_crypto::Secret;
+use cc_daemon::notify::StatusLine;
 use cc_daemon::shutdown::Shutdown;
 use cc_evidence::blame::Blame;
 use cc_protos::guest_services::CredentialState;
@@ -53,6 +55,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const WRITTEN: &str = "written";
 /// State of one whose hook failed, and the code of that in the log.
 const HOOK_FAILED: &str = "FILE_HOOK_FAILED";
+/// What is missing for them, to the service manager.
+const FILES: &str = "files";
 /// Time between two looks unless configured otherwise.
 const DEFAULT_REFRESH_SECONDS: u64 = 300;
 /// Longest time between two looks: a day.
@@ -160,6 +164,8 @@ impl Entry {
 pub struct Files {
     entries: Vec<Entry>,
     states: Mutex<Vec<String>>,
+    /// What this machine lacks for a file, by its number.
+    lacking: Mutex<BTreeMap<usize, String>>,
 }
 
 impl Files {
@@ -167,7 +173,7 @@ impl Files {
     #[must_use]
     pub fn new(entries: Vec<Entry>) -> Self {
         let states = Mutex::new(vec!["pending".to_owned(); entries.len()]);
-        Self { entries, states }
+        Self { entries, states, lacking: Mutex::default() }
     }
 
     /// The state of each file: `pending`, `written`, `waiting: CODE` during an outage, `FILE_HOOK_FAILED` if it is up to
@@ -267,6 +273,7 @@ impl Files {
         let ask = Ask::of_configuration(Door::File);
         let found = entry.secret.resolve(unsealer, &ask, Instant::now() + TRY_TIME_LIMIT).await;
         let placed = found.and_then(|secret| entry.place(&secret));
+        self.tell(index, placed.as_ref().err(), unsealer.hub().line());
         match placed {
             Ok((identity, changed)) => {
                 if changed {
@@ -289,6 +296,22 @@ impl Files {
                 );
                 Err(blame)
             }
+        }
+    }
+
+    /// Has the status say which file cannot be written here, and why. What the key broker says is told already.
+    fn tell(&self, index: usize, error: Option<&HubError>, line: &StatusLine) {
+        let mut lacking = self.lacking.lock().unwrap_or_else(PoisonError::into_inner);
+        match error {
+            Some(
+                e @ (HubError::FileFolder { .. } | HubError::FileOwner { .. } | HubError::FileWrite { .. }),
+            ) => lacking.insert(index, format!("{e} [{}]; {}", e.code(), e.hint())),
+            _ => lacking.remove(&index),
+        };
+        match (lacking.values().next(), lacking.len()) {
+            (None, _) => line.nothing_missing(FILES),
+            (Some(first), 1) => line.missing(FILES, first),
+            (Some(first), all) => line.missing(FILES, format_args!("{first} (and {} more)", all - 1)),
         }
     }
 

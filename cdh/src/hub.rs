@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use cc_crypto::Secret;
 use cc_daemon::notify::StatusLine;
+use cc_daemon::peer::Caller;
 use cc_evidence::blame::Blame;
 use cc_kbs::offline::OfflineStore;
 use cc_kbs::params::{CC_KBC, OFFLINE_FS_KBC};
@@ -116,9 +117,10 @@ impl Hub {
         ask.caller().map_or(Ok(()), |caller| self.access.check(ask.door(), caller, reference))
     }
 
-    /// Whether a rule of `[access]` names what `reference` (as for [`Hub::check_access`]) leads to.
-    pub fn has_rule(&self, reference: &str) -> bool {
-        self.access.has_rule(reference)
+    /// Whether a rule of `[access]` says that what `reference` (as for [`Hub::check_access`]) leads to is for `caller`, and none that it is
+    /// for everybody.
+    pub fn vouches(&self, caller: &Caller, reference: &str) -> bool {
+        self.access.vouches(caller, reference)
     }
 
     /// Whether whoever no rule allows gets nothing.

@@ -3,7 +3,7 @@
 //! ```toml
 //! [secure_mount]
 //! header = "allow-list"        # volumes without a tag, as those of the existing stack are; by default "signed"
-//! keys = ["kbs:///disk/**"]    # under which a tag counts, besides those that rules of [access] name
+//! keys = ["kbs:///disk/**"]    # under which a tag counts, besides those that rules of [access] name for the caller
 //! require_integrity = false
 //! below = ["/srv"]             # where devices may appear; by default everywhere but over files of the system
 //! ```
@@ -120,7 +120,7 @@ impl SecureMounts {
             tracing::warn!(options = ?plan.unknown, "options of a volume are not known and have no effect");
         }
         let signed = self.config.header == HeaderRule::Signed;
-        let vouched = vouches(&self.config.keys, |name| self.unsealer.hub().has_rule(name), &plan.key);
+        let vouched = vouches(&self.config.keys, |name| self.unsealer.hub().vouches(caller, name), &plan.key);
         if signed && !vouched && plan.source == Source::Encrypted {
             return Err(unvouched());
         }
@@ -364,8 +364,9 @@ fn vouches(keys: &[Pattern], has_rule: impl Fn(&str) -> bool, key: &Key) -> bool
 }
 
 fn unvouched() -> HubError {
-    let why = "neither [secure_mount] keys nor a rule of [access] names it, so a tag under it proves nothing; with \
-               header = \"allow-list\" the volume is opened as one that nobody signed";
+    let why = "neither [secure_mount] keys nor a rule of [access] for this caller names it, so a tag under it proves nothing (a rule about \
+               all resources, and what a rule with local = true opens, do not count); with header = \"allow-list\" the volume is opened \
+               as one that nobody signed";
     mount_request::MountRequestError::Option { option: "key", why: why.to_owned() }.into()
 }
 
@@ -413,6 +414,8 @@ mod tests {
         let config: MountConfig = toml::from_str("keys = [\"kbs:///disk/**\"]").unwrap();
         let rules = "[[rules]]\nuid = [0]\nresources = [\"kbs:///vm/*/*\"]\n";
         let table: crate::access::AccessTable = toml::from_str(rules).unwrap();
+        let place = Arc::new(Place { unit: None, container: None });
+        let root = Caller { uid: Some(0), place: Some(place), ..Caller::UNKNOWN };
         let reference = |text: &str| Key::Reference(text.to_owned());
         for (key, without, with) in [
             (reference("kbs:///disk/a/key"), true, true),
@@ -424,7 +427,19 @@ mod tests {
             (Key::Random, false, false),
         ] {
             assert_eq!(vouches(&config.keys, |_| false, &key), without, "{key:?}");
-            assert_eq!(vouches(&config.keys, |name| table.has_rule(name), &key), with, "{key:?}");
+            assert_eq!(vouches(&config.keys, |name| table.vouches(&root, name), &key), with, "{key:?}");
+        }
+        // A rule for somebody else, for everybody, or about everything says nothing about this key.
+        for rules in [
+            "[[rules]]\nuid = [70]\nresources = [\"kbs:///vm/*/*\"]\n",
+            "[[rules]]\nlocal = true\nresources = [\"kbs:///vm/*/*\"]\n",
+            "[[rules]]\nuid = [0]\nresources = [\"**\"]\n",
+            "[[rules]]\nuid = [0]\nresources = [\"kbs:///*/*/*\"]\n",
+            "[[rules]]\nuid = [0]\nresources = [\"kbs:///vm/*/*\"]\n[[rules]]\nlocal = true\nresources = [\"**\"]\n",
+        ] {
+            let table: crate::access::AccessTable = toml::from_str(rules).unwrap();
+            let key = reference("kbs:///vm/a/key");
+            assert!(!vouches(&[], |name| table.vouches(&root, name), &key), "{rules}");
         }
         assert_eq!(MountConfig::default().header, HeaderRule::Signed);
         assert!(unvouched().to_string().contains("[secure_mount] keys"), "{}", unvouched());

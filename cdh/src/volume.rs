@@ -12,6 +12,8 @@
 //! max_keyslots = 1
 //! ```
 //!
+//! In `key` and `tag`, `%m` and `%u` stand for ids of the machine ([`cc_volume::client_id`]).
+//!
 //! A disk belongs to the host, so a volume is known by its UUID and by a tag that only the holder of its key can make, never
 //! by the place where it is attached. The header is read elsewhere, once, by somebody who may read disks; here its bytes are
 //! judged and authenticated with the key from the key broker ([`Volumes::prepare`]). Only then is the key given, once, to the
@@ -29,11 +31,11 @@ use std::time::Duration;
 
 use cc_crypto::Secret;
 use cc_daemon::peer::Caller;
-use cc_volume::luks2::{Header, HeaderKey, Tag, format::MAX_AREA_LEN};
+use cc_volume::luks2::{Copies, Header, HeaderKey, Tag, format::MAX_AREA_LEN};
 use tokio::time::Instant;
 
 pub use door::KeyDoor;
-pub use entry::{Entry, distinct};
+pub use entry::{Entry, EntryConfig, distinct};
 pub use service::VolumeRpc;
 
 use crate::audit::{Ask, Door};
@@ -117,7 +119,9 @@ impl Volumes {
         }
         let refused = |error| HubError::VolumeHeader { name: name.to_owned(), error };
         let given = usize::try_from(read.given).unwrap_or(MAX_AREA_LEN).min(MAX_AREA_LEN);
-        let header = Header::read_trimmed(read.first, read.second, given).map_err(refused)?;
+        // The second copy takes a damaged one's place where a tag has to fit.
+        let copies = if entry.signed { Copies::Either } else { Copies::First };
+        let header = Header::read_trimmed(read.first, read.second, given, copies).map_err(refused)?;
         let found = &header.binary().uuid;
         if *found != entry.uuid {
             return Err(HubError::VolumeUuid {
@@ -156,6 +160,15 @@ impl Volumes {
             return Err(HubError::VolumeUnprepared { name: name.to_owned() });
         }
         self.key(entry, ask, deadline).await
+    }
+
+    /// The key of the volume `name` for the tools that make and change its header. Who may have it is said by the rules of `[access]`, as
+    /// for any resource.
+    ///
+    /// # Errors
+    /// [`HubError::VolumeUnknown`], [`HubError::AccessDenied`], and whatever getting the key says.
+    pub async fn key_for_tools(&self, name: &str, ask: &Ask, deadline: Instant) -> Result<Secret, HubError> {
+        self.key(self.entry(name)?, ask, deadline).await
     }
 
     async fn key(&self, entry: &Entry, ask: &Ask, deadline: Instant) -> Result<Secret, HubError> {
@@ -199,6 +212,7 @@ fn is_fresh(checked: &Instant) -> bool {
 mod tests {
     use std::path::Path;
 
+    use cc_volume::client_id::ClientIds;
     use clap::Parser as _;
     use serde_json::{Value, json};
 
@@ -210,7 +224,7 @@ mod tests {
     const KEY: &[u8] = b"0123456789abcdef0123456789abcdef";
 
     /// Volumes over an offline store in `folder`: `data` wants a signed header, `plain` does not, `elsewhere` has its tag in the
-    /// store, and the key of `absent` is not there.
+    /// store, the key of `absent` is not there, and that of `sealed` is a sealed secret.
     pub(super) fn volumes(folder: &Path) -> Volumes {
         use base64::Engine as _;
         let text = |bytes: &[u8]| base64::engine::general_purpose::STANDARD.encode(bytes);
@@ -221,24 +235,31 @@ mod tests {
         let surroundings = Surroundings {
             aa_kbc_params: Some("offline_fs_kbc::null".to_owned()),
             offline_files: Some(store.display().to_string()),
+            skip_sealed_secret_verification: Some("true".to_owned()),
             ..Surroundings::default()
         };
         let config = Config::build(Cli::try_parse_from(["hub"]).unwrap(), &surroundings).unwrap();
         let hub = Arc::new(Hub::new(&config).unwrap());
         let directories = config.kms_directories.clone();
-        let kms = cc_kms::Surroundings { broker: None, directories, names: None };
+        let kms = cc_kms::Surroundings { broker: Some(hub.clone()), directories, names: None };
         let providers = cc_kms::Providers::new(&config.kms, kms).unwrap();
         let unsealer = Arc::new(Unsealer::new(hub, config.signing_keys, providers));
-        let entry = |name: &str, number: u32, key: &str, more: &str| {
+        let entry = |name: &str, number: u32, key: &str, more: &str| -> Entry {
             let uuid = UUID.replace("6a2d7e1", &format!("6a2d7e{number}"));
             let text = format!("name = {name:?}\nuuid = {uuid:?}\nkey = \"kbs:///disk/a/{key}\"\n{more}");
-            toml::from_str(&text).unwrap()
+            toml::from_str::<EntryConfig>(&text).unwrap().on(&ClientIds::default()).unwrap()
         };
+        let payload = json!({"version": "0.1.0", "type": "vault", "provider": "kbs", "name": "kbs:///disk/a/key",
+            "provider_settings": {}, "annotations": {}});
+        let payload = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(payload.to_string());
+        let mut sealed = entry("sealed", 5, "key", "");
+        sealed.key = format!("sealed.e30.{payload}.e30").try_into().unwrap();
         let entries = vec![
             entry("data", 1, "key", ""),
             entry("plain", 2, "key", "header = \"allow-list\"\n"),
             entry("elsewhere", 3, "key", "tag = \"kbs:///disk/a/tag\"\n"),
             entry("absent", 4, "nothing", ""),
+            sealed,
         ];
         Volumes::new(entries, unsealer)
     }
@@ -335,6 +356,42 @@ mod tests {
             assert_eq!(code(&volumes, name, &copies).await, expected, "{name}");
             assert_eq!(volumes.is_prepared(name), ["authentic", "admitted"].contains(&expected), "{name}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_torn_first_copy_counts_only_where_a_tag_has_to_fit() {
+        let folder = tempfile::tempdir().unwrap();
+        let volumes = volumes(folder.path());
+        let torn = |mut copies: Vec<u8>| {
+            copies[4608] ^= 1;
+            copies
+        };
+        for (name, copies, expected) in [
+            ("data", torn(signed("1", KEY)), "authentic"),
+            ("data", torn(signed("1", &[7; 32])), "LUKS_TAG_MISMATCH"),
+            ("data", torn(copies("1", &json!({}))), "LUKS_TAG_MISSING"),
+            ("elsewhere", torn(copies("3", &json!({}))), "authentic"),
+            ("plain", torn(copies("2", &json!({}))), "LUKS_HEADER_MALFORMED"),
+        ] {
+            assert_eq!(code(&volumes, name, &copies).await, expected, "{name}");
+        }
+        let checked = prepare(&volumes, "data", &torn(signed("1", KEY)), &door::unit("data")).await.unwrap();
+        assert!(checked.notes[0].contains("first copy is damaged"), "{:?}", checked.notes);
+    }
+
+    #[tokio::test]
+    async fn tools_get_a_key_by_the_name_of_its_volume_wherever_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let volumes = volumes(folder.path());
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let root = caller("guestctl.service");
+        let ask = |caller: Caller| Ask::of_caller(Door::GetResource, caller);
+        for name in ["data", "plain", "sealed"] {
+            let key = volumes.key_for_tools(name, &ask(root.clone()), deadline).await.unwrap();
+            assert_eq!(key.expose(), KEY, "{name}");
+        }
+        let unknown = volumes.key_for_tools("other", &ask(root.clone()), deadline).await.unwrap_err();
+        assert_eq!(unknown.code(), "VOLUME_UNKNOWN");
     }
 
     #[tokio::test]

@@ -1,9 +1,9 @@
 //! `guestctl disk`: explains the header of a LUKS2 volume, checks it before anything opens it, and signs it; prepares configured
 //! volumes for systemd to open, and says afterwards whether what is open is what was checked.
 //!
-//! Nothing is opened here but by asking the data hub, and only `format` and `rotate` write to disks. The header area is read once, at most 16 MiB, and all that is said is about those bytes: a host may
-//! answer the next reader differently, so whatever opens a volume after a check has to use the bytes that were checked, which
-//! `prepare` lays down for it. The rules are those of [`cc_volume`].
+//! Nothing is opened here but by asking the data hub, and only `format`, `rotate` and `repair` write to disks. A header is read once, and
+//! all that is said is about those bytes: a host may answer the next reader differently, so whatever opens a volume after a check has to
+//! use the bytes that were checked, which `prepare` lays down for it. The rules are those of [`cc_volume`].
 
 mod attachment;
 mod check;
@@ -11,30 +11,36 @@ mod configured;
 mod copy;
 mod device;
 mod enable;
+mod enabled;
 mod format;
 mod helper;
 mod inspect;
 mod open;
 mod prepare;
+mod repair;
 mod resize;
 mod rotate;
 mod sign;
 mod status;
+mod tag;
 mod verify;
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Read},
-    os::unix::fs::OpenOptionsExt,
+    io::{self, Read, Seek, SeekFrom},
+    os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
 use cc_crypto::Secret;
-use cc_volume::luks2::{Header, HeaderKey, Policy, Verdict, format::MAX_AREA_LEN};
+use cc_volume::luks2::{
+    Copies, DetachedHeader, Header, HeaderKey, NotRead, Policy, Verdict, format::MAX_AREA_LEN,
+};
 use clap::{Subcommand, value_parser};
 use rustix::fs::OFlags;
 use serde_json::{Value, json};
 
+pub(crate) use self::enabled::Enabled;
 use crate::{
     failure::Failure,
     output::Console,
@@ -82,6 +88,8 @@ enum Command {
     Format(format::Args),
     /// Give a configured volume another key
     Rotate(rotate::Args),
+    /// Write the copy of a volume's header anew that an interrupted write has damaged or left behind
+    Repair(repair::Args),
     /// Let an open volume reach to the end of its disk, which has grown
     Resize(resize::Args),
     /// Open a block device that no configuration names
@@ -194,6 +202,7 @@ pub(crate) async fn run(args: &Args, json: bool, console: &mut Console<'_>) -> R
         Command::Retire(args) => verify::retire(args, json, console),
         Command::Format(args) => format::run(args, json, console).await,
         Command::Rotate(args) => rotate::run(args, json, console).await,
+        Command::Repair(args) => repair::run(args, json, console).await,
         Command::Resize(args) => resize::run(args, json, console).await,
         Command::Open(args) => open::open(args, json, console).await,
         Command::Close(args) => open::close(args, json, console).await,
@@ -208,6 +217,23 @@ fn header_area(path: &Path) -> Result<Vec<u8>, Failure> {
         .and_then(|file| file.take(MAX_AREA_LEN as u64).read_to_end(&mut bytes))
         .map_err(|source| Failure::Unreadable { path: path.to_owned(), source })?;
     Ok(bytes)
+}
+
+/// The header at the start of `file`, which is `path`, from one of the `copies` and unless `admit` says something against it, with its
+/// keyslots; each byte is read once.
+fn detached(
+    file: &mut File,
+    path: &Path,
+    copies: Copies,
+    admit: impl FnOnce(&Header) -> Result<(), cc_volume::Error>,
+) -> Result<DetachedHeader, Failure> {
+    let unreadable = |source| Failure::Unreadable { path: path.to_owned(), source };
+    let length = file.seek(SeekFrom::End(0)).map_err(unreadable)?;
+    let fill = |at: usize, into: &mut [u8]| file.read_exact_at(into, at as u64);
+    DetachedHeader::read_from(fill, length, copies, admit).map_err(|error| match error {
+        NotRead::Disk(source) => unreadable(source),
+        NotRead::Header(error) => volume(path, error),
+    })
 }
 
 /// Opens a file or device; a pipe without a writer does not block.

@@ -8,10 +8,12 @@ mod agent;
 mod hub;
 mod rest;
 mod socket;
+mod volumes;
 
 use std::{net::SocketAddr, time::Duration};
 
 use cc_daemon::address::Address;
+use cc_daemon::sandbox::OwnFilter;
 use cc_protos::guest_services::{ConfigSource, Confinement};
 use serde_json::{Value, json};
 
@@ -100,6 +102,7 @@ pub(crate) async fn run(args: &Args, json: bool, console: &mut Console<'_>) -> R
     findings.extend(agent::check(&args.aa).await);
     findings.extend(socket::check("hub socket", &args.cdh));
     findings.extend(hub::check(&args.cdh).await);
+    findings.extend(volumes::check(&args.cdh).await);
     if let RestDoor::At(address) = args.rest {
         findings.extend(rest::check(address).await);
     }
@@ -162,23 +165,28 @@ fn configuration(what: &str, source: Option<&ConfigSource>) -> Finding {
 
 /// What confines a daemon. Older daemons do not tell.
 fn confinement(what: &str, told: Option<&Confinement>) -> Option<Finding> {
-    let Confinement { system_call_filters, no_new_privileges, capabilities, landlock, label } = told?;
+    let Confinement { system_call_filters, no_new_privileges, capabilities, landlock, label, own_filter } =
+        told?;
     let filtered = match system_call_filters {
         0 => "not filtered".to_owned(),
         filters => format!("filtered ({filters})"),
     };
+    let own = if own_filter.is_empty() { String::new() } else { format!(", own filter: {own_filter}") };
     let gained = if *no_new_privileges { "never gained" } else { "may be gained" };
     let label = if label.is_empty() { "none" } else { label };
     let count = capabilities.count_ones();
     let detail = format!(
-        "system calls: {filtered}, privileges: {gained}, capabilities: {count} (mask {capabilities:#x}), Landlock: {landlock}, label: {label}"
+        "system calls: {filtered}{own}, privileges: {gained}, capabilities: {count} (mask {capabilities:#x}), Landlock: {landlock}, label: {label}"
     );
+    if own_filter == &OwnFilter::Off.to_string() {
+        return Some(Finding::warn(what, detail, "start it without --seccomp off, which is for debugging"));
+    }
     Some(match *system_call_filters > 0 && *no_new_privileges {
         true => Finding::ok(what, detail),
         false => Finding::warn(
             what,
             detail,
-            "run it as the unit or container that is shipped; where kata-agent starts it nothing else confines it",
+            "run it as the unit or container that is shipped, or on a kernel that lets it set its own filter",
         ),
     })
 }
@@ -224,21 +232,24 @@ mod tests {
 
     #[test]
     fn confinement_is_told_and_its_lack_is_a_warning() {
-        let told = |system_call_filters, no_new_privileges| Confinement {
+        let told = |system_call_filters, no_new_privileges, own_filter: &str| Confinement {
             system_call_filters,
             no_new_privileges,
             capabilities: 0x3,
             landlock: "partly".into(),
             label: String::new(),
+            own_filter: own_filter.into(),
         };
         for (told, mark, parts) in [
             (
-                told(2, true),
+                told(2, true, ""),
                 Mark::Ok,
                 ["filtered (2), privileges: never", "2 (mask 0x3), Landlock: partly, label: none"],
             ),
-            (told(0, true), Mark::Warn, ["not filtered", "never gained"]),
-            (told(2, false), Mark::Warn, ["filtered (2)", "may be gained"]),
+            (told(1, true, "set"), Mark::Ok, ["filtered (1), own filter: set", "never gained"]),
+            (told(0, true, "refused (EPERM)"), Mark::Warn, ["not filtered, own filter: refused", "never"]),
+            (told(2, false, ""), Mark::Warn, ["filtered (2)", "may be gained"]),
+            (told(2, true, "switched off"), Mark::Warn, ["own filter: switched off", "never gained"]),
         ] {
             let finding = confinement("agent confinement", Some(&told)).unwrap();
             assert_eq!(finding.mark, mark, "{finding:?}");

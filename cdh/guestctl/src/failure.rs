@@ -3,7 +3,10 @@
 //! What a daemon or the key broker said is carried as they said it ([`Failure::Reply`]); everything else went wrong on
 //! this side. No variant holds a secret.
 
-use std::{fmt, io, path::PathBuf};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+};
 
 use cc_daemon::fault::Fault;
 use cc_evidence::blame::Blame;
@@ -192,6 +195,11 @@ impl Failure {
             Self::Garbled { .. } => "check that the address is that of the daemon meant and that both are of one release".into(),
             Self::Argument { hint, .. } => hint.clone(),
             Self::Terminal { .. } => "redirect the output, use --output FILE, or --force".into(),
+            Self::Unreadable { path, source } if is_missing_disk(path, source) => {
+                "no disk with this UUID is attached: `lsblk -o NAME,SIZE,UUID` shows which are; if it is there under another name, name it with \
+                 --device, and if it shows no UUID, the first sector of its header is damaged"
+                    .into()
+            }
             Self::Unreadable { source, .. } | Self::Start { source, .. } => system_hint(source),
             Self::Unrecognised { .. } => {
                 "known are: SNP report (1184 bytes), SNP evidence JSON, SNP certificate table, certificate (DER, PEM), \
@@ -288,7 +296,14 @@ impl From<SealedError> for Failure {
     }
 }
 
+fn is_missing_disk(path: &Path, source: &io::Error) -> bool {
+    source.kind() == io::ErrorKind::NotFound && path.starts_with("/dev/disk/by-uuid")
+}
+
 fn system_hint(source: &io::Error) -> String {
+    if source.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) {
+        return "the disk below has a fault, or the host withholds it: the kernel's log (`journalctl -k`) says more".to_owned();
+    }
     match source.kind() {
         io::ErrorKind::AlreadyExists => {
             "name a file that does not exist yet; existing files are never replaced"

@@ -31,7 +31,7 @@ mod verify_bundle;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-use cc_daemon::sandbox;
+use cc_daemon::{memory, sandbox};
 use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 use tokio::runtime::{self, Runtime};
 
@@ -112,6 +112,8 @@ pub fn run_process(
 }
 
 fn prepare_process() -> Result<Runtime, Failure> {
+    // Windows of decoders and buffers of layers go back as they are freed.
+    memory::map_large_blocks();
     sandbox::forbid_core_dumps().map_err(|source| Failure::Start { step: "forbid core dumps", source })?;
     sandbox::raise_descriptor_limit()
         .map_err(|source| Failure::Start { step: "raise the limit of open files", source })?;

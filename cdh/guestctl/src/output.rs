@@ -114,6 +114,11 @@ impl<'a> Console<'a> {
         }
     }
 
+    /// Whether [`Console::status`] shows anything.
+    pub(crate) fn shows_status(&self) -> bool {
+        self.err_is_terminal
+    }
+
     fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         self.out.write_all(bytes).and_then(|()| self.out.flush()).map_err(Failure::Output)
     }

@@ -1,12 +1,13 @@
 //! `guestctl pull`: an image, unpacked into a new folder, or an artifact's files, every byte compared with its digest.
 //!
 //! The work is that of the image library, on threads of its own; this side shows how far it is, and stops it when the
-//! operator does (Ctrl-C, SIGTERM), after which nothing is left. The folder appears complete or not at all. It needs
-//! root for images, which have owners, devices and file capabilities.
+//! operator does (Ctrl-C, SIGTERM). What came until then stays beside the folder, and the next pull goes on with it. The folder
+//! appears complete or not at all. It needs root for images, which have owners, devices and file capabilities.
 
 mod admission;
 mod artifact;
 mod bundle;
+mod confine;
 mod keys;
 mod place;
 mod progress;
@@ -14,15 +15,17 @@ mod progress;
 use std::{
     ffi::OsString,
     fs::File,
-    os::fd::AsFd,
+    os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
+use cc_evidence::blame::Blame;
+use clap::value_parser;
 use image_registry::Stop;
 use image_rs::{
-    Descriptor, Error, Image, Layer, LayerKeys, Order, Platform, Unpacked, layer, policy::Verdict,
-    unpack_rootfs,
+    Descriptor, Error, Image, Layer, LayerKeys, Order, Platform, Target, Unpacked, discard_kept, layer,
+    policy::Verdict, unpack_rootfs,
 };
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
@@ -35,7 +38,13 @@ use progress::{Progress, View};
 /// What the operator gives.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-JSON (--json) is one object on each line: {\"event\":\"layer\"|\"progress\"|\"unpacked\"|\"done\", …}.
+Progress is one line that changes on a terminal; else plain lines on standard error, at the start and end of each layer or file \
+and every 10 seconds, at most 20 in a second; --quiet leaves them out.
+JSON (--json) is one object on each line: \
+{\"event\":\"confined\"|\"layer\"|\"resumed\"|\"progress\"|\"unpacked\"|\"kept\"|\"done\", …}.
+
+A pull that is stopped, killed or cut off from the registry leaves what came in .FOLDER.guestctl-partial beside the folder (in a \
+mount point: in it), for root alone. The same command goes on from there, after all of it was hashed again.
 
 Example:
   guestctl pull quay.io/team/app:1.0 --authfile auth.json --rootfs /srv/app
@@ -49,7 +58,7 @@ pub(crate) struct Args {
     /// `oci-archive:FILE[:NAME]`, with the name of the image in it if it holds several
     #[arg(value_name = "IMAGE")]
     from: From,
-    /// With --artifact: put the files into this folder, which must not exist or be empty
+    /// With --artifact: put the files into this folder, which must not exist or be empty; it may be an empty mount point
     #[arg(value_name = "DIR", requires = "artifact")]
     dir: Option<PathBuf>,
     /// IMAGE is an artifact (files such as a model, as oras pushes them); its files get into DIR
@@ -62,7 +71,7 @@ pub(crate) struct Args {
     /// settings; there is no way to a bundle without a hub
     #[arg(long, value_name = "FOLDER", conflicts_with_all = [
         "rootfs", "explain", "policy", "authfile", "creds_file", "registries_conf", "cert", "plain_http",
-        "refuse_devices", "drop_privileges", "max_bytes", "decryption_key", "platform",
+        "refuse_devices", "drop_privileges", "max_bytes", "max_window", "decryption_key", "platform", "restart", "quiet",
     ])]
     bundle: Option<PathBuf>,
     #[command(flatten)]
@@ -80,9 +89,19 @@ pub(crate) struct Args {
     /// Leave set-user-id and set-group-id bits and file capabilities out
     #[arg(long)]
     drop_privileges: bool,
+    /// Throw away what an earlier pull to the same place has left, and begin anew
+    #[arg(long, conflicts_with = "explain")]
+    restart: bool,
+    /// Show no progress, only warnings and what becomes of a pull that is cut off
+    #[arg(long, short)]
+    quiet: bool,
     /// Refuse an image with more bytes than this when uncompressed
     #[arg(long, alias = "max-layer-bytes", value_name = "BYTES")]
     max_bytes: Option<u64>,
+    /// Refuse layers of Zstandard with a larger window; at most 134217728 (128 MiB). One above 8 MiB takes as much memory beside the
+    /// 64 megabytes that a pull takes
+    #[arg(long, value_name = "BYTES", default_value_t = layer::Options::LARGEST_WINDOW, value_parser = value_parser!(u64).range(1024..=layer::Options::LARGEST_WINDOW))]
+    max_window: u64,
 }
 
 /// Pulls and shows how far it is.
@@ -111,26 +130,31 @@ pub(crate) async fn run(args: &Args, json: bool, console: &mut Console<'_>) -> R
     let progress = Arc::new(Progress::default());
     let place = Place::new(&args.from, &args.registry, progress.network())?;
     let work = {
-        let (progress, target) = (Arc::clone(&progress), rootfs.clone());
+        let (progress, target, restart) = (Arc::clone(&progress), rootfs.clone(), args.restart);
         let (platform, options, keys) = (platform(args), args.options(), args.keys.service()?);
-        move || pull(&place, &admission, &target, (&platform, &options), &keys, &progress)
+        move || {
+            into_target(&place, (&target, restart), &progress, |found, target| {
+                pull(found, &admission, target, (&platform, &options), &keys, &progress)
+            })
+        }
     };
-    let (image, unpacked) = watch(work, &progress, json, console).await?.map_err(failed(args))?;
-    report(args, &rootfs, &image, &unpacked, json, console)
+    let pulled = watch(work, &progress, (json, args.quiet), console).await?;
+    let (image, unpacked) = pulled.map_err(failed(args))?;
+    report(args, (&rootfs, progress.bytes_kept()), &image, &unpacked, json, console)
 }
 
 /// Does `work` on a thread of its own, shows how far it is, and stops it by signals.
 async fn watch<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
     progress: &Progress,
-    json: bool,
+    (json, quiet): (bool, bool),
     console: &mut Console<'_>,
 ) -> Result<Result<T, Error>, Failure> {
     let started = |source| Failure::Start { step: "wait for signals", source };
     let mut interrupt = signal(SignalKind::interrupt()).map_err(started)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(started)?;
     let mut work = tokio::task::spawn_blocking(work);
-    let mut view = View::new(json, console);
+    let mut view = View::new(json, quiet, console);
     // Whoever reads the progress may go away: then the pull is stopped as by a signal, and waited for.
     let mut shown = Ok(());
     let result = loop {
@@ -244,6 +268,7 @@ impl Args {
         let mut options = layer::Options::default();
         options.policy.refuse_devices = self.refuse_devices;
         options.policy.drop_privileges = self.drop_privileges;
+        options.largest_window = self.max_window;
         if let Some(bytes) = self.max_bytes {
             options.limits.bytes = bytes;
         }
@@ -251,25 +276,56 @@ impl Args {
     }
 }
 
-fn pull(
+/// Lets `pull` try each place of the image until one gives it, confined to where it makes the result. What an earlier pull has
+/// left goes if that is wanted, and if this one is told that it was wrong.
+fn into_target<T>(
     place: &Place,
+    (target, restart): (&Path, bool),
+    progress: &Progress,
+    mut pull: impl FnMut(&Found<'_>, &Target<'_>) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let (folder, name) = split(target)?;
+    let layout = place.layout();
+    let confine = |folder: BorrowedFd<'_>| progress.confined(confine::to_folder(folder, layout.as_ref()));
+    let target = Target::new(folder.as_fd(), &name).confined_by(&confine);
+    if restart {
+        discard_kept(&target)?;
+    }
+    let pulled = place.first(|found| match pull(found, &target) {
+        // What was kept has gone with the error: it may have been wrong, whoever it came from, and this place right.
+        Err(error) if progress.bytes_kept() > 0 && error.blame() == Blame::Misbehaved => {
+            found.again(|found| pull(found, &target))
+        }
+        pulled => pulled,
+    });
+    if let Err(error) = &pulled
+        && !error.may_go_on()
+        && matches!(error.blame(), Blame::Denied | Blame::Misbehaved)
+    {
+        // The error that is told says more than that something stays.
+        let _ = discard_kept(&target);
+    }
+    pulled
+}
+
+fn pull(
+    found: &Found<'_>,
     admission: &Admission,
-    target: &Path,
+    target: &Target<'_>,
     (platform, options): (&Platform, &layer::Options),
     keys: &Arc<dyn LayerKeys>,
     progress: &Progress,
 ) -> Result<(Image, Unpacked), Error> {
-    let (folder, name) = split(target)?;
-    place.first(|found| {
-        let image = Image::resolve(found.source, found.pointer, platform)?;
-        let digests = (image.manifest_digest(), image.index_digest());
-        let admitted = admission.decide(found, digests).admitted()?;
-        progress.expect(image.layers().iter().map(|layer| layer.descriptor.size));
-        let order =
-            Order { source: found.source, image: &image, admitted: &admitted, keys: Arc::clone(keys) };
-        let unpacked = unpack_rootfs(&order, folder.as_fd(), &name, options, progress)?;
-        Ok((image, unpacked))
-    })
+    let image = Image::resolve(found.source, found.pointer, platform)?;
+    let digests = (image.manifest_digest(), image.index_digest());
+    let admitted = admission.decide(found, digests).admitted()?;
+    let count = image.layers().len();
+    let name = |number| format!("layer {} of {count}", number + 1);
+    let layers = image.layers().iter().enumerate();
+    progress.expect(layers.map(|(number, layer)| (name(number), layer.descriptor.size)));
+    let order = Order { source: found.source, image: &image, admitted: &admitted, keys: Arc::clone(keys) };
+    let unpacked = unpack_rootfs(&order, target, options, progress)?;
+    Ok((image, unpacked))
 }
 
 /// The open folder that the target will be in, and the target's name there.
@@ -283,9 +339,17 @@ fn split(target: &Path) -> Result<(File, OsString), Error> {
     Ok((File::open(folder).map_err(|source| failed(folder, source))?, name.to_owned()))
 }
 
+/// What is said of bytes that an earlier pull had left.
+fn resumed(bytes: u64) -> String {
+    match bytes {
+        0 => String::new(),
+        bytes => format!("note: {bytes} bytes are from an earlier pull, hashed again\n"),
+    }
+}
+
 fn report(
     args: &Args,
-    rootfs: &Path,
+    (rootfs, kept): (&Path, u64),
     image: &Image,
     unpacked: &Unpacked,
     json: bool,
@@ -298,7 +362,8 @@ fn report(
             "event": "done", "image": args.from.to_string(), "manifest_digest": manifest.to_string(),
             "index_digest": image.index_digest().map(|digest| digest.to_string()),
             "config_digest": config.to_string(), "rootfs": rootfs.display().to_string(), "layers": layers,
-            "entries": entries, "attributes_left_out": left_out, "policy": args.admission.policy(),
+            "entries": entries, "attributes_left_out": left_out, "bytes_resumed": kept,
+            "policy": args.admission.policy(), "stages": progress::stages(&unpacked.stages),
         }));
     }
     let left_out = match left_out {
@@ -307,6 +372,7 @@ fn report(
     };
     let rootfs = rootfs.display();
     console.text(&format!(
-        "{rootfs}: {layers} layers, {entries} entries\nmanifest {manifest}\nconfig   {config}\n{left_out}"
+        "{rootfs}: {layers} layers, {entries} entries\nmanifest {manifest}\nconfig   {config}\n{left_out}{}",
+        resumed(kept)
     ))
 }

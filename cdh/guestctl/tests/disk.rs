@@ -111,11 +111,25 @@ fn a_changed_header_is_refused_with_the_name_of_the_rule() {
     fs::write(&file, bytes).unwrap();
     let (exit, verdict) = json(&["check", &file]);
     assert_eq!((exit, &verdict["violations"][0]["rule"]), (Exit::Failed, &"checksum".into()));
-    let (exit, out, err) = disk(&["inspect", &file]);
-    assert!(exit == Exit::Failed && out.contains("FAIL  checksum"), "{out}");
-    let (exit, facts) = json(&["inspect", &file]);
-    assert_eq!((exit, &facts["violations"][0]["rule"]), (Exit::Failed, &"checksum".into()));
+    assert!(verdict["notes"][0].as_str().unwrap().contains("second copy is whole"), "{verdict}");
+    let (_, _, err) = disk(&["check", &file]);
     assert!(err.contains("first copy, checksum") && err.contains("[LUKS_HEADER_MALFORMED]"), "{err}");
+    assert!(err.contains("guestctl disk repair"), "{err}");
+    // What is left of it is explained.
+    let (exit, out, _) = disk(&["inspect", &file]);
+    assert!(exit == Exit::Success && out.contains("FAIL  checksum") && out.contains("FAIL  tokens"), "{out}");
+    let (exit, facts) = json(&["inspect", &file]);
+    assert_eq!((exit, &facts["violations"][0]["rule"]), (Exit::Success, &"checksum".into()));
+    assert_eq!((&facts["shown_copy"], &facts["verdict"]), (&"second".into(), &"refused".into()));
+    // Where both are damaged there is nothing to explain.
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[0x4000 + 4096] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let (exit, out, _) = disk(&["inspect", &file]);
+    assert!(
+        exit == Exit::Failed && out.contains("FAIL  checksum") && !out.contains("second copy is"),
+        "{out}"
+    );
 }
 
 #[test]
@@ -133,6 +147,17 @@ fn a_signed_header_is_told_from_any_other() {
     cryptsetup(&["token", "import", "--json-file", "-", &file], token.as_bytes());
     let (exit, verdict) = json(&check);
     assert_eq!((exit, &verdict["authentic"]), (Exit::Success, &true.into()));
+
+    // A first copy that was left half written: the second one fits the tag.
+    let whole = fs::read(&file).unwrap();
+    let mut torn = whole.clone();
+    torn[4608] ^= 1;
+    fs::write(&file, torn).unwrap();
+    let (exit, verdict) = json(&check);
+    assert_eq!((exit, &verdict["authentic"]), (Exit::Success, &true.into()));
+    assert!(verdict["notes"][0].as_str().unwrap().contains("guestctl disk repair"), "{verdict}");
+    assert_eq!(disk(&["check", &file]).0, Exit::Failed);
+    fs::write(&file, whole).unwrap();
 
     let other = path(folder.path(), "other");
     fs::write(&other, [7; 32]).unwrap();

@@ -159,7 +159,8 @@ fn a_debian_image_comes_out_as_umoci_unpacks_it() {
     let expected = snapshot::of(&folder.join("expected/rootfs"));
     assert!(expected.len() > 500 && !expected.contains_key(Path::new("usr/bin/tac")));
 
-    let (status, out, error) = texts(&guestctl(folder, &["oci:it:2", "--rootfs", "gzip"]).output().unwrap());
+    let (status, out, error) =
+        texts(&guestctl(folder, &["oci:it:2", "--rootfs", "gzip", "--quiet"]).output().unwrap());
     assert_eq!((status, error.as_str()), (Some(0), WARNING), "{out}");
     assert!(out.starts_with("gzip: 2 layers, ") && out.contains("\nmanifest sha256:"), "{out}");
     assert_same(&snapshot::of(&folder.join("gzip")), &expected);
@@ -209,17 +210,17 @@ fn what_is_refused(folder: &Path) {
     let (status, _, error) = texts(&guestctl(folder, &["oci:it:2", "--rootfs", "refused"]).output().unwrap());
     assert!(status == Some(6) && error.contains("LAYER_DIGEST_MISMATCH"), "{error}");
     fs::write(&largest, right).unwrap();
-    assert!(!folder.join("refused").exists() && !folder.join(".refused.partial").exists());
+    assert!(!folder.join("refused").exists() && !folder.join(".refused.guestctl-partial").exists());
 }
 
-/// A signal leaves nothing; what a killed process leaves, the next pull clears away.
+/// A signal leaves nothing but layers as they came; with those, and with what a killed process leaves, the next pull goes on.
 fn what_is_interrupted(folder: &Path) {
-    let partial = folder.join(".stopped.partial");
+    let partial = folder.join(".stopped.guestctl-partial");
     let start = || {
         let arguments = ["oci:it:2", "--rootfs", "stopped"];
         let child =
             guestctl(folder, &arguments).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        wait_until("the pull has begun", || partial.join("0").exists());
+        wait_until("the pull has begun", || partial.join("work/0").exists());
         child
     };
     let child = start();
@@ -227,7 +228,7 @@ fn what_is_interrupted(folder: &Path) {
     kill_process(pid, Signal::TERM).unwrap();
     let (status, _, error) = texts(&child.wait_with_output().unwrap());
     assert!(status == Some(5) && error.contains("IMAGE_INTERRUPTED"), "{status:?} {error}");
-    assert!(!partial.exists() && !folder.join("stopped").exists());
+    assert!(!partial.join("work").exists() && !folder.join("stopped").exists());
 
     let mut child = start();
     child.kill().unwrap();

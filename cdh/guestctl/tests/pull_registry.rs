@@ -180,7 +180,7 @@ impl Workshop {
     fn refused(&self, arguments: &[&str], status: i32, code: &str) -> String {
         let (is, _, error) = self.pull(&[arguments, &["--rootfs", "refused"]].concat());
         assert!(is == status && error.contains(&format!("[{code}]")), "{is}: {error}");
-        assert!(!self.path("refused").exists() && !self.path(".refused.partial").exists());
+        assert!(!self.path("refused").exists() && !self.path(".refused.guestctl-partial").exists());
         error
     }
 }

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use cc_daemon::config::Source;
+use cc_daemon::sandbox::{Needs, Seccomp};
 use cc_daemon::start::{self, Settings};
 use clap::Parser;
 use coco_keyprovider::config::Cli;
@@ -20,7 +21,13 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(fault) => return start::report(NAME, &fault),
     };
-    let settings =
-        Settings { log_level: "info".to_owned(), source: Source::defaults(), unused: Vec::new(), threads: 1 };
+    let settings = Settings {
+        log_level: "info".to_owned(),
+        source: Source::defaults(),
+        unused: Vec::new(),
+        threads: 1,
+        seccomp: Seccomp::On,
+        needs: Needs::NETWORK,
+    };
     start::run(NAME, &settings, |inherited, shutdown| server::serve(config, inherited, shutdown))
 }

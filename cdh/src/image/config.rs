@@ -6,6 +6,9 @@
 //! max_concurrent_layer_downloads_per_image = 3
 //! image_security_policy_uri = "kbs:///default/security-policy/main"
 //! max_store_bytes = 8000000000           # of this project: refuse layers that would make the store larger
+//! max_window_bytes = 8388608             # of this project: refuse layers of Zstandard that need more memory than that
+//! max_image_bytes = 20000000000          # of this project: what one image may ask for, see the fields
+//! devices = "refuse"                     # of this project: no layers with device nodes
 //! layouts = ["/srv/images"]              # of this project: `oci:/srv/images/app:1.0` names an image layout there
 //! ```
 //!
@@ -14,15 +17,28 @@
 
 use std::{
     fmt,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
 };
 
 use cc_daemon::address::Address;
+use cc_daemon::sandbox::{KERNEL_CRYPTO, Needs};
+use rustix::net::AddressFamily;
 use serde::Deserialize;
 
 /// Where the existing stack keeps its layers.
 const DEFAULT_WORK_DIR: &str = "/run/kata-containers/image/";
 const DEFAULT_DOWNLOADS: usize = 3;
+/// The hub speaks to key brokers; libcryptsetup, in its other half, decrypts keyslots by the kernel.
+const FAMILIES_OF_BOTH: &[AddressFamily] =
+    &[AddressFamily::UNIX, AddressFamily::INET, AddressFamily::INET6, KERNEL_CRYPTO];
+/// What windows of Zstandard may be bounded to.
+const WINDOWS: RangeInclusive<u64> = 1024..=image_rs::layer::Options::LARGEST_WINDOW;
+/// What an entry's name and the directories around it may be bounded to.
+const NAMES: RangeInclusive<u64> = 1..=image_rs::Limits::MOST_NAME as u64;
+const DEPTHS: RangeInclusive<u64> = 1..=image_rs::Limits::MOST_DEPTH as u64;
+/// What other bounds may be.
+const COUNTS: RangeInclusive<u64> = 1..=u64::MAX;
 
 /// The table.
 #[derive(Clone, Debug, Deserialize)]
@@ -50,12 +66,37 @@ pub struct ImageConfig {
     pub image_pull_proxy: Option<ProxyConfig>,
     /// PEM texts of further roots for registries.
     pub extra_root_certificates: Vec<String>,
-    /// The most bytes that the archives of all layers in the store may have.
+    /// The most bytes that all layers in the store may have.
     pub max_store_bytes: Option<u64>,
+    /// The largest window of a layer of Zstandard; 128 MiB by default.
+    pub max_window_bytes: Option<u64>,
+    /// The most bytes that the archives of one image may have when uncompressed, and its files with their holes.
+    pub max_image_bytes: Option<u64>,
+    /// The most entries of the archives of one image.
+    pub max_image_entries: Option<u64>,
+    /// The most uncompressed bytes for each compressed one, from 256 MiB on.
+    pub max_ratio: Option<u64>,
+    /// The most bytes of an entry's name and of a link's target.
+    pub max_name_bytes: Option<u64>,
+    /// The most directories around an entry.
+    pub max_depth: Option<u64>,
+    /// What becomes of device nodes in layers.
+    pub devices: Devices,
     /// Folders below which `oci:FOLDER[:NAME]` may name an image layout. None by default.
     pub layouts: Vec<PathBuf>,
     /// How `cdh-storage` is reached.
     pub storage: StorageConfig,
+}
+
+/// What becomes of device nodes in layers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Devices {
+    /// They are made as the layer has them.
+    #[default]
+    Allow,
+    /// The layer is refused.
+    Refuse,
 }
 
 /// Proxies for all requests to registries.
@@ -110,6 +151,13 @@ impl Default for ImageConfig {
             image_pull_proxy: None,
             extra_root_certificates: Vec::new(),
             max_store_bytes: None,
+            max_window_bytes: None,
+            max_image_bytes: None,
+            max_image_entries: None,
+            max_ratio: None,
+            max_name_bytes: None,
+            max_depth: None,
+            devices: Devices::Allow,
             layouts: Vec::new(),
             storage: StorageConfig::default(),
         }
@@ -142,6 +190,33 @@ impl ImageConfig {
         })
     }
 
+    /// What images are bounded by: each key with its value and what it may be.
+    fn bounds(&self) -> [(&'static str, Option<u64>, RangeInclusive<u64>); 7] {
+        [
+            ("max_store_bytes", self.max_store_bytes, COUNTS),
+            ("max_window_bytes", self.max_window_bytes, WINDOWS),
+            ("max_image_bytes", self.max_image_bytes, COUNTS),
+            ("max_image_entries", self.max_image_entries, COUNTS),
+            ("max_ratio", self.max_ratio, COUNTS),
+            ("max_name_bytes", self.max_name_bytes, NAMES),
+            ("max_depth", self.max_depth, DEPTHS),
+        ]
+    }
+
+    /// The arguments of `cdh-storage unpack` that say all that images are bounded by, and for each its key here.
+    pub(super) fn bound_arguments(&self) -> Vec<(&'static str, String)> {
+        let numbers = self.bounds().into_iter().filter_map(|(key, value, _)| {
+            let option = match key {
+                "max_store_bytes" => "--max-bytes".to_owned(),
+                "max_window_bytes" => "--max-window".to_owned(),
+                key => format!("--{}", key.replace('_', "-")),
+            };
+            value.map(|value| (key, format!("{option}={value}")))
+        });
+        let devices = (self.devices == Devices::Refuse).then(|| ("devices", "--refuse-devices".to_owned()));
+        numbers.chain(devices).collect()
+    }
+
     /// What is wrong with it, if anything.
     ///
     /// # Errors
@@ -156,6 +231,17 @@ impl ImageConfig {
             let wrong = format!("image.max_concurrent_layer_downloads_per_image is {downloads}");
             return Err((wrong, "give 1 to 64"));
         }
+        for (name, value, range) in self.bounds() {
+            if let Some(value) = value.filter(|value| !range.contains(value)) {
+                let hint = match name {
+                    "max_window_bytes" => "give 1024 to 134217728 (128 MiB)",
+                    "max_name_bytes" => "give 1 to 4095",
+                    "max_depth" => "give 1 to 256",
+                    _ => "give 1 or more",
+                };
+                return Err((format!("image.{name} is {value}"), hint));
+            }
+        }
         for (name, socket) in
             [("mount_socket", &self.storage.mount_socket), ("unpack_socket", &self.storage.unpack_socket)]
         {
@@ -165,7 +251,15 @@ impl ImageConfig {
                 return Err((format!("image.storage.{name} is {text:?}"), "write unix:///PATH"));
             }
         }
-        super::storage::check_limit(self, Path::new(super::storage::UNIT_SOCKETS))
+        super::storage::check_bounds(self, Path::new(super::storage::UNIT_SOCKETS))
+    }
+
+    /// Which system calls the hub needs that others do without: what its privileged half needs, if it has to start that itself.
+    pub(crate) fn needs(&self) -> Needs {
+        match super::storage::starts_programs(self, Path::new(super::storage::UNIT_SOCKETS)) {
+            true => Needs { mounts: true, keyrings: true, families: FAMILIES_OF_BOTH, ..Needs::NETWORK },
+            false => Needs::NETWORK,
+        }
     }
 }
 
@@ -217,6 +311,13 @@ mod tests {
         assert_eq!(check(|_| {}), Ok(()));
         assert!(check(|c| c.work_dir = "x".into()).unwrap_err().contains("work_dir"));
         assert!(check(|c| c.max_concurrent_layer_downloads_per_image = 0).unwrap_err().contains("is 0"));
+        assert!(check(|c| c.max_window_bytes = Some(1 << 28)).unwrap_err().contains("max_window_bytes"));
+        assert_eq!(check(|c| c.max_window_bytes = Some(8 << 20)), Ok(()));
+        assert!(
+            check(|c| c.max_image_entries = Some(0)).unwrap_err().contains("image.max_image_entries is 0")
+        );
+        assert!(check(|c| c.max_depth = Some(257)).unwrap_err().contains("image.max_depth is 257"));
+        assert_eq!(check(|c| (c.max_depth, c.max_name_bytes) = (Some(256), Some(4095))), Ok(()));
         assert!(check(|c| c.storage.mount_socket = Some("127.0.0.1:1".to_owned())).is_err());
     }
 }

@@ -34,6 +34,9 @@ const MAX_ANNOTATIONS: usize = cc_storage::MAX_LEN - (8 << 10);
 /// Between two looks whether a layer that cannot go on is still wanted.
 const GLANCE: Duration = Duration::from_millis(50);
 
+/// How long an error waits until what it ended is undone.
+pub(super) const FAREWELL: Duration = Duration::from_secs(10);
+
 /// What is to be brought into the store.
 pub(super) struct Order<'a> {
     pub(super) source: &'a dyn Source,
@@ -41,6 +44,8 @@ pub(super) struct Order<'a> {
     pub(super) keys: Arc<dyn LayerKeys>,
     /// Layers at a time.
     pub(super) parallel: usize,
+    /// What the program that unpacks bounds images by, as far as it is known here.
+    pub(super) limits: &'a Limits,
     /// Whether nobody wants the image any more.
     pub(super) stop: &'a Stop,
 }
@@ -85,9 +90,9 @@ pub(super) fn check(name: &str, image: &Image) -> Result<(), HubError> {
 
 /// Brings all layers into the store.
 pub(super) fn fetch(order: &Order<'_>, storage: &Storage) -> Result<Layers, HubError> {
-    // By the default limits, as the program that unpacks has them: what it would refuse is not asked for.
+    // What the program that unpacks would refuse is not asked for.
     for layer in order.image.layers() {
-        let checked = layer::check_size(layer.descriptor.size, &Limits::default());
+        let checked = layer::check_size(layer.descriptor.size, order.limits);
         checked.map_err(|fault| Error::Layer { layer: layer.descriptor.digest, fault: Box::new(fault) })?;
     }
     let mut pull = [0; 32];
@@ -218,7 +223,8 @@ impl Work<'_> {
         };
         let claim = Claim { pull: self.pull.clone(), layer: wanted };
         // Another pull may be filling it, for as long as its registry takes.
-        let claimed = channel.ask_while(Request::Claim(claim), None, &[], &|| !self.is_stopped())?;
+        let wanted = || !self.is_stopped();
+        let claimed = channel.ask_while(Request::Claim(claim), None, &[], &wanted, Duration::ZERO)?;
         match claimed.ok_or_else(interrupted)?.body {
             Answer::Present(name) => return Ok(name),
             Answer::Wanted => {}
@@ -273,7 +279,8 @@ impl Work<'_> {
                 })
                 .map_err(failed)?;
             let wanted = || !cut.load(Ordering::SeqCst) && !self.is_stopped();
-            let answered = channel.ask_while(Request::Fill(cipher), secret, &[read.as_fd()], &wanted);
+            let answered =
+                channel.ask_while(Request::Fill(cipher), secret, &[read.as_fd()], &wanted, FAREWELL);
             let refused = answered.is_err() && !cut.load(Ordering::SeqCst);
             if refused {
                 // The feeder may wait for a slow registry, for bytes that nobody wants.
@@ -413,8 +420,15 @@ mod tests {
         let platform = Platform { os: "linux".into(), architecture: "amd64".into(), variant: None };
         let image = Image::resolve(&source, &Pointer::Tag("it".to_owned()), &platform).unwrap();
         let stop = Stop::default();
-        let order =
-            Order { source: &source, image: &image, keys: Arc::new(NoKeys), parallel: 1, stop: &stop };
+        let limits = &Limits::default();
+        let order = Order {
+            source: &source,
+            image: &image,
+            keys: Arc::new(NoKeys),
+            parallel: 1,
+            limits,
+            stop: &stop,
+        };
         let config = toml::from_str::<ImageConfig>("storage = {program = '/nonexistent'}").unwrap();
         let refused = fetch(&order, &Storage::new(&config)).map(drop).unwrap_err();
         assert_eq!(refused.code(), "LAYER_LIMIT", "{refused}");

@@ -17,9 +17,9 @@ use cc_sealed::{WrappedOptions, key_provider};
 use cc_storage::{Bundle, Client, Fault, Request};
 use image_registry::Stop;
 use image_rs::{
-    Digest, Error, Image, KeyRefusal, LayerKeys, Platform, SourceFault,
+    Digest, Error, Image, KeyRefusal, LayerKeys, Limits, Platform, SourceFault,
     policy::{Admitted, Beside, Lookaside, Policy, Subject},
-    runtime_config,
+    runtime_config, unusable_volumes,
 };
 use rustix::fs::MemfdFlags;
 use tokio::{runtime::Handle, time::Instant};
@@ -236,6 +236,13 @@ impl Puller {
 
     /// Layers into the store, and the bundle of them.
     fn bundle(&self, path: &str, found: &Found<'_>, image: &Image, stop: &Stop) -> Result<Made, HubError> {
+        let mut limits = Limits::default();
+        match self.config.max_image_bytes {
+            Some(bytes) => limits.bytes = bytes,
+            // Its own bounds are not known here.
+            None if self.storage.has_unit_that_unpacks() => limits.bytes = u64::MAX,
+            None => {}
+        }
         let keys =
             Arc::new(UnsealerKeys { unsealer: Arc::clone(&self.unsealer), runtime: Handle::current() });
         let order = Order {
@@ -243,15 +250,28 @@ impl Puller {
             image,
             keys,
             parallel: self.config.max_concurrent_layer_downloads_per_image,
+            limits: &limits,
             stop,
         };
+        let place = Request::CheckBundle { path: path.to_owned() };
+        self.storage.channel(Mode::Mount)?.ask(place, None, &[])?;
         let layers = layers::fetch(&order, &self.storage)?;
         let config = runtime_config(image.config()).to_string();
         let config = in_memory(config.as_bytes())
             .map_err(|source| Error::Storage { doing: "keep config.json in memory".to_owned(), source })?;
-        let bundle = Bundle { path: path.to_owned(), layers: layers.names.clone() };
+        for volume in unusable_volumes(image.config()) {
+            let volume: String = volume.chars().take(200).collect();
+            tracing::warn!(
+                volume,
+                "no volume is mounted there: it is no absolute path below the root directory"
+            );
+        }
+        let user = image.config().user.clone().unwrap_or_default();
+        let bundle = Bundle { path: path.to_owned(), layers: layers.names.clone(), user };
+        let (request, wanted) = (Request::MakeBundle(bundle), || !stop.is_stopped());
         let mut mount = self.storage.channel(Mode::Mount)?;
-        mount.ask(Request::MakeBundle(bundle), None, &[config.as_fd()])?;
+        let made = mount.ask_while(request, None, &[config.as_fd()], &wanted, layers::FAREWELL)?;
+        made.ok_or(Error::Interrupted)?;
         Ok(Made { manifest: image.manifest_digest(), mount, layers })
     }
 

@@ -2,14 +2,14 @@
 //! machine.
 //!
 //! It is fetched when it is first needed and kept in memory for some minutes, so that a restarted container does not need the key
-//! broker each time. Calls block.
+//! broker each time. Those who need it at the same time share one attempt, and its error. Calls block.
 
 use std::{
     collections::BTreeMap,
     fs::File,
     io::Read,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -34,12 +34,30 @@ pub(super) struct Resources {
     hub: Arc<Hub>,
     runtime: Handle,
     kept: Mutex<BTreeMap<String, (Instant, Arc<Secret>)>>,
+    /// Attempts that are under way.
+    attempts: Mutex<BTreeMap<String, Arc<Attempt>>>,
+    time_limit: Duration,
 }
+
+/// What comes of an attempt, for all who wait for it.
+type Attempt = OnceLock<Result<Arc<Secret>, Fault>>;
 
 impl Resources {
     /// To be called in the runtime.
     pub(super) fn new(hub: Arc<Hub>) -> Self {
-        Self { hub, runtime: Handle::current(), kept: Mutex::default() }
+        Self {
+            hub,
+            runtime: Handle::current(),
+            kept: Mutex::default(),
+            attempts: Mutex::default(),
+            time_limit: FETCH_TIME_LIMIT,
+        }
+    }
+
+    /// The same, where an attempt may take this long.
+    #[cfg(test)]
+    pub(super) fn with_time_limit(self, time_limit: Duration) -> Self {
+        Self { time_limit, ..self }
     }
 
     /// The bytes of the resource called `uri`.
@@ -61,8 +79,30 @@ impl Resources {
         if let Some(kept) = self.kept(uri) {
             return Ok(kept);
         }
-        let deadline = Instant::now() + FETCH_TIME_LIMIT;
-        let fetched = Arc::new(self.runtime.block_on(self.hub.fetch(uri, deadline))?);
+        let attempt = {
+            let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(attempts.entry(uri.to_owned()).or_default())
+        };
+        // Whoever comes first makes it; the others wait here.
+        let result = attempt.get_or_init(|| self.attempt(uri)).clone();
+        let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
+        // The next one begins anew.
+        if attempts.get(uri).is_some_and(|present| Arc::ptr_eq(present, &attempt)) {
+            attempts.remove(uri);
+        }
+        Ok(result?)
+    }
+
+    fn attempt(&self, uri: &str) -> Result<Arc<Secret>, Fault> {
+        // It may have come between the look at what is kept and this attempt.
+        if let Some(kept) = self.kept(uri) {
+            return Ok(kept);
+        }
+        let deadline = Instant::now() + self.time_limit;
+        let fetched = self.runtime.block_on(self.hub.fetch(uri, deadline));
+        let fetched = fetched
+            .map(Arc::new)
+            .map_err(|error| Fault::new(error.blame(), error.code().to_owned(), &error, error.hint()))?;
         let mut all = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() < MAX_KEPT || all.contains_key(uri) {
             all.insert(uri.to_owned(), (Instant::now(), Arc::clone(&fetched)));

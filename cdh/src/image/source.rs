@@ -80,13 +80,22 @@ impl Sources {
     }
 
     fn client(&self, config: &ImageConfig, resources: &Resources) -> Result<Client, HubError> {
-        let mut slot = self.client.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, client)) = slot.as_ref().filter(|(since, _)| since.elapsed() < LIFE) {
+        let slot = || self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_fresh = |(since, _): &&(Instant, Client)| since.elapsed() < LIFE;
+        if let Some((_, client)) = slot().as_ref().filter(is_fresh) {
             return Ok(client.clone());
         }
+        // Not under the lock: those who come later are told at the same time when the key broker does not answer.
         let client = Client::new(&options(config, resources)?).map_err(Error::from)?;
-        *slot = Some((Instant::now(), client.clone()));
-        Ok(client)
+        let mut slot = slot();
+        match slot.as_ref().filter(is_fresh) {
+            // Another one was faster; connections are shared by those who have one client.
+            Some((_, client)) => Ok(client.clone()),
+            None => {
+                *slot = Some((Instant::now(), client.clone()));
+                Ok(client)
+            }
+        }
     }
 }
 
@@ -245,6 +254,41 @@ mod tests {
         ] {
             assert_eq!(sources.names(name, &config, &resources).unwrap(), expected, "{name}");
         }
+    }
+
+    /// A key broker that takes connections and says nothing.
+    fn silent() -> std::net::TcpListener {
+        std::net::TcpListener::bind("127.0.0.1:0").unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn pulls_that_wait_for_one_resource_are_told_at_the_same_time() {
+        // There is no agent either, which is waited for until the time limit.
+        const LIMIT: Duration = Duration::from_secs(2);
+        let broker = silent();
+        let surroundings = Surroundings {
+            aa_kbc_params: Some(format!("cc_kbc::http://{}", broker.local_addr().unwrap())),
+            ..Surroundings::default()
+        };
+        let hub = Config::build(Cli::try_parse_from(["hub"]).unwrap(), &surroundings).unwrap();
+        let resources = Resources::new(Arc::new(Hub::new(&hub).unwrap())).with_time_limit(LIMIT);
+        let config = ImageConfig {
+            authenticated_registry_credentials_uri: Some("kbs:///default/credential/test".to_owned()),
+            ..ImageConfig::default()
+        };
+        let (sources, stop) = (Sources::new(), Stop::default());
+        let begun = std::time::Instant::now();
+        let codes = tokio::task::block_in_place(|| {
+            std::thread::scope(|scope| {
+                let pull =
+                    || sources.place("a.example/app", &config, &resources, &stop).map(drop).unwrap_err();
+                let pulls: Vec<_> = (0..5).map(|_| scope.spawn(pull)).collect();
+                pulls.into_iter().map(|pull| pull.join().unwrap().code().to_owned()).collect::<Vec<_>>()
+            })
+        });
+        let took = begun.elapsed();
+        assert!(codes.iter().all(|code| *code == codes[0]), "{codes:?}");
+        assert!((LIMIT / 2..2 * LIMIT).contains(&took), "five pulls were told after {took:?}: {codes:?}");
     }
 
     #[test]

@@ -75,7 +75,7 @@ impl Storage {
                 Some(Address::Unix(path)) => Way::Socket(path),
                 _ => Way::Start {
                     program: program.clone(),
-                    // The units know nothing of a limit.
+                    // The units know nothing of bounds.
                     unit: (config.storage.program.is_none() && more.is_empty())
                         .then(|| Path::new(UNIT_SOCKETS).join(format!("{mode}.sock"))),
                     arguments: [vec![mode.to_owned(), "--store".to_owned(), store.clone()], more].concat(),
@@ -88,10 +88,10 @@ impl Storage {
             arguments: vec!["disk".to_owned()],
             unit: config.storage.program.is_none().then(|| Path::new(UNIT_SOCKETS).join("disk.sock")),
         };
-        let limit = config.max_store_bytes.map(|limit| vec!["--max-bytes".to_owned(), limit.to_string()]);
+        let bounds = config.bound_arguments().into_iter().map(|(_, argument)| argument).collect();
         Self {
             mount: half("mount", &config.storage.mount_socket, Vec::new()),
-            unpack: half("unpack", &config.storage.unpack_socket, limit.unwrap_or_default()),
+            unpack: half("unpack", &config.storage.unpack_socket, bounds),
             disk: Half { way: disk, running: Mutex::default() },
         }
     }
@@ -102,6 +102,14 @@ impl Storage {
         let mut storage = Self::new(&ImageConfig::default());
         storage.disk.way = Way::Socket(path.to_owned());
         storage
+    }
+
+    /// Whether a unit unpacks, which has bounds of its own.
+    pub(crate) fn has_unit_that_unpacks(&self) -> bool {
+        match &self.unpack.way {
+            Way::Socket(_) => true,
+            Way::Start { unit, .. } => unit.as_ref().is_some_and(|socket| socket.exists()),
+        }
     }
 
     /// A channel of its own to the program in this mode.
@@ -119,13 +127,16 @@ impl Storage {
     }
 }
 
-/// Whether the limit of `config` reaches whoever unpacks, when the sockets of its units are below `sockets`. A program of its own
+/// Whether the bounds of `config` reach whoever unpacks, when the sockets of its units are below `sockets`. A program of its own
 /// in the place of the unit would unpack with what the hub's unit may do, which is not enough.
 ///
 /// # Errors
 /// What is wrong, and what would do.
-pub(super) fn check_limit(config: &ImageConfig, sockets: &Path) -> Result<(), (String, &'static str)> {
-    let Some(limit) = config.max_store_bytes else { return Ok(()) };
+pub(super) fn check_bounds(config: &ImageConfig, sockets: &Path) -> Result<(), (String, &'static str)> {
+    let bounds = config.bound_arguments();
+    if bounds.is_empty() {
+        return Ok(());
+    }
     let socket = match &config.storage.unpack_socket {
         Some(socket) => socket.clone(),
         None => {
@@ -136,9 +147,14 @@ pub(super) fn check_limit(config: &ImageConfig, sockets: &Path) -> Result<(), (S
             socket.display().to_string()
         }
     };
+    let (keys, arguments): (Vec<_>, Vec<_>) =
+        bounds.into_iter().map(|(key, argument)| (format!("image.{key}"), argument)).unzip();
+    let (keys, arguments) = (keys.join(", "), arguments.join(" "));
     Err((
-        format!("image.max_store_bytes is {limit}, but the unit at {socket} unpacks, which does not know it"),
-        "remove it, and write --max-bytes into ExecStart= of cdh-storage-unpack.service (systemctl edit)",
+        format!(
+            "there is {keys}, but the unit at {socket} unpacks, which does not know it: its option is {arguments}"
+        ),
+        "remove it, and write that into ExecStart= of cdh-storage-unpack.service (systemctl edit)",
     ))
 }
 
@@ -149,6 +165,16 @@ pub(super) fn is_elsewhere(config: &ImageConfig, sockets: &Path) -> bool {
     let named =
         storage.program.is_some() || storage.mount_socket.is_some() || storage.unpack_socket.is_some();
     config.work_dir != ImageConfig::default().work_dir && !named && sockets.join("unpack.sock").exists()
+}
+
+/// Whether the hub has to start the program itself, in any of its modes, when the sockets of its units are below `sockets`.
+pub(super) fn starts_programs(config: &ImageConfig, sockets: &Path) -> bool {
+    let storage = &config.storage;
+    let served =
+        |named: bool, socket: &str| named || storage.program.is_none() && sockets.join(socket).exists();
+    !(served(storage.mount_socket.is_some(), "mount.sock")
+        && served(storage.unpack_socket.is_some(), "unpack.sock")
+        && served(false, "disk.sock"))
 }
 
 impl Half {
@@ -228,23 +254,37 @@ fn connect(path: &Path) -> Result<Client, HubError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::config::Devices;
 
     #[test]
     fn a_limit_that_the_unit_does_not_know_is_refused() {
         let sockets = tempfile::tempdir().unwrap();
         let mut config = ImageConfig { max_store_bytes: Some(1), ..ImageConfig::default() };
-        assert!(check_limit(&config, sockets.path()).is_ok(), "there is no unit: the hub starts the program");
+        assert!(
+            check_bounds(&config, sockets.path()).is_ok(),
+            "there is no unit: the hub starts the program"
+        );
+        assert!(starts_programs(&config, sockets.path()));
         std::fs::write(sockets.path().join("unpack.sock"), "").unwrap();
-        let (wrong, hint) = check_limit(&config, sockets.path()).unwrap_err();
-        assert!(wrong.contains("max_store_bytes is 1") && hint.contains("--max-bytes"), "{wrong}: {hint}");
+        let (wrong, hint) = check_bounds(&config, sockets.path()).unwrap_err();
+        assert!(
+            wrong.contains("image.max_store_bytes,") && wrong.contains("--max-bytes=1"),
+            "{wrong}: {hint}"
+        );
+        assert!(hint.contains("ExecStart="), "{hint}");
         assert!(!is_elsewhere(&config, sockets.path()));
         config.work_dir = "/srv/images".into();
         assert!(is_elsewhere(&config, sockets.path()), "the units serve one store");
-        assert!(check_limit(&config, sockets.path()).is_err(), "whatever the store is called");
+        assert!(check_bounds(&config, sockets.path()).is_err(), "whatever the store is called");
         config.storage.unpack_socket = Some("unix:///run/mine.sock".to_owned());
-        assert!(check_limit(&config, sockets.path()).unwrap_err().0.contains("/run/mine.sock"));
+        assert!(check_bounds(&config, sockets.path()).unwrap_err().0.contains("/run/mine.sock"));
         assert!(!is_elsewhere(&config, sockets.path()), "who names a socket knows its store");
-        config.max_store_bytes = None;
-        assert!(check_limit(&config, sockets.path()).is_ok());
+        (config.max_store_bytes, config.max_window_bytes) = (None, Some(1 << 20));
+        assert!(check_bounds(&config, sockets.path()).unwrap_err().0.contains("--max-window=1048576"));
+        config.max_window_bytes = None;
+        config.devices = Devices::Refuse;
+        assert!(check_bounds(&config, sockets.path()).unwrap_err().0.contains("--refuse-devices"));
+        config.devices = Devices::Allow;
+        assert!(check_bounds(&config, sockets.path()).is_ok());
     }
 }

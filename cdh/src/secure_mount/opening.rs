@@ -106,7 +106,7 @@ fn ask_over(
     key: Option<Secret>,
     deadline: Instant,
 ) -> Result<Option<Answer>, StorageError> {
-    let answered = client.ask_while(request, key, &[], &|| Instant::now() < deadline)?;
+    let answered = client.ask_while(request, key, &[], &|| Instant::now() < deadline, Duration::ZERO)?;
     Ok(answered.map(|answered| answered.body))
 }
 

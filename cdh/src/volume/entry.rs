@@ -1,5 +1,6 @@
 //! One entry of `[[volumes]]`, checked in its form.
 
+use cc_volume::client_id::ClientIds;
 use cc_volume::luks2::Policy;
 use serde::Deserialize;
 
@@ -9,8 +10,7 @@ use crate::reference::SecretRef;
 const MAX_NAME_LEN: usize = 48;
 
 /// A volume.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "EntryConfig")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Its name, and that of its mapping: at most 48 letters, digits, `.`, `_` and `-`, the first one a letter or digit.
     pub name: String,
@@ -26,15 +26,16 @@ pub struct Entry {
     pub policy: Policy,
 }
 
-#[derive(Deserialize)]
+/// The entry as it is written.
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct EntryConfig {
+pub struct EntryConfig {
     name: String,
     uuid: String,
-    key: SecretRef,
+    key: String,
     #[serde(default)]
     header: HeaderRule,
-    tag: Option<SecretRef>,
+    tag: Option<String>,
     #[serde(default)]
     require_integrity: bool,
     #[serde(default)]
@@ -42,7 +43,7 @@ struct EntryConfig {
     max_keyslots: Option<u8>,
 }
 
-#[derive(Default, Deserialize, PartialEq)]
+#[derive(Debug, Default, Deserialize, PartialEq)]
 #[serde(rename_all = "kebab-case")]
 enum HeaderRule {
     #[default]
@@ -50,12 +51,13 @@ enum HeaderRule {
     AllowList,
 }
 
-impl TryFrom<EntryConfig> for Entry {
-    type Error = String;
-
-    fn try_from(entry: EntryConfig) -> Result<Self, String> {
-        let EntryConfig { name, uuid, key, header, tag, require_integrity, allow_discards, max_keyslots } =
-            entry;
+impl EntryConfig {
+    /// The volume on the machine with these ids.
+    ///
+    /// # Errors
+    /// A sentence that names the volume.
+    pub fn on(self, ids: &ClientIds) -> Result<Entry, String> {
+        let Self { name, uuid, key, header, tag, require_integrity, allow_discards, max_keyslots } = self;
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
         let starts = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
         if !starts || name.len() > MAX_NAME_LEN || !name.bytes().all(plain) {
@@ -68,6 +70,16 @@ impl TryFrom<EntryConfig> for Entry {
                 "the uuid of the volume {name} is {uuid:?}, not five groups of lower-case hex digits"
             ));
         }
+        let secret = |what: &str, text: String| {
+            let named = ids.expand(&text).map_err(|why| format!("the {what} of the volume {name} {why}"))?;
+            SecretRef::try_from(named).map_err(|why| format!("the {what} of the volume {name}: {why}"))
+        };
+        let key = secret("key", key)?;
+        let tag = tag.map(|tag| secret("tag", tag)).transpose()?;
+        // Whoever makes the volume is told where to store it, which nobody can in a sealed secret.
+        if matches!(tag, Some(SecretRef::Sealed(_))) {
+            return Err(format!("the tag of the volume {name} is a sealed secret; name a kbs:// URI"));
+        }
         let signed = header == HeaderRule::Signed;
         if tag.is_some() && !signed {
             return Err(format!(
@@ -79,7 +91,7 @@ impl TryFrom<EntryConfig> for Entry {
             number => return Err(format!("max_keyslots of the volume {name} is {number}; give 1 to 32")),
         };
         let policy = Policy { max_keyslots, require_integrity, allow_discards, ..Policy::default() };
-        Ok(Self { name, uuid, key, signed, tag, policy })
+        Ok(Entry { name, uuid, key, signed, tag, policy })
     }
 }
 
@@ -116,19 +128,39 @@ pub fn distinct(entries: Vec<Entry>) -> Result<Vec<Entry>, (String, &'static str
 mod tests {
     use super::*;
 
+    /// The volume on a machine with a product's UUID and without a machine ID.
+    fn read(text: &str) -> Result<Entry, String> {
+        let product = "00112233-4455-6677-8899-aabbccddeeff".to_owned();
+        let ids = ClientIds::new(Err("there is none".to_owned()), Ok(product));
+        toml::from_str::<EntryConfig>(text).map_err(|e| e.to_string())?.on(&ids)
+    }
+
     const GOOD: &str =
         "name = \"data-1\"\nuuid = \"6a2d7e1c-93f4-4a55-8f70-1d3b2c5e9a10\"\nkey = \"kbs:///a/b/c\"\n";
 
     #[test]
     fn an_entry_demands_a_signed_header_unless_told_otherwise() {
-        let entry: Entry = toml::from_str(GOOD).unwrap();
+        let entry = read(GOOD).unwrap();
         assert!(entry.signed && entry.tag.is_none());
         assert_eq!(entry.policy, Policy::default());
         let more =
             "header = \"allow-list\"\nrequire_integrity = true\nallow_discards = true\nmax_keyslots = 2\n";
-        let entry: Entry = toml::from_str(&format!("{GOOD}{more}")).unwrap();
+        let entry = read(&format!("{GOOD}{more}")).unwrap();
         assert!(!entry.signed && entry.policy.require_integrity && entry.policy.allow_discards);
         assert_eq!(entry.policy.max_keyslots, 2);
+    }
+
+    #[test]
+    fn each_machine_has_a_key_and_a_tag_of_its_own() {
+        let text = GOOD.replace("/b/c", "/%u/luks-key-0") + "tag = \"kbs:///a/%u/tag\"\n";
+        let entry = read(&text).unwrap();
+        assert_eq!(entry.key.to_string(), "kbs:///a/00112233-4455-6677-8899-aabbccddeeff/luks-key-0");
+        assert_eq!(entry.tag.unwrap().to_string(), "kbs:///a/00112233-4455-6677-8899-aabbccddeeff/tag");
+        let why = read(&GOOD.replace("/b/", "/%m/")).unwrap_err();
+        assert!(
+            why.starts_with("the key of the volume data-1 has %m") && why.contains("there is none"),
+            "{why}"
+        );
     }
 
     #[test]
@@ -142,18 +174,21 @@ mod tests {
             ("6a2d7e1c", "6A2D7E1C"),
             ("6a2d7e1c-", "6a2d7e1c"),
             ("kbs:///a/b/c", "file:///key"),
+            ("kbs:///a/b/c", "kbs:///a/%m/c"),
+            ("kbs:///a/b/c", "kbs:///a/%x/c"),
             ("name =", "nmae ="),
             ("uuid =", "header = \"none\"\nuuid ="),
             ("uuid =", "max_keyslots = 0\nuuid ="),
+            ("uuid =", "tag = \"sealed.e30.e30.e30\"\nuuid ="),
             ("uuid =", "header = \"allow-list\"\ntag = \"kbs:///a/b/d\"\nuuid ="),
         ] {
-            assert!(toml::from_str::<Entry>(&GOOD.replace(from, to)).is_err(), "{from} -> {to}");
+            assert!(read(&GOOD.replace(from, to)).is_err(), "{from} -> {to}");
         }
     }
 
     #[test]
     fn names_and_uuids_are_of_one_volume_each() {
-        let read = |text: &str| toml::from_str::<Entry>(text).unwrap();
+        let read = |text: &str| read(text).unwrap();
         let other = GOOD.replace("data-1", "data-2");
         let apart = other.replace("6a2d", "6a2e");
         assert!(distinct(vec![read(GOOD), read(&apart)]).is_ok());

@@ -2,17 +2,20 @@
 
 use std::sync::Arc;
 
+use cc_crypto::Secret;
 use cc_daemon::address::Address;
 use cc_daemon::deadline::Deadline;
 use cc_daemon::peer::Caller;
 use cc_protos::guest_services::volume_service_server::VolumeService;
 use cc_protos::guest_services::{
-    HeaderPolicy, ListVolumesRequest, ListVolumesResponse, PrepareVolumeRequest, PrepareVolumeResponse,
-    Volume,
+    GetVolumeKeyRequest, GetVolumeKeyResponse, HeaderPolicy, ListVolumesRequest, ListVolumesResponse,
+    PrepareVolumeRequest, PrepareVolumeResponse, Volume,
 };
+use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use super::{Checked, Entry, Read, Volumes};
+use crate::audit::{Ask, Door};
 use crate::error::HubError;
 
 /// The service over the configured volumes.
@@ -51,6 +54,9 @@ impl VolumeService for VolumeRpc {
         match self.volumes.prepare(&name, read, &caller, deadline).await {
             Ok(Checked { authentic, armed, notes }) => {
                 tracing::info!(name, authentic, armed, "the header of a volume is good");
+                for note in &notes {
+                    tracing::warn!(name, "{note}");
+                }
                 Ok(Response::new(PrepareVolumeResponse { authentic, notes, armed }))
             }
             Err(e) => {
@@ -59,9 +65,26 @@ impl VolumeService for VolumeRpc {
             }
         }
     }
+
+    async fn get_volume_key(
+        &self,
+        request: Request<GetVolumeKeyRequest>,
+    ) -> Result<Response<GetVolumeKeyResponse>, Status> {
+        // Root's tools get it as they get a resource.
+        let ask = Ask::of_caller(Door::GetResource, Caller::of(&request));
+        let deadline = Deadline::of(&request);
+        let result = self.key(&ask, &request.into_inner().name, deadline).await;
+        ask.answer(&result);
+        Ok(Response::new(GetVolumeKeyResponse { key: result?.into_exposed() }))
+    }
 }
 
 impl VolumeRpc {
+    async fn key(&self, ask: &Ask, name: &str, deadline: Instant) -> Result<Secret, HubError> {
+        require_root(ask.caller().unwrap_or(&Caller::UNKNOWN))?;
+        self.volumes.key_for_tools(name, ask, deadline).await
+    }
+
     fn describe(&self, entry: &Entry) -> Volume {
         let policy = &entry.policy;
         Volume {
@@ -75,6 +98,7 @@ impl VolumeRpc {
                 allow_discards: policy.allow_discards,
             }),
             prepared: self.volumes.is_prepared(&entry.name),
+            tag_uri: entry.tag.as_ref().map(ToString::to_string).unwrap_or_default(),
         }
     }
 }

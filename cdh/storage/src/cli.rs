@@ -2,8 +2,16 @@
 
 use std::{io, os::fd::AsFd, path::PathBuf, process::ExitCode};
 
-use cc_confinement::{Confinement, Landlock, forbid_core_dumps, raise_descriptor_limit};
-use clap::{Parser, Subcommand};
+use cc_confinement::{
+    Confinement, Landlock,
+    filter::{Needs, OwnFilter, Seccomp, refuse_needless_calls},
+    forbid_core_dumps, memory, raise_descriptor_limit,
+};
+use clap::{Parser, Subcommand, value_parser};
+use image_rs::{
+    Limits,
+    layer::{Options, unpack::Policy},
+};
 
 use crate::{Failure, confine, mount::Mounts, serve, unpack::Layers};
 
@@ -23,6 +31,9 @@ pub struct Cli {
     /// Log filter, such as info or cdh_storage=debug
     #[arg(long, global = true, default_value = "info", env = "RUST_LOG")]
     log: String,
+    /// Whether to refuse itself the system calls that it does not need: on or off. Off is for debugging
+    #[arg(long, global = true, value_name = "WHAT", default_value = "on", env = "CDH_STORAGE_SECCOMP")]
+    seccomp: Seccomp,
     #[command(subcommand)]
     mode: Mode,
 }
@@ -40,9 +51,11 @@ enum Mode {
         /// Folder of the store
         #[arg(long, value_name = "FOLDER")]
         store: PathBuf,
-        /// Refuse layers once all archives in the store would have more bytes than this
+        /// Refuse layers once all in the store would have more bytes than this
         #[arg(long, value_name = "BYTES")]
         max_bytes: Option<u64>,
+        #[command(flatten)]
+        bounds: Bounds,
     },
     /// Make and change headers of LUKS2 volumes in memory
     #[cfg(feature = "luks")]
@@ -54,6 +67,69 @@ enum Mode {
         #[arg(long, value_name = "FOLDER", default_value = crate::disk::STATE)]
         state: PathBuf,
     },
+}
+
+impl Mode {
+    fn needs(&self) -> Needs {
+        match self {
+            Self::Mount { .. } => Needs { mounts: true, ..Needs::LOCAL },
+            Self::Unpack { .. } => Needs::LOCAL,
+            #[cfg(feature = "luks")]
+            Self::Volume => VOLUMES,
+            #[cfg(feature = "luks")]
+            Self::Disk { .. } => Needs { mounts: true, ..VOLUMES },
+        }
+    }
+}
+
+/// libcryptsetup gives the kernel keys, and has it decrypt keyslots.
+#[cfg(feature = "luks")]
+const VOLUMES: Needs = Needs {
+    keyrings: true,
+    families: &[rustix::net::AddressFamily::UNIX, cc_confinement::filter::KERNEL_CRYPTO],
+    ..Needs::LOCAL
+};
+
+/// What one image may ask for.
+#[derive(Debug, clap::Args)]
+struct Bounds {
+    /// Most bytes of all archives of an image when uncompressed, and of its files with their holes
+    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().bytes, value_parser = value_parser!(u64).range(1..))]
+    max_image_bytes: u64,
+    /// Most entries of all archives of an image
+    #[arg(long, value_name = "COUNT", default_value_t = Limits::default().entries, value_parser = value_parser!(u64).range(1..))]
+    max_image_entries: u64,
+    /// Most uncompressed bytes for each compressed one, from 256 MiB on
+    #[arg(long, value_name = "COUNT", default_value_t = Limits::default().ratio, value_parser = value_parser!(u64).range(1..))]
+    max_ratio: u64,
+    /// Most bytes of an entry's name and of a link's target, up to 4095
+    #[arg(long, value_name = "BYTES", default_value_t = 4095, value_parser = value_parser!(u16).range(1..=4095))]
+    max_name_bytes: u16,
+    /// Most directories around an entry, up to 256
+    #[arg(long, value_name = "COUNT", default_value_t = 256, value_parser = value_parser!(u16).range(1..=256))]
+    max_depth: u16,
+    /// Largest window of a layer of Zstandard, at most 134217728 (128 MiB). One above 8 MiB takes as much memory beside the 64
+    /// megabytes that a pull takes
+    #[arg(long, value_name = "BYTES", default_value_t = Options::LARGEST_WINDOW, value_parser = value_parser!(u64).range(1024..=Options::LARGEST_WINDOW))]
+    max_window: u64,
+    /// Refuse layers with device nodes
+    #[arg(long)]
+    refuse_devices: bool,
+}
+
+impl Bounds {
+    fn options(&self) -> Options {
+        let limits = Limits {
+            bytes: self.max_image_bytes,
+            entries: self.max_image_entries,
+            ratio: self.max_ratio,
+            name: self.max_name_bytes.into(),
+            depth: self.max_depth.into(),
+            ..Limits::default()
+        };
+        let policy = Policy { refuse_devices: self.refuse_devices, ..Policy::default() };
+        Options { limits, policy, largest_window: self.max_window, ..Options::default() }
+    }
 }
 
 /// Runs the mode until nobody has the other end of the socket.
@@ -77,13 +153,21 @@ fn try_run(cli: &Cli) -> Result<(), Failure> {
         .with_ansi(false)
         .without_time()
         .init();
+    // Windows of decoders and buffers of layers go back as they are freed.
+    memory::map_large_blocks();
     // Keys pass through this process.
     forbid_core_dumps().map_err(Failure::storage("forbid core dumps"))?;
     // Several layers at a time, each in a directory of its own depth.
     raise_descriptor_limit().map_err(Failure::storage("raise the limit of open files"))?;
+    refuse_needless_calls(cli.seccomp, cli.mode.needs());
     // Before Landlock takes /proc away.
     let confinement =
         Confinement::of_this_process().map_err(Failure::storage("ask what confines this process"))?;
+    if confinement.own_filter == OwnFilter::Off {
+        tracing::warn!(
+            "--seccomp off: this process refuses itself no system call; that is for debugging alone"
+        );
+    }
     let tell = |landlock| tracing::info!("confinement: {}", Confinement { landlock, ..confinement });
     let socket = io::stdin().as_fd().try_clone_to_owned().map_err(|_| Failure::StandardInput)?;
     match &cli.mode {
@@ -91,8 +175,8 @@ fn try_run(cli: &Cli) -> Result<(), Failure> {
             tell(Landlock::None);
             serve::serve(socket, &Mounts::open(store)?)
         }
-        Mode::Unpack { store, max_bytes } => {
-            let layers = Layers::open(store, *max_bytes)?;
+        Mode::Unpack { store, max_bytes, bounds } => {
+            let layers = Layers::open(store, *max_bytes, bounds.options())?;
             tell(confine::to_folder(store));
             serve::serve(socket, &layers)
         }

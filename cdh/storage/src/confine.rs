@@ -1,34 +1,22 @@
-//! Landlock (Linux, Documentation/userspace-api/landlock.rst): whatever an archive makes the unpacker do, it can do it in the
-//! store alone.
-//!
-//! It is a second wall: the first is that the unpacker works with descriptors below the layer's directory. Where the kernel
-//! has no Landlock, or one that forbids hard links between directories altogether, only the first stands, and the log says
-//! so.
+//! The unpacker can touch the store alone, whatever an archive makes it do ([`Within`]); the log says how far that went.
 
-use std::path::Path;
+use std::{fs::File, os::fd::AsFd, path::Path};
 
-use cc_confinement::Landlock;
-use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset,
-    RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
-};
-
-/// The newest rules that are asked for; the kernel gives what it has.
-const NEWEST: ABI = ABI::V6;
+use cc_confinement::{Landlock, Within};
 
 /// Gives up everything outside `folder` for this thread and those that it starts: files, TCP, signals and abstract sockets
 /// of others. How far that went.
 pub(crate) fn to_folder(folder: &Path) -> Landlock {
     match restrict(folder) {
-        Ok(RulesetStatus::FullyEnforced) => {
+        Ok(Landlock::Fully) => {
             tracing::info!("confined to the store by Landlock, fully");
             Landlock::Fully
         }
-        Ok(RulesetStatus::PartiallyEnforced) => {
+        Ok(Landlock::Partly) => {
             tracing::info!("confined to the store by Landlock, as far as this kernel can");
             Landlock::Partly
         }
-        Ok(RulesetStatus::NotEnforced) => {
+        Ok(Landlock::None) => {
             tracing::warn!("this kernel has no Landlock: the unpacker is not confined to the store");
             Landlock::None
         }
@@ -39,22 +27,9 @@ pub(crate) fn to_folder(folder: &Path) -> Landlock {
     }
 }
 
-fn restrict(folder: &Path) -> Result<RulesetStatus, Box<dyn std::error::Error>> {
-    let all = AccessFs::from_all(NEWEST);
-    let needless: BitFlags<AccessFs> = AccessFs::Execute | AccessFs::IoctlDev | AccessFs::MakeSock;
-    let inside = PathBeneath::new(PathFd::new(folder)?, all & !needless);
-    let status = Ruleset::default()
-        .set_compatibility(CompatLevel::HardRequirement)
-        // Kernels before 5.19 forbid it to everybody who is confined, and layers have hard links.
-        .handle_access(AccessFs::Refer)?
-        .set_compatibility(CompatLevel::BestEffort)
-        .handle_access(all)?
-        .handle_access(AccessNet::from_all(NEWEST))?
-        .scope(Scope::from_all(NEWEST))?
-        .create()?
-        .add_rule(inside)?
-        .restrict_self()?;
-    Ok(status.ruleset)
+fn restrict(folder: &Path) -> Result<Landlock, Box<dyn std::error::Error + Send + Sync>> {
+    let folder = File::open(folder)?;
+    Within { folder: folder.as_fd(), readable: &[], connects: false }.confine()
 }
 
 #[cfg(test)]
@@ -75,7 +50,7 @@ mod tests {
         let confined = thread::spawn({
             let (inside, outside) = (inside.clone(), outside.clone());
             move || {
-                if matches!(restrict(&inside), Err(_) | Ok(RulesetStatus::NotEnforced)) {
+                if matches!(restrict(&inside), Err(_) | Ok(Landlock::None)) {
                     cc_vectors::skip("this kernel's Landlock cannot confine");
                     return;
                 }

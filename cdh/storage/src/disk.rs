@@ -22,7 +22,9 @@ use std::{
 
 use cc_crypto::Secret;
 use cc_mapping::Mapping;
-use cc_storage::{Answer, Answered, Channel, Content, Name, Packet, Request, StorageError, Volume};
+use cc_storage::{
+    Answer, Answered, Channel, Content, Name, Packet, Request, StorageError, Volume, format_mark,
+};
 use cc_volume::luks2::{Header, HeaderKey};
 use libcryptsetup_rs::{
     CryptInit, CryptParamsLuks2Ref, Either,
@@ -98,16 +100,18 @@ impl Disks {
         undo(record.ok_or_else(|| Failure::NotOpen { path: mount_point.chars().take(200).collect() })?)
     }
 
-    fn format_with_integrity(
+    fn format(
         &self,
         file: &OwnedFd,
         uuid: &str,
-        device: String,
+        (device, integrity): (&cc_storage::Device, bool),
         key: &Secret,
     ) -> Result<(), Failure> {
         let uuid = uuid::Uuid::parse_str(uuid).map_err(|_| refused("the UUID is none"))?;
         let signing = HeaderKey::derive(key)?;
-        let device = Device::find(&cc_storage::Device::Path(device))?;
+        let device = Device::find(device)?;
+        // Whoever asks has looked whether it may be formatted, and left this mark.
+        device.require_start(format_mark(&uuid.to_string()).as_bytes())?;
         let (number, device) = (device.number(), device.release());
         // It appears nowhere, and is open only for the making.
         let entry = Entry {
@@ -118,7 +122,7 @@ impl Disks {
             ..Entry::default()
         };
         let record = Record::begin(&self.state, entry)?;
-        let made = make_with_integrity(uuid, record.entry(), &number, key);
+        let made = make_with_file_system(uuid, record.entry(), (&number, integrity), key);
         let undone = undo(record);
         let made = made?;
         undone?;
@@ -146,9 +150,9 @@ impl Worker for Disks {
                 let entries = record::entries(&self.state)?;
                 Answer::Volumes(entries.iter().filter(|entry| entry.complete).map(Entry::opened).collect())
             }
-            Request::FormatWithIntegrity { uuid, device } => {
-                let (uuid, device) = (uuid.clone(), device.clone());
-                self.format_with_integrity(&job.only_fd()?, &uuid, device, secret()?)?;
+            Request::FormatWithFileSystem { uuid, device, integrity } => {
+                let (uuid, device, integrity) = (uuid.clone(), device.clone(), *integrity);
+                self.format(&job.only_fd()?, &uuid, (&device, integrity), secret()?)?;
                 Answer::Done
             }
             Request::ResizeVolume { name } => {
@@ -178,7 +182,7 @@ fn open_recorded(
             (header::make(&record.entry().device, *integrity, 0, None, key)?, false)
         }
         Content::Volume { signed, require_integrity } => {
-            let checked = header::check(device.head()?, *signed, *require_integrity, key)?;
+            let checked = header::check(&device, *signed, *require_integrity, key)?;
             drop(device);
             checked
         }
@@ -251,16 +255,16 @@ fn undo(record: Record) -> Result<(), Failure> {
     record.remove()
 }
 
-/// Lays down tags and a file system on the device of `entry`; the header.
-fn make_with_integrity(
+/// Lays down a file system on the device of `entry`, and tags if they are asked for; the header.
+fn make_with_file_system(
     uuid: uuid::Uuid,
     entry: &Entry,
-    number: &str,
+    (number, integrity): (&str, bool),
     key: &Secret,
 ) -> Result<OwnedFd, Failure> {
-    let made = header::make(&entry.device, true, header::DATA_OFFSET, Some(uuid), key)?;
+    let made = header::make(&entry.device, integrity, header::DATA_OFFSET, Some(uuid), key)?;
     activate(&made, &read(&made)?, (entry, number), CryptActivate::empty(), key)?;
-    file_system::make(&entry.name, &[], true)?;
+    file_system::make(&entry.name, &[], integrity)?;
     Ok(made)
 }
 
@@ -272,7 +276,10 @@ fn resize(file: &OwnedFd, name: &str, key: &Secret) -> Result<(), Failure> {
             why: "a volume with integrity keeps the size that it was formatted with".to_owned(),
         });
     }
-    Mapping::open(name)?.check_owner(&header.binary().uuid)?;
+    let mapping = Mapping::open(name)?;
+    // The data is on the same device afterwards.
+    mapping.check_owner(&header.binary().uuid)?;
+    let device = mapping.target()?.device;
     let mut volume = CryptInit::init_by_name_and_header(name, Some(&path(file)))
         .map_err(failed("look at the open volume"))?;
     volume
@@ -281,6 +288,6 @@ fn resize(file: &OwnedFd, name: &str, key: &Secret) -> Result<(), Failure> {
         .map_err(failed("try the key"))?;
     volume.context_handle().resize(name, 0).map_err(failed("resize the mapping"))?;
     // Whether discards may pass is said by the policy that it was opened by; the caller has that, and compares again.
-    Mapping::open(name)?.verify(&header, true)?;
+    mapping.verify_over(&header, true, Some(&device))?;
     Ok(())
 }

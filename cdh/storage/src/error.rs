@@ -18,6 +18,9 @@ pub enum Failure {
     /// A layer could not be unpacked into the store.
     #[error(transparent)]
     Image(#[from] image_rs::Error),
+    /// The image names a user that its own files do not have.
+    #[error(transparent)]
+    User(#[from] image_rs::UserUnknown),
     /// The header of a volume is not what it has to be.
     #[error(transparent)]
     Header(#[from] cc_volume::Error),
@@ -154,6 +157,7 @@ impl Failure {
             Self::Protocol(error) => error.blame(),
             Self::Image(error) => error.blame(),
             Self::Header(error) => error.blame(),
+            Self::User(_) => Blame::Misbehaved,
             Self::Cryptsetup { .. } => Blame::Platform,
             Self::BundleUnknown { .. } | Self::LayerAbsent { .. } => Blame::Absent,
             Self::Mount { .. } | Self::Storage { .. } => Blame::Platform,
@@ -168,6 +172,7 @@ impl Failure {
             Self::Protocol(error) => error.code(),
             Self::Image(error) => error.code(),
             Self::Header(error) => error.code(),
+            Self::User(_) => "IMAGE_USER_UNKNOWN",
             Self::Cryptsetup { .. } => "CRYPTSETUP_FAILED",
             #[cfg(feature = "luks")]
             Self::Mapping(error) => error.code(),
@@ -195,6 +200,9 @@ impl Failure {
             Self::Protocol(error) => error.hint(),
             Self::Image(error) => error.hint(),
             Self::Header(error) => error.hint(),
+            Self::User(_) => {
+                "build the image with that name in its etc/passwd and etc/group, or with numbers as its user"
+            }
             Self::Cryptsetup { .. } => {
                 "if a key was refused, give the one that opens the volume; else see the kernel's log"
             }

@@ -4,12 +4,15 @@ mod bundle;
 mod folder;
 mod mounted;
 mod overlay;
+mod stack;
 mod state;
+mod user;
 
 use std::{
     fs::File,
     os::fd::{AsFd, OwnedFd},
     path::Path,
+    time::Duration,
 };
 
 use bundle::Pending;
@@ -18,7 +21,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::{
     Failure, boot,
-    serve::{Job, Worker, done},
+    serve::{Job, Worker, done, is_open},
 };
 
 /// The mode's worker.
@@ -71,8 +74,11 @@ impl Worker for Mounts {
                 if memory.pending.is_some() {
                     return refused("the bundle before is neither committed nor removed");
                 }
-                memory.pending = Some(bundle::make(self.store.as_fd(), &self.boot, &bundle, config)?);
+                let goes_on = || is_open(job.channel, Duration::ZERO);
+                let pending = bundle::make(self.store.as_fd(), &self.boot, &bundle, config, &goes_on)?;
+                memory.pending = Some(pending);
             }
+            Request::CheckBundle { path } => bundle::check_place(path)?,
             Request::CommitBundle => {
                 let Some(pending) = &memory.pending else {
                     return refused("no bundle was made over this channel");

@@ -9,10 +9,12 @@ use std::{
     time::Duration,
 };
 
+use cc_confinement::memory;
 use cc_crypto::Secret;
 use cc_evidence::blame::Blame;
 use cc_storage::{Answer, Answered, Channel, Fault, Packet, Received, Request, StorageError};
 use rustix::{
+    event::{PollFd, PollFlags, Timespec},
     io::Errno,
     net::{SocketFlags, sockopt},
     process::geteuid,
@@ -60,6 +62,17 @@ impl Job<'_> {
             (Some(fd), true) => Ok(fd),
             _ => Err(Failure::Request { why: "one file descriptor belongs to the request".to_owned() }),
         }
+    }
+}
+
+/// Waits for `moment`, and tells whether somebody still has the other end of `channel`.
+#[must_use]
+pub fn is_open(channel: &Channel, moment: Duration) -> bool {
+    let mut polled = [PollFd::new(channel, PollFlags::RDHUP)];
+    let moment = Timespec::try_from(moment).ok();
+    match rustix::event::poll(&mut polled, moment.as_ref()) {
+        Ok(0) | Err(Errno::INTR) => true,
+        Ok(_) | Err(_) => false,
     }
 }
 
@@ -163,6 +176,8 @@ impl<'env, W: Worker> Server<'env, W> {
         let channels = self.channels;
         let started = thread::Builder::new().spawn_scoped(scope, move || {
             self.channel(scope, channel);
+            // A pull or a mount has come to its end; the next one may be far.
+            memory::release();
             self.channels.fetch_sub(1, Ordering::Relaxed);
         });
         if let Err(error) = &started {

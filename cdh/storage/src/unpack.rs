@@ -16,17 +16,13 @@ use cc_sealed::{LayerEncryption, LayerKey};
 use cc_storage::{Answer, Answered, Channel, Cipher, Claim, Image, Layer, Name, Packet, Request};
 use image_rs::{
     Descriptor, Event, LayerFault, Observer, Storage,
-    layer::{Input, Options, Run},
+    layer::{Input, Options, Run, Stages},
     store::{self, Hold, LayerName, Record, Reservation, Store, Stored},
-};
-use rustix::{
-    event::{PollFd, PollFlags, Timespec},
-    io::Errno,
 };
 
 use crate::{
     Failure, boot,
-    serve::{Job, Worker, done},
+    serve::{Job, Worker, done, is_open},
 };
 
 /// Between two looks whether somebody else has filled a layer.
@@ -35,12 +31,18 @@ const GLANCE: Duration = Duration::from_millis(20);
 /// How long others that pull are waited for before the store is collected: those that were given up just now end soon.
 const COLLECT_PATIENCE: Duration = Duration::from_secs(5);
 
+/// Bytes for the windows of all pulls together: more than one pull takes, so that one whose layers come slowly leaves some, at
+/// least the largest of the usual windows.
+const ALL_WINDOWS: u64 = Options::WINDOWS + Options::LARGE_WINDOW;
+
 /// The mode's worker.
 #[derive(Debug)]
 pub struct Layers {
     store: Arc<Store>,
     /// What all pulls have in common: memory for decoders.
     common: Run,
+    /// What each pull is bounded by.
+    options: Options,
     /// What the channels of one pull have in common: what its image has used of the bounds.
     pulls: Mutex<BTreeMap<Name, Weak<Run>>>,
 }
@@ -54,16 +56,15 @@ pub struct Memory {
 }
 
 impl Layers {
-    /// Works in the store in `folder`, whose archives may have `limit` bytes together.
+    /// Works in the store in `folder`, whose layers may have `limit` bytes together; each image is unpacked by `options`.
     ///
     /// # Errors
     /// The store cannot be used.
-    pub fn open(folder: &Path, limit: Option<u64>) -> Result<Self, Failure> {
+    pub fn open(folder: &Path, limit: Option<u64>, options: Options) -> Result<Self, Failure> {
         // A store of another boot lay on a disk that the host could write to in between.
         let store = Arc::new(Store::open(folder, &boot::id()?, limit)?);
-        // Twice what one pull takes: one whose layers come slowly does not have it all.
-        let options = Options { windows: 2 * Options::WINDOWS, ..Options::default() };
-        Ok(Self { store, common: Run::new(options), pulls: Mutex::default() })
+        let common = Options { windows: ALL_WINDOWS, ..options.clone() };
+        Ok(Self { store, common: Run::new(common), options, pulls: Mutex::default() })
     }
 
     /// The run of the pull called `name`, which lasts as long as a channel has it.
@@ -74,7 +75,7 @@ impl Layers {
         let mut pulls = self.pulls.lock().unwrap_or_else(PoisonError::into_inner);
         pulls.retain(|_, run| run.strong_count() > 0);
         let run = pulls.get(name).and_then(Weak::upgrade);
-        let run = run.unwrap_or_else(|| Arc::new(self.common.beside(Options::default())));
+        let run = run.unwrap_or_else(|| Arc::new(self.common.beside(self.options.clone())));
         pulls.insert(name.clone(), Arc::downgrade(&run));
         memory.pull = Some((name.clone(), Arc::clone(&run)));
         run
@@ -95,7 +96,7 @@ impl Layers {
                     layer: layer.descriptor.digest,
                     fault: Box::new(fault),
                 };
-                run.take_layer(stored.bytes, stored.entries).map_err(in_layer)?;
+                run.take_layer(&stored).map_err(in_layer)?;
                 present(&stored)
             }
             store::Claim::Wanted(reservation) => {
@@ -142,7 +143,10 @@ impl Layers {
         }
     }
 
-    fn record(&self, image: &Image) -> Result<(), Failure> {
+    fn record(&self, image: &Image, memory: &Memory) -> Result<(), Failure> {
+        if let Some((_, run)) = &memory.pull {
+            tell(&image.reference, run.stages());
+        }
         let layers = image.layers.iter().map(|name| name.as_str().parse::<LayerName>());
         let layers = layers.collect::<Result<_, _>>();
         let layers = layers.map_err(|why| Failure::Request { why: why.to_owned() })?;
@@ -172,7 +176,7 @@ impl Worker for Layers {
                 self.fill(blob, key, job.channel, memory)?
             }
             Request::Record(image) => {
-                self.record(image)?;
+                self.record(image, memory)?;
                 return Ok(done());
             }
             Request::Collect => {
@@ -182,6 +186,22 @@ impl Worker for Layers {
             _ => return Err(Failure::Request { why: "it is no work of the mode that unpacks".to_owned() }),
         };
         Ok(Packet { body, secret: None })
+    }
+}
+
+/// Says where the time of a pull went, if it had anything to unpack.
+fn tell(image: &str, stages: Stages) {
+    let took: Vec<String> = stages
+        .each()
+        .iter()
+        .filter(|(_, spent)| !spent.elapsed.is_zero())
+        .map(|(name, spent)| {
+            format!("{name} {:.2} ({:.2})", spent.elapsed.as_secs_f64(), spent.processor.as_secs_f64())
+        })
+        .collect();
+    if !took.is_empty() {
+        let took = took.join(", ");
+        tracing::info!(image, "seconds by stage, in parentheses those on a processor: {took}");
     }
 }
 
@@ -228,15 +248,5 @@ impl Observer for Wanted<'_> {
 
     fn stopped(&self) -> bool {
         !is_open(self.0, Duration::ZERO)
-    }
-}
-
-/// Waits for `moment`, and tells whether somebody still has the other end.
-fn is_open(channel: &Channel, moment: Duration) -> bool {
-    let mut polled = [PollFd::new(channel, PollFlags::RDHUP)];
-    let moment = Timespec::try_from(moment).ok();
-    match rustix::event::poll(&mut polled, moment.as_ref()) {
-        Ok(0) | Err(Errno::INTR) => true,
-        Ok(_) | Err(_) => false,
     }
 }

@@ -7,14 +7,17 @@
 
 use std::{
     fs::File,
-    io::Read,
-    os::fd::{AsRawFd, OwnedFd},
+    io::{Seek, SeekFrom},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::FileExt,
+    },
     path::PathBuf,
 };
 
 use cc_crypto::Secret;
 use cc_storage::{Answered, Request, split_keys};
-use cc_volume::luks2::{Header, HeaderKey, Policy, format::MAX_AREA_LEN};
+use cc_volume::luks2::{Copies, DetachedHeader, Header, HeaderKey, NotRead, Policy};
 use libcryptsetup_rs::{
     CryptDevice, CryptInit, CryptParamsLuks2, CryptParamsLuks2Ref, CryptPbkdfType, Either, LibcryptErr,
     TokenInput,
@@ -140,10 +143,24 @@ pub(crate) fn sign(
 }
 
 pub(crate) fn read(file: &OwnedFd) -> Result<Header, Failure> {
-    let mut area = Vec::new();
     let opened = File::open(path(file)).map_err(Failure::storage("open a header"))?;
-    opened.take(MAX_AREA_LEN as u64).read_to_end(&mut area).map_err(Failure::storage("read a header"))?;
-    Ok(Header::read(&area)?)
+    let header = read_from(&opened, "read a header", Copies::First, |_| Ok(()))?;
+    Ok(header.header().clone())
+}
+
+/// The header of a volume at the start of `file`, from one of the `copies` and unless `admit` says something against it, with its keyslots.
+pub(crate) fn read_from(
+    mut file: &File,
+    doing: &str,
+    copies: Copies,
+    admit: impl FnOnce(&Header) -> Result<(), cc_volume::Error>,
+) -> Result<DetachedHeader, Failure> {
+    let length = file.seek(SeekFrom::End(0)).map_err(Failure::storage(doing))?;
+    let fill = |at: usize, into: &mut [u8]| file.read_exact_at(into, at as u64);
+    DetachedHeader::read_from(fill, length, copies, admit).map_err(|error| match error {
+        NotRead::Disk(error) => Failure::storage(doing)(error),
+        NotRead::Header(error) => error.into(),
+    })
 }
 
 fn open(file: &OwnedFd) -> Result<CryptDevice, Failure> {

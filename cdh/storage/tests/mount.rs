@@ -71,13 +71,15 @@ impl Storage {
         for file in files {
             fs::write(tree.join(file), number.to_string()).unwrap();
         }
-        fs::write(tree.with_file_name("implied"), "").unwrap();
+        for note in ["implied", "marks"] {
+            fs::write(tree.with_file_name(note), "").unwrap();
+        }
         name
     }
 
     fn bundle(&self, name: &str, layers: &[Name]) -> Request {
         let path = self.folder.path().join(name).display().to_string();
-        Request::MakeBundle(Bundle { path, layers: layers.to_vec() })
+        Request::MakeBundle(Bundle { path, layers: layers.to_vec(), user: String::new() })
     }
 
     fn release(&self, name: &str) -> Request {
@@ -418,7 +420,7 @@ fn one_bundle_at_a_time_is_made_at_a_path() {
     let path = storage.folder.path().join("one").display().to_string();
     let mut clients: Vec<_> = layers.iter().map(|_| storage.client().connect().unwrap()).collect();
     let make = |(number, client): (usize, &mut Client)| {
-        let bundle = Bundle { path: path.clone(), layers: vec![layers[number].clone()] };
+        let bundle = Bundle { path: path.clone(), layers: vec![layers[number].clone()], user: String::new() };
         let config = storage.folder.path().join(format!("config{number}"));
         fs::write(&config, number.to_string()).unwrap();
         let config = File::open(config).unwrap();

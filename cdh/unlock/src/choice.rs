@@ -142,7 +142,7 @@ impl<'a> Choice<'a> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::{fs, process::Stdio};
 
     use cc_volume::luks2::{Header, HeaderKey};
@@ -158,7 +158,7 @@ mod tests {
     const KEY: [u8; 64] = [7; 64];
 
     /// The folders of a machine's disks.
-    struct Machine {
+    pub(crate) struct Machine {
         folder: tempfile::TempDir,
     }
 
@@ -171,12 +171,21 @@ mod tests {
             Self { folder }
         }
 
-        fn path(&self, name: &str) -> PathBuf {
+        /// One where volumes can be made; nothing without cryptsetup.
+        pub(crate) fn with_cryptsetup() -> Option<Self> {
+            if Path::new(CRYPTSETUP).exists() {
+                return Some(Self::new());
+            }
+            cc_vectors::skip("needs cryptsetup");
+            None
+        }
+
+        pub(crate) fn path(&self, name: &str) -> PathBuf {
             self.folder.path().join(name)
         }
 
         /// A disk with a volume that `key` opens and has signed.
-        fn add(&self, name: &str, key: &[u8], change: impl FnOnce(&mut Vec<u8>)) {
+        pub(crate) fn add(&self, name: &str, key: &[u8], change: impl FnOnce(&mut Vec<u8>)) {
             let file = self.path("new");
             fs::write(&file, "").unwrap();
             fs::File::options().write(true).open(&file).unwrap().set_len(17 << 20).unwrap();
@@ -214,14 +223,14 @@ mod tests {
     /// Whoever comes first does not decide: an older copy of another key, a header that breaks a rule, one that was damaged.
     #[tokio::test]
     async fn a_disk_is_the_volume_by_its_header_and_not_by_the_order_in_which_disks_appear() {
-        if !Path::new(CRYPTSETUP).exists() {
-            return cc_vectors::skip("needs cryptsetup");
-        }
-        let machine = Machine::new();
+        let Some(machine) = Machine::with_cryptsetup() else { return };
         let config = Config::parse(&good()).unwrap();
         let (class, devices) = (machine.path("class"), machine.path("dev"));
         machine.add("vda", &[9; 64], |_| ());
-        machine.add("vdb", &KEY, |bytes| bytes[450] ^= 1);
+        machine.add("vdb", &KEY, |bytes| {
+            bytes[450] ^= 1;
+            bytes[0x4000 + 450] ^= 1;
+        });
         let started = Instant::now();
         let choice = |seconds| Choice {
             class: &class,
@@ -250,6 +259,28 @@ mod tests {
         });
         assert_eq!(found.unwrap().path, devices.join("vdc"));
         assert_eq!(late.told.len(), 2);
+    }
+
+    /// A header whose writing was cut off: the second copy counts, if it fits the tag.
+    #[tokio::test]
+    async fn a_first_copy_that_was_left_half_written_keeps_no_volume_closed() {
+        let Some(machine) = Machine::with_cryptsetup() else { return };
+        let config = Config::parse(&good()).unwrap();
+        let (class, devices) = (machine.path("class"), machine.path("dev"));
+        machine.add("vda", &[9; 64], |bytes| bytes[4200] ^= 1);
+        machine.add("vdb", &KEY, |bytes| bytes[4200] ^= 1);
+        let now = Instant::now();
+        let mut choice = Choice {
+            class: &class,
+            devices: &devices,
+            ..Choice::new(&config.volumes[0], now, now + Duration::from_secs(5))
+        };
+        let proof = proof();
+        let disk = choice.wait(|disk| proof.check(disk)).await.unwrap();
+        assert_eq!(disk.path, devices.join("vdb"));
+        assert!(disk.notes.iter().any(|note| note.contains("first copy is damaged")), "{:?}", disk.notes);
+        let opened_with = Header::read(&disk.header.canonical().to_bytes()).unwrap();
+        assert_eq!((opened_with.damage(), opened_with.tag()), (None, disk.header.header().tag()));
     }
 
     #[tokio::test]

@@ -16,7 +16,7 @@ Waits for the disks of the configured volumes and for the key broker, checks the
 the rules), attests this machine, compares the header's tag with the key, and has cryptsetup open the volume with a copy of the header in
 memory. All volumes are opened, or none. A disk with the UUID of a volume that is not it is told and passed over, until the time is up.
 
-Example of the configuration:
+Example, a configuration:
   root = \"/dev/mapper/root\"             # what the kernel's command line has to give as root=
   timeout = 120                         # seconds, for all of it
 
@@ -87,7 +87,7 @@ mod tests {
         for word in ["Examples:", "Exit status:", "  3  denied", "--dry-run"] {
             assert!(help.contains(word), "{word} in {help}");
         }
-        let (_, example) = help.split_once("Example of the configuration:\n").unwrap();
+        let (_, example) = help.split_once("Example, a configuration:\n").unwrap();
         let (example, _) = example.split_once("\nExamples:").unwrap();
         let text = example.lines().map(str::trim_start).collect::<Vec<_>>().join("\n");
         let begin = text.find("-----BEGIN").unwrap();

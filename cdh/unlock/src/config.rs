@@ -2,13 +2,22 @@
 //!
 //! It says where a key comes from and which disk it opens, so it counts as much as the program: both lie in the initramfs,
 //! whose measurement the key broker's policy compares. A volume means the same as in `[[volumes]]` of the data hub, with keys and tags
-//! out of the key broker alone. What is not known is an error.
+//! out of the key broker alone; their names may have `%u` for the UUID of the product ([`cc_volume::client_id`]), which is all that differs
+//! between machines with one initramfs. What is not known is an error.
 
-use std::{fs::File, io::Read, path::Path, path::PathBuf, time::Duration};
+use std::{
+    fs::{self, File},
+    io::Read,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use cc_kbs::{KbsConfig, ResourceUri};
+use cc_kbs::{KbsConfig, Pace, ResourceUri};
 use cc_platform::tpm::read_handle;
-use cc_volume::luks2::Policy;
+use cc_volume::{
+    client_id::{ClientIds, PRODUCT_UUID},
+    luks2::Policy,
+};
 use serde::{Deserialize, Deserializer, de::Error as _};
 use trustee_attester::TpmOptions;
 
@@ -20,19 +29,29 @@ const MAX_LEN: usize = 1 << 20;
 const MAX_NAME_LEN: usize = 48;
 
 /// All of it, checked.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug)]
 pub(crate) struct Config {
     /// What `root=` on the kernel's command line has to be, such as `/dev/mapper/root`.
     pub(crate) root: String,
     /// Seconds from the start to the last volume.
+    timeout: u16,
+    kbs: Kbs,
+    tpm: Tpm,
+    /// In the order in which they are opened.
+    pub(crate) volumes: Vec<Volume>,
+}
+
+/// As it is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileConfig {
+    root: String,
     #[serde(default = "default_timeout")]
     timeout: u16,
     kbs: Kbs,
     #[serde(default)]
     tpm: Tpm,
-    /// In the order in which they are opened.
-    pub(crate) volumes: Vec<Volume>,
+    volumes: Vec<VolumeConfig>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -52,8 +71,7 @@ struct Tpm {
 }
 
 /// A volume.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "VolumeConfig")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Volume {
     /// Its name, and that of its mapping.
     pub(crate) name: String,
@@ -67,13 +85,13 @@ pub(crate) struct Volume {
     pub(crate) policy: Policy,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct VolumeConfig {
     name: String,
     uuid: String,
-    key: ResourceUri,
-    tag: Option<ResourceUri>,
+    key: String,
+    tag: Option<String>,
     #[serde(default)]
     require_integrity: bool,
     #[serde(default)]
@@ -97,9 +115,17 @@ impl Config {
         Self::parse(&text).map_err(|why| Failure::Config { path: path.to_owned(), why })
     }
 
-    /// The configuration in `text`; half a sentence that says what is wrong with it.
+    /// The configuration in `text`, on this machine; half a sentence that says what is wrong with it.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let config: Self = toml::from_str(text).map_err(|e| e.to_string())?;
+        Self::parse_on(text, &client_ids())
+    }
+
+    /// The same on a machine with these ids.
+    fn parse_on(text: &str, ids: &ClientIds) -> Result<Self, String> {
+        let FileConfig { root, timeout, kbs, tpm, volumes } =
+            toml::from_str(text).map_err(|e| e.to_string())?;
+        let volumes = volumes.into_iter().map(|volume| volume.on(ids)).collect::<Result<_, _>>()?;
+        let config = Self { root, timeout, kbs, tpm, volumes };
         if !config.root.starts_with("/dev/mapper/") {
             return Err(format!(
                 "root is {:?}; only a mapping (/dev/mapper/NAME) is what was opened or verified",
@@ -129,6 +155,8 @@ impl Config {
     pub(crate) fn key_broker(&self) -> KbsConfig {
         KbsConfig {
             root_certificate: Some(self.kbs.certificate.clone()),
+            // The network is set up beside this.
+            pace: Pace::of_start(),
             ..KbsConfig::new(self.kbs.url.as_str())
         }
     }
@@ -148,11 +176,15 @@ impl Config {
     }
 }
 
-impl TryFrom<VolumeConfig> for Volume {
-    type Error = String;
+/// What this machine is called in names of keys. That it cannot be read matters where it is named.
+fn client_ids() -> ClientIds {
+    let none = "it is on the volume that is to be opened; %u stands for the product's UUID".to_owned();
+    ClientIds::new(Err(none), fs::read_to_string(PRODUCT_UUID).map_err(|e| e.to_string()))
+}
 
-    fn try_from(volume: VolumeConfig) -> Result<Self, String> {
-        let VolumeConfig { name, uuid, key, tag, require_integrity, allow_discards, max_keyslots } = volume;
+impl VolumeConfig {
+    fn on(self, ids: &ClientIds) -> Result<Volume, String> {
+        let Self { name, uuid, key, tag, require_integrity, allow_discards, max_keyslots } = self;
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
         let starts = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
         if !starts || name.len() > MAX_NAME_LEN || !name.bytes().all(plain) {
@@ -166,12 +198,18 @@ impl TryFrom<VolumeConfig> for Volume {
                 "the uuid of the volume {name} is {uuid:?}, not five groups of lower-case hex digits"
             ));
         }
+        let resource = |what: &str, text: &str| {
+            let named = ids.expand(text).map_err(|why| format!("the {what} of the volume {name} {why}"))?;
+            named.parse().map_err(|why| format!("the {what} of the volume {name}: {why}"))
+        };
+        let key: ResourceUri = resource("key", &key)?;
+        let tag = tag.map(|tag| resource("tag", &tag)).transpose()?;
         let max_keyslots = match max_keyslots.unwrap_or(1) {
             number @ 1..=32 => usize::from(number),
             number => return Err(format!("max_keyslots of the volume {name} is {number}; give 1 to 32")),
         };
         let policy = Policy { max_keyslots, require_integrity, allow_discards, ..Policy::default() };
-        Ok(Self { name, uuid, key, tag, policy })
+        Ok(Volume { name, uuid, key, tag, policy })
     }
 }
 
@@ -220,6 +258,19 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn one_configuration_names_the_keys_of_many_machines() {
+        let text = good().replace("disk-encryption/vm", "disk-encryption/%u") + "tag = \"kbs:///tag/%u/0\"\n";
+        let product = "00112233-4455-6677-8899-AABBCCDDEEFF\n".to_owned();
+        let ids = ClientIds::new(Err("there is none".to_owned()), Ok(product));
+        let volume = &Config::parse_on(&text, &ids).unwrap().volumes[0];
+        let id = "00112233-4455-6677-8899-aabbccddeeff";
+        assert_eq!(volume.key.to_string(), format!("kbs:///disk-encryption/{id}/luks-key-0"));
+        assert_eq!(volume.tag.as_ref().unwrap().to_string(), format!("kbs:///tag/{id}/0"));
+        let why = Config::parse(&good().replace("disk-encryption/vm", "disk-encryption/%m")).unwrap_err();
+        assert!(why.starts_with("the key of the volume root has %m, the machine ID"), "{why}");
+    }
+
+    #[test]
     fn the_example_of_the_manual_can_be_read() {
         let page = include_str!("../../../docs/configuration/unlock.toml.md");
         let (_, example) = page.split_once("## Example\n\n```toml\n").unwrap();
@@ -247,6 +298,8 @@ pub(crate) mod tests {
             ("name = \"root\"", "name = \"a/b\""),
             ("6a2d7e1c", "6A2D7E1C"),
             ("kbs:///disk-encryption/vm/luks-key-0", "file:///key"),
+            ("disk-encryption/vm", "disk-encryption/%m"),
+            ("disk-encryption/vm", "disk-encryption/%i"),
             ("key =", "header = \"allow-list\"\nkey ="),
             ("key =", "max_keyslots = 0\nkey ="),
         ] {

@@ -5,14 +5,18 @@
 
 use std::{
     fs::File,
-    io::{Read, Seek, SeekFrom, Write},
-    os::fd::{AsRawFd, OwnedFd},
+    io::{Read, Write},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::FileExt,
+    },
     path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
 };
 
 use cc_crypto::Secret;
+use cc_volume::luks2::Canonical;
 use rustix::{
     fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create},
     io::{FdFlags, fcntl_setfd},
@@ -27,8 +31,6 @@ const PROGRAMS: [&str; 3] = ["/usr/sbin/cryptsetup", "/sbin/cryptsetup", "/usr/b
 const GLANCE: Duration = Duration::from_millis(10);
 /// Most of what it says that is repeated, in bytes.
 const MAX_SAID: u64 = 2000;
-/// Zeros are not written in pieces of this size: memory is not taken for nothing.
-const PIECE_LEN: usize = 64 << 10;
 
 /// Has the volume at `device` opened as the mapping `name`, by the header in `header`.
 ///
@@ -37,7 +39,7 @@ const PIECE_LEN: usize = 64 << 10;
 pub(crate) async fn open(
     name: &str,
     device: &Path,
-    header: &[u8],
+    header: &Canonical<'_>,
     allow_discards: bool,
     key: &Secret,
     deadline: Instant,
@@ -87,15 +89,12 @@ fn command(program: &str, name: &str, device: &Path, copy: &OwnedFd, allow_disca
     command
 }
 
-/// The bytes in memory that nobody can change, to be inherited by the next program.
-fn sealed(bytes: &[u8]) -> std::io::Result<OwnedFd> {
-    let mut file = File::from(memfd_create("luks-header", MemfdFlags::ALLOW_SEALING | MemfdFlags::CLOEXEC)?);
-    file.set_len(bytes.len() as u64)?;
-    for (number, piece) in bytes.chunks(PIECE_LEN).enumerate() {
-        if piece.iter().any(|byte| *byte != 0) {
-            file.seek(SeekFrom::Start((number * PIECE_LEN) as u64))?;
-            file.write_all(piece)?;
-        }
+/// The header in memory where nobody can change it, to be inherited by the next program.
+fn sealed(header: &Canonical<'_>) -> std::io::Result<OwnedFd> {
+    let file = File::from(memfd_create("luks-header", MemfdFlags::ALLOW_SEALING | MemfdFlags::CLOEXEC)?);
+    file.set_len(header.length() as u64)?;
+    for (at, piece) in header.pieces() {
+        file.write_all_at(piece, at)?;
     }
     fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
     fcntl_setfd(&file, FdFlags::empty())?;
@@ -121,12 +120,13 @@ mod tests {
 
     #[test]
     fn a_sealed_copy_is_complete_and_cannot_be_changed() {
-        let mut bytes = vec![0; 3 * PIECE_LEN + 5];
-        bytes[PIECE_LEN] = 1;
-        bytes[3 * PIECE_LEN + 4] = 2;
-        let copy = sealed(&bytes).unwrap();
+        let Some(machine) = crate::choice::tests::Machine::with_cryptsetup() else { return };
+        machine.add("vda", &[7; 64], |_| ());
+        let disk = std::fs::read(machine.path("dev").join("vda")).unwrap();
+        let header = cc_volume::luks2::DetachedHeader::read(&disk).unwrap();
+        let copy = sealed(&header.canonical()).unwrap();
         let path = format!("/proc/self/fd/{}", copy.as_raw_fd());
-        assert!(std::fs::read(&path).unwrap() == bytes);
+        assert!(std::fs::read(&path).unwrap() == header.canonical().to_bytes());
         let mut file = File::from(copy);
         assert!(file.write_all(b"x").is_err() && file.set_len(0).is_err());
         let again = std::fs::OpenOptions::new().write(true).open(&path);

@@ -1,19 +1,16 @@
 //! Disks by the UUID of the header on them, whatever they are called and in whatever order they appear.
 //!
 //! Anybody who can attach a disk can give it any UUID: it only selects. That a header is the right one shows by its tag. What is judged,
-//! authenticated and opened is one copy of the header area, read once.
+//! authenticated and opened is one copy of the header and its keyslots, each byte read once.
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Read},
+    io::{self, Seek, SeekFrom},
     os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
-use cc_volume::luks2::{
-    DetachedHeader, Policy,
-    format::{BINARY_LEN, MAX_AREA_LEN},
-};
+use cc_volume::luks2::{Copies, DetachedHeader, NotRead, Policy, format::BINARY_LEN};
 use rustix::fs::{OFlags, major, minor};
 
 use crate::failure::Failure;
@@ -33,6 +30,8 @@ pub(crate) struct Disk {
     pub(crate) number: String,
     /// What was read.
     pub(crate) header: DetachedHeader,
+    /// What is unusual about it and does no harm, as sentences.
+    pub(crate) notes: Vec<String>,
 }
 
 /// What was looked at.
@@ -75,25 +74,33 @@ impl Search {
 }
 
 impl Disk {
-    /// Reads the header area at `path` once, and judges the header.
+    /// Reads the header at `path`, judges it, and reads its keyslots. Where the first copy was left half written it is the second one:
+    /// whoever opens a volume with it has compared it with its tag.
     ///
     /// # Errors
     /// [`Failure::Unreadable`], or [`Failure::Header`] with the rules that are broken.
     pub(crate) fn read(path: &Path, uuid: &str, policy: &Policy) -> Result<Self, Failure> {
         let unreadable = |e: io::Error| Failure::Unreadable { path: path.to_owned(), why: e.to_string() };
-        let file = open(path).map_err(unreadable)?;
+        let mut file = open(path).map_err(unreadable)?;
         let metadata = file.metadata().map_err(unreadable)?;
         let number = format!("{}:{}", major(metadata.rdev()), minor(metadata.rdev()));
-        let mut area = Vec::new();
-        file.take(MAX_AREA_LEN as u64).read_to_end(&mut area).map_err(unreadable)?;
-        let refused = |error| Failure::Header { path: path.to_owned(), error };
-        let header = DetachedHeader::read(area).map_err(refused)?;
-        policy.judge(header.header()).into_result().map_err(refused)?;
+        let length = file.seek(SeekFrom::End(0)).map_err(unreadable)?;
+        let fill = |at: usize, into: &mut [u8]| file.read_exact_at(into, at as u64);
+        let mut notes = Vec::new();
+        let header = DetachedHeader::read_from(fill, length, Copies::Either, |header| {
+            let verdict = policy.judge(header);
+            notes.clone_from(&verdict.notes);
+            verdict.into_result()
+        });
+        let header = header.map_err(|error| match error {
+            NotRead::Disk(e) => unreadable(e),
+            NotRead::Header(error) => Failure::Header { path: path.to_owned(), error },
+        })?;
         if header.header().binary().uuid != uuid {
             let why = "the header has another UUID than a moment ago".to_owned();
             return Err(Failure::Unreadable { path: path.to_owned(), why });
         }
-        Ok(Self { path: path.to_owned(), number, header })
+        Ok(Self { path: path.to_owned(), number, header, notes })
     }
 }
 

@@ -27,12 +27,10 @@ pub(crate) enum Failure {
     #[error(transparent)]
     Mapping(#[from] cc_mapping::MappingError),
     /// The kernel's command line.
-    #[error("the kernel's command line has {parameter:?}, which {why}")]
+    #[error("the kernel's command line {what}")]
     CommandLine {
-        /// What stands there.
-        parameter: String,
-        /// Why it is refused.
-        why: String,
+        /// What it has or lacks, and what that does.
+        what: String,
     },
     /// The firmware has options for systemd.
     #[error("the firmware has the variable {}, which systemd reads as a command line of the host's", path.display())]

@@ -55,6 +55,9 @@ pub(crate) async fn run(cli: &Cli, config: Config) -> Result<Report, Stopped> {
         let key = broker.key(volume).await.map_err(at)?;
         let proof = broker.proof(volume, &key).await.map_err(at)?;
         let disk = choice.wait(|disk| proof.check(disk)).await.map_err(at)?;
+        for note in &disk.notes {
+            tracing::warn!(volume = volume.name, device = %disk.path.display(), "{note}");
+        }
         ready.push((*volume, disk, key));
     }
     let keys = started.elapsed() - disks;
@@ -98,8 +101,7 @@ async fn open_all(ready: &[(&Volume, Disk, Secret)], deadline: Instant) -> Resul
 
 /// Opens a volume, and compares what the kernel then has with its header; closes it if that differs.
 async fn open(volume: &Volume, disk: &Disk, key: &Secret, deadline: Instant) -> Result<(), Failure> {
-    let header =
-        disk.header.canonical().map_err(|error| Failure::Header { path: disk.path.clone(), error })?;
+    let header = disk.header.canonical();
     let discards = volume.policy.allow_discards;
     // Of a run that was ended while cryptsetup was at work.
     Mapping::clear_leftover(&volume.name, &volume.uuid)?;

@@ -102,9 +102,24 @@ impl VolumeError {
             Self::Malformed { rule: Rule::Magic, .. } => {
                 "name the device or file that holds the LUKS2 header"
             }
-            Self::Malformed { .. } | Self::Refused { .. } => {
-                "do not open the volume: restore its header from a backup that you trust, or format it anew with values \
-                 that the rules allow"
+            Self::Malformed { rule: Rule::Length, .. } => {
+                "name the whole disk or header file; if it is that, it was cut: restore it from a backup"
+            }
+            Self::Malformed { rule: Rule::HeaderSize, .. } => {
+                "the header's first sector is damaged: restore the header from a backup that you trust"
+            }
+            Self::Malformed { .. } => {
+                "nothing is lost yet: `guestctl disk inspect` shows whether the second copy is whole. A volume of [[volumes]] with a \
+                 signed header opens by that one if its tag fits, and `guestctl disk repair NAME` writes the damaged one anew; else restore the \
+                 header from a backup that you trust"
+            }
+            Self::Refused { rules } if rules == Rule::Copies.name() => {
+                "no interrupted write leaves two copies like these: somebody changed one. Let no cryptsetup open the disk, it may take the \
+                 other copy; compare both with a backup that you trust (`guestctl disk inspect`), and restore that"
+            }
+            Self::Refused { .. } => {
+                "do not open the volume: `guestctl disk inspect` shows what the header says and why that is refused; restore it from a \
+                 backup that you trust, or format it anew with values that the rules allow"
             }
             Self::TagMissing => {
                 "make one with `guestctl disk sign`, where header and secret are trusted; SecureMount admits volumes without one \
@@ -112,7 +127,9 @@ impl VolumeError {
             }
             Self::TagMalformed => "give the tag as `guestctl disk sign` printed it",
             Self::TagMismatch => {
-                "do not open the volume: compare the header with a backup; after a change of your own sign it again"
+                "do not open the volume: compare the header with a backup (`guestctl disk inspect`). After a change of your own sign it again; \
+                 if its key was rotated, [[volumes]] has to name the new key, and the tag that is kept at the key broker has to be the one \
+                 that `guestctl disk rotate` printed"
             }
             Self::WeakSecret { .. } => "use a random secret; `head -c 64 /dev/urandom` makes one",
             Self::Mapping { .. } => {

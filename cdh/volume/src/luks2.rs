@@ -15,8 +15,8 @@ mod rule;
 pub(crate) mod sample;
 mod tag;
 
-pub use detached::DetachedHeader;
+pub use detached::{Canonical, DetachedHeader, NotRead};
 pub use policy::{KdfLimits, Policy, Verdict, Violation};
-pub use read::{Header, Secondary};
+pub use read::{Copies, Damage, Header, Secondary};
 pub use rule::Rule;
 pub use tag::{HeaderKey, Tag};

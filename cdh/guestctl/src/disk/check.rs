@@ -2,7 +2,7 @@
 
 use cc_volume::{
     Error,
-    luks2::{Header, HeaderKey, Rule, Tag},
+    luks2::{Copies, Header, HeaderKey, Rule, Tag},
 };
 use serde_json::{Value, json};
 
@@ -19,10 +19,14 @@ pub(super) fn run(args: &CheckArgs, as_json: bool, console: &mut Console<'_>) ->
         Failure::Argument { argument: "--tag".into(), why: error.to_string(), hint: error.hint().into() }
     })?;
     let key = args.key.as_deref().map(header_key).transpose()?;
-    let header = match Header::read(&header_area(&args.file)?) {
+    let area = header_area(&args.file)?;
+    // Without a tag nothing says that a second copy is the volume's.
+    let copies = if key.is_some() { Copies::Either } else { Copies::First };
+    let header = match Header::read_by(&area, area.len(), copies) {
         Ok(header) => header,
         Err(error) => {
-            show_malformed(&error, as_json, console)?;
+            let second = Header::read_by(&area, area.len(), Copies::Either).ok();
+            show_malformed(&error, second.as_ref(), as_json, console)?;
             return Err(failed(error));
         }
     };
@@ -67,16 +71,30 @@ fn authenticate(key: &HeaderKey, header: &Header, given: Option<&Tag>) -> Result
     key.verify(header, tag)
 }
 
-/// A header that cannot be read breaks a rule as well.
-pub(super) fn show_malformed(error: &Error, as_json: bool, console: &mut Console<'_>) -> Result<(), Failure> {
+/// A header that cannot be read breaks a rule as well. `second` is what its second copy says, if that is whole.
+pub(super) fn show_malformed(
+    error: &Error,
+    second: Option<&Header>,
+    as_json: bool,
+    console: &mut Console<'_>,
+) -> Result<(), Failure> {
     let Error::Malformed { rule, place, why } = error else { return Ok(()) };
+    let note = second.map(|second| {
+        format!(
+            "the second copy is whole, of write {}: with --key FILE it is checked in place of the first",
+            second.binary().seqid
+        )
+    });
     if as_json {
         let violation = json!({"rule": rule.name(), "place": place, "found": why, "why": rule.why()});
         return console.json(&json!({
-            "verdict": "refused", "uuid": null, "violations": [violation], "notes": [], "authentic": null,
+            "verdict": "refused", "uuid": null, "violations": [violation], "notes": Vec::from_iter(note), "authentic": null,
         }));
     }
     let mut table = Table::new();
     table.section("format").verdict(Mark::Fail, rule.name(), format!("{place}: {why}\n{}", rule.why()));
+    if let Some(note) = note {
+        table.verdict(Mark::Warn, "note", note);
+    }
     console.table(&table)
 }

@@ -1,7 +1,7 @@
 //! The volumes of the hub's configuration, as the hub tells them.
 
 use cc_protos::guest_services::{ListVolumesRequest, Volume};
-use cc_volume::luks2::Policy;
+use cc_volume::luks2::{Copies, Policy};
 
 use crate::{
     connect::Hub,
@@ -39,6 +39,11 @@ impl Configured {
     /// The path by which its device is found.
     pub(super) fn device(&self) -> String {
         format!("{BY_UUID}/{}", self.volume.uuid)
+    }
+
+    /// Which copies its header may come from: the second one takes a damaged one's place where a tag has to fit.
+    pub(super) fn copies(&self) -> Copies {
+        if self.volume.signed { Copies::Either } else { Copies::First }
     }
 
     /// What is demanded of its header.

@@ -6,28 +6,41 @@
 
 use std::{
     fs::File,
-    io::{self, Read, Seek, SeekFrom, Write},
-    os::fd::OwnedFd,
+    io::{self, Read},
+    os::{fd::OwnedFd, unix::fs::FileExt},
     path::{Path, PathBuf},
 };
 
-use cc_volume::luks2::format::MAX_AREA_LEN;
+use cc_evidence::blame::Blame;
+use cc_volume::luks2::{Canonical, Copies, DetachedHeader};
 use rustix::{
     fs::{self, AtFlags, Mode, OFlags},
     io::Errno,
     process::geteuid,
 };
 
-use crate::failure::Failure;
+use super::detached;
+use crate::failure::{self, Failure};
 
 /// Where copies lie.
 pub(super) const FOLDER: &str = "/run/confidential-containers/luks-headers";
 
-/// What is in the file beside a copy of whose volume discards are admitted.
-const DISCARDS: &[u8] = b"allow-discards\n";
+/// The line in the file beside a copy of whose volume discards are admitted.
+const DISCARDS: &str = "allow-discards";
+/// How the line there begins that says on which device the header was.
+const DEVICE: &str = "device ";
 
-/// Zeros are not written in pieces of this size: the file stays sparse, and memory is not taken for nothing.
-const PIECE_LEN: usize = 64 << 10;
+/// Most bytes of what is beside a copy.
+const MAX_POLICY_LEN: u64 = 4096;
+
+/// What an open volume is compared with besides its header.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Known {
+    /// Whether the policy admits discards.
+    pub(super) allow_discards: bool,
+    /// The device that the header was read from, `MAJOR:MINOR`; none for a file.
+    pub(super) device: Option<String>,
+}
 
 /// The copy of one volume's header, there or not.
 #[derive(Debug)]
@@ -67,47 +80,75 @@ impl HeaderCopy {
         removed.map_err(|source| self.failed(source))
     }
 
-    /// Writes it, and beside it whether the volume's policy admits discards.
-    pub(super) fn write(&self, bytes: &[u8], allow_discards: bool) -> Result<(), Failure> {
-        let policy = if allow_discards { DISCARDS } else { b"" };
+    /// Writes it, and beside it what is known besides.
+    pub(super) fn write(&self, header: &Canonical<'_>, known: &Known) -> Result<(), Failure> {
+        let mut text = String::new();
+        if known.allow_discards {
+            text.push_str(&format!("{DISCARDS}\n"));
+        }
+        if let Some(device) = &known.device {
+            text.push_str(&format!("{DEVICE}{device}\n"));
+        }
         let written = self
-            .write_and_rename(&self.policy, policy)
-            .and_then(|()| self.write_and_rename(&self.file, bytes));
+            .write_and_rename(&self.policy, text.len(), std::iter::once((0, text.as_bytes())))
+            .and_then(|()| self.write_and_rename(&self.file, header.length(), header.pieces()));
         written.map_err(|source| self.failed(source))
     }
 
-    /// Its content; none if there is no copy.
-    pub(super) fn find(&self) -> Result<Option<Vec<u8>>, Failure> {
-        self.content(&self.file).map_err(|source| Failure::Unreadable { path: self.path.clone(), source })
+    /// The header in it; none if there is no copy.
+    pub(super) fn find(&self) -> Result<Option<DetachedHeader>, Failure> {
+        let failed = |source| Failure::Unreadable { path: self.path.clone(), source };
+        let Some(mut file) = self.opened(&self.file).map_err(failed)? else { return Ok(None) };
+        detached(&mut file, &self.path, Copies::First, |_| Ok(())).map(Some)
     }
 
-    /// Its content.
-    pub(super) fn read(&self) -> Result<Vec<u8>, Failure> {
-        let absent =
-            || Failure::Unreadable { path: self.path.clone(), source: io::ErrorKind::NotFound.into() };
+    /// The header in it.
+    pub(super) fn read(&self) -> Result<DetachedHeader, Failure> {
+        let absent = || {
+            failure::of(
+                Blame::Absent,
+                "VOLUME_NOT_OPEN",
+                &format!(
+                    "the volume was not opened by its unit: there is no checked header at {}",
+                    self.path.display()
+                ),
+                "`systemctl start systemd-cryptsetup@NAME.service` opens it; `guestctl disk status` shows what is open",
+            )
+        };
         self.find()?.ok_or_else(absent)
     }
 
-    /// Whether discards were admitted when the header was checked.
-    pub(super) fn allows_discards(&self) -> bool {
-        self.content(&self.policy).is_ok_and(|content| content.as_deref() == Some(DISCARDS))
+    /// What was known when the header was checked.
+    pub(super) fn known(&self) -> Known {
+        let mut text = String::new();
+        // Where it cannot be read nothing more is admitted than where it is empty.
+        if let Ok(Some(file)) = self.opened(&self.policy) {
+            let _ = file.take(MAX_POLICY_LEN).read_to_string(&mut text);
+        }
+        Known {
+            allow_discards: text.lines().any(|line| line == DISCARDS),
+            device: text.lines().find_map(|line| line.strip_prefix(DEVICE)).map(str::to_owned),
+        }
     }
 
-    fn content(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+    fn opened(&self, name: &str) -> io::Result<Option<File>> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = match fs::openat(&self.folder, name, flags, Mode::empty()) {
-            Ok(file) => File::from(file),
-            Err(Errno::NOENT) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        let mut bytes = Vec::new();
-        file.take(MAX_AREA_LEN as u64).read_to_end(&mut bytes)?;
-        Ok(Some(bytes))
+        match fs::openat(&self.folder, name, flags, Mode::empty()) {
+            Ok(file) => Ok(Some(File::from(file))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
-    fn write_and_rename(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+    /// Writes a file of `length` bytes: these pieces, and zeros, which take no memory.
+    fn write_and_rename<'a>(
+        &self,
+        name: &str,
+        length: usize,
+        pieces: impl Iterator<Item = (u64, &'a [u8])>,
+    ) -> io::Result<()> {
         let temporary = format!(".{name}.new");
-        let written = self.write_new(&temporary, bytes);
+        let written = self.write_new(&temporary, length, pieces);
         let written = written.and_then(|()| Ok(fs::renameat(&self.folder, &temporary, &self.folder, name)?));
         if written.is_err() {
             // The first error is the one to report; the name may not exist at all.
@@ -116,17 +157,19 @@ impl HeaderCopy {
         written
     }
 
-    fn write_new(&self, temporary: &str, bytes: &[u8]) -> io::Result<()> {
+    fn write_new<'a>(
+        &self,
+        temporary: &str,
+        length: usize,
+        pieces: impl Iterator<Item = (u64, &'a [u8])>,
+    ) -> io::Result<()> {
         // What a process that was killed has left.
         self.unlink(temporary)?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut file = File::from(fs::openat(&self.folder, temporary, flags, Mode::from_raw_mode(0o600))?);
-        file.set_len(bytes.len() as u64)?;
-        for (number, piece) in bytes.chunks(PIECE_LEN).enumerate() {
-            if piece.iter().any(|byte| *byte != 0) {
-                file.seek(SeekFrom::Start((number * PIECE_LEN) as u64))?;
-                file.write_all(piece)?;
-            }
+        let file = File::from(fs::openat(&self.folder, temporary, flags, Mode::from_raw_mode(0o600))?);
+        file.set_len(length as u64)?;
+        for (at, piece) in pieces {
+            file.write_all_at(piece, at)?;
         }
         file.sync_all()
     }
@@ -155,20 +198,22 @@ mod tests {
         let folder = parent.path().join("headers");
         let copy = HeaderCopy::of(&folder, "data").unwrap();
         std::fs::write(folder.join(".data.header.new"), "of a process that was killed").unwrap();
-        let mut bytes = vec![0; 4 << 20];
-        bytes[0] = 1;
-        bytes[3 << 20] = 2;
-        copy.write(&bytes, true).unwrap();
-        assert!(copy.read().unwrap() == bytes && copy.allows_discards());
+        let Some(disk) = crate::disk::device::tests::volume(parent.path()) else { return };
+        let header = detached(&mut File::open(&disk).unwrap(), &disk, Copies::First, |_| Ok(())).unwrap();
+        let known = Known { allow_discards: true, device: Some("253:16".to_owned()) };
+        copy.write(&header.canonical(), &known).unwrap();
+        assert_eq!(copy.read().unwrap().header(), header.header());
+        assert_eq!(copy.known(), known);
+        assert_eq!(std::fs::read(copy.path()).unwrap(), header.canonical().to_bytes());
         let status = std::fs::metadata(copy.path()).unwrap();
-        assert_eq!((status.permissions().mode() & 0o777, status.len()), (0o600, 4 << 20));
-        assert!(status.blocks() * 512 <= 4 * PIECE_LEN as u64, "{} blocks", status.blocks());
-        copy.write(b"short", false).unwrap();
-        assert_eq!(copy.read().unwrap(), b"short");
-        assert!(!copy.allows_discards());
+        assert_eq!((status.permissions().mode() & 0o777, status.len()), (0o600, 16 << 20));
+        assert!(status.blocks() * 512 <= 1 << 20, "{} blocks", status.blocks());
+        copy.write(&header.canonical(), &Known::default()).unwrap();
+        assert_eq!(copy.known(), Known::default());
         copy.remove().unwrap();
         copy.remove().unwrap();
-        assert!(copy.read().is_err() && copy.find().unwrap().is_none() && !copy.allows_discards());
+        assert_eq!(copy.read().unwrap_err().code(), "VOLUME_NOT_OPEN");
+        assert!(copy.find().unwrap().is_none() && copy.known() == Known::default());
         assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
     }
 

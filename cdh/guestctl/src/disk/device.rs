@@ -6,15 +6,16 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read, Seek, SeekFrom},
-    os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt},
+    ops::Range,
+    os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
 use cc_evidence::blame::Blame;
-use cc_volume::luks2::{DetachedHeader, format::MAX_AREA_LEN};
+use cc_volume::luks2::{Copies, DetachedHeader, Header, Secondary, format::MAX_AREA_LEN};
 use rustix::fs::OFlags;
 
-use super::volume;
+use super::detached;
 use crate::failure::{self, Failure};
 
 /// Bytes of the smallest disk: the header area and as much data.
@@ -48,6 +49,8 @@ pub(super) struct Device {
     file: File,
     path: PathBuf,
     length: u64,
+    /// Of a block device: that of its driver, and that of the device there.
+    number: Option<(u32, u32)>,
 }
 
 impl Device {
@@ -58,7 +61,8 @@ impl Device {
                 Blame::Misused,
                 "DEVICE_IN_USE",
                 &format!("{} is in use", path.display()),
-                "unmount it, or close what is mapped over it; lsblk shows that",
+                "unmount it, and close what is mapped over it: `systemctl stop systemd-cryptsetup@NAME.service` for a volume of \
+                 crypttab; lsblk shows what that is",
             ),
             _ => Failure::Unreadable { path: path.to_owned(), source },
         };
@@ -73,10 +77,13 @@ impl Device {
                 Blame::Misused,
                 "DEVICE_TOO_SMALL",
                 &format!("{} has {length} bytes, a volume takes {MIN_LEN}", path.display()),
-                "give a larger disk",
+                "give a larger disk: the header takes 16 MiB, the data has to be at least as much",
             ));
         }
-        Ok(Self { file, path: path.to_owned(), length })
+        let status = file.metadata().map_err(failed)?;
+        let is_block = status.file_type().is_block_device();
+        let number = is_block.then(|| (rustix::fs::major(status.rdev()), rustix::fs::minor(status.rdev())));
+        Ok(Self { file, path: path.to_owned(), length, number })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -88,8 +95,41 @@ impl Device {
         self.length
     }
 
+    /// The number of a block device.
+    pub(super) fn number(&self) -> Result<(u32, u32), Failure> {
+        self.number
+            .ok_or_else(|| self.refused("it is no block device", "name a block device; lsblk shows them"))
+    }
+
+    /// Leaves it to others while `work` is done, and opens it again: by then its path must not lead to another device.
+    pub(super) fn lend<T>(self, work: impl FnOnce() -> Result<T, Failure>) -> Result<(Self, T), Failure> {
+        let Self { file, path, number, .. } = self;
+        drop(file);
+        let done = work()?;
+        let again = Self::open(&path)?;
+        if again.number != number {
+            let hint = "nothing was written to the other device; look at the kernel's log, and begin again with the right one";
+            return Err(again.refused("it is another device by now", hint));
+        }
+        Ok((again, done))
+    }
+
+    fn refused(&self, why: &str, hint: &str) -> Failure {
+        let message = format!("the device {} is refused: {why}", self.path.display());
+        failure::of(Blame::Misused, "DEVICE_REFUSED", &message, hint)
+    }
+
+    /// The header of the volume on it, from one of the `copies` and unless `admit` says something against it, with its keyslots.
+    pub(super) fn header(
+        &mut self,
+        copies: Copies,
+        admit: impl FnOnce(&Header) -> Result<(), cc_volume::Error>,
+    ) -> Result<DetachedHeader, Failure> {
+        detached(&mut self.file, &self.path, copies, admit)
+    }
+
     /// The header area, in one pass.
-    pub(super) fn head(&self) -> Result<Vec<u8>, Failure> {
+    fn head(&self) -> Result<Vec<u8>, Failure> {
         let mut file = &self.file;
         let mut bytes = Vec::new();
         file.seek(SeekFrom::Start(0))
@@ -101,8 +141,9 @@ impl Device {
     /// What is on it, where the volume `uuid` is to be made.
     pub(super) fn content(&self, uuid: &str) -> Result<Content, Failure> {
         let head = self.head()?;
-        if let Ok(header) = DetachedHeader::read(head.clone()) {
-            let own = header.header().binary().uuid == uuid;
+        // Also one that was left half written: it is no blank disk.
+        if let Ok(header) = Header::read_by(&head, head.len(), Copies::Either) {
+            let own = header.binary().uuid == uuid;
             return Ok(if own { Content::Volume } else { Content::Foreign });
         }
         if head.get(..BLOCK_LEN) == Some(&marker(uuid)[..]) {
@@ -118,13 +159,23 @@ impl Device {
 
     /// Writes the steps, each of them on the disk before the next one.
     pub(super) fn write(&self, steps: &[Step]) -> Result<(), Failure> {
-        for step in steps {
-            self.file
-                .write_all_at(&step.bytes, step.offset)
-                .and_then(|()| self.file.sync_data())
-                .map_err(|source| Failure::OutputFile { path: self.path.clone(), source })?;
+        for (done, step) in steps.iter().enumerate() {
+            let written =
+                self.file.write_all_at(&step.bytes, step.offset).and_then(|()| self.file.sync_data());
+            written.map_err(|source| self.unwritten(done + 1, steps.len(), &source))?;
         }
         Ok(())
+    }
+
+    fn unwritten(&self, step: usize, all: usize, source: &io::Error) -> Failure {
+        let path = self.path.display();
+        failure::of(
+            Blame::Platform,
+            "DISK_WRITE_FAILED",
+            &format!("writing {path}, step {step} of {all}: {source}"),
+            "see the kernel's log (`journalctl -k`) for a fault of the disk, then run the same command again: an interrupted format begins anew; \
+             of an interrupted rotation or repair what is left is done, and all the time one of the two keys opens a volume with a signed header",
+        )
     }
 }
 
@@ -139,53 +190,51 @@ pub(super) fn format_steps(uuid: &str, area: &[u8]) -> Vec<Step> {
     ]
 }
 
-/// The steps from the header `before` to `after`, which has other keyslots: the new areas, where nothing is yet; the first copy, from
-/// which on the new key opens; the second copy; and zeros over the former areas.
-pub(super) fn change_steps(
-    path: &Path,
-    before: &DetachedHeader,
-    after: &DetachedHeader,
-) -> Result<Vec<Step>, Failure> {
-    let area = after.canonical().map_err(|error| volume(path, error))?;
-    let (all_old, all_new) = (areas(before), areas(after));
+/// The steps from the header `before` to `after`, which has other keyslots: the second copy of `before`, if that is damaged or older,
+/// because it has to do while the first one is written; the new areas, where nothing is yet; the first copy, from which on the new key
+/// opens; the second copy; and zeros over the former areas.
+pub(super) fn change_steps(before: &DetachedHeader, after: &DetachedHeader) -> Result<Vec<Step>, Failure> {
+    let area = after.canonical().to_bytes();
+    let (all_old, all_new): (Vec<_>, Vec<_>) = (before.areas().collect(), after.areas().collect());
     // A keyslot of neither key stays where it is.
     let old: Vec<_> = all_old.iter().filter(|area| !all_new.contains(area)).collect();
     let new: Vec<_> = all_new.iter().filter(|area| !all_old.contains(area)).collect();
-    let overlap = |(start, end): &&(usize, usize)| all_old.iter().any(|(from, to)| start < to && from < end);
+    let overlap = |new: &&Range<usize>| all_old.iter().any(|old| new.start < old.end && old.start < new.end);
     let size = usize::try_from(after.header().binary().size).unwrap_or_default();
     if new.iter().any(overlap) || before.header().binary().size != after.header().binary().size {
-        let why = "the new key would overwrite the present one".to_owned();
+        let why = "would have the new key overwrite the present one".to_owned();
         return Err(Failure::Garbled { doing: "changing the header".to_owned(), why });
     }
-    let piece = |start: usize, end: usize| Step {
-        offset: start as u64,
-        bytes: area.get(start..end).unwrap_or_default().to_vec(),
+    let piece = |place: Range<usize>| Step {
+        offset: place.start as u64,
+        bytes: area.get(place).unwrap_or_default().to_vec(),
     };
-    let mut steps: Vec<Step> = new.iter().map(|(start, end)| piece(*start, *end)).collect();
-    steps.push(piece(0, size));
-    steps.push(piece(size, 2 * size));
-    steps.extend(old.iter().map(|(start, end)| Step { offset: *start as u64, bytes: vec![0; end - start] }));
+    let mut steps: Vec<Step> = repair_step(before).filter(|step| step.offset != 0).into_iter().collect();
+    steps.extend(new.into_iter().cloned().map(piece));
+    steps.push(piece(0..size));
+    steps.push(piece(size..2 * size));
+    steps.extend(old.iter().map(|place| Step { offset: place.start as u64, bytes: vec![0; place.len()] }));
     Ok(steps)
 }
 
 /// The steps that may be left of a change to `header` that was interrupted behind its first copy: the second copy, and zeros wherever no
-/// keyslot lies.
-pub(super) fn rest_of_change(path: &Path, header: &DetachedHeader) -> Result<Vec<Step>, Failure> {
-    let area = header.canonical().map_err(|error| volume(path, error))?;
+/// keyslot lies; before them the first copy, if that was damaged since.
+pub(super) fn rest_of_change(header: &DetachedHeader) -> Vec<Step> {
     let size = usize::try_from(header.header().binary().size).unwrap_or_default();
-    let rest = area.get(size..).unwrap_or_default();
-    Ok(vec![Step { offset: size as u64, bytes: rest.to_vec() }])
+    let rest = header.canonical().to_bytes().split_off(size);
+    let first = repair_step(header).filter(|step| step.offset == 0);
+    first.into_iter().chain([Step { offset: size as u64, bytes: rest }]).collect()
 }
 
-/// Where the keyslots of a header that the policy admits lie.
-fn areas(header: &DetachedHeader) -> Vec<(usize, usize)> {
-    let slots = header.header().metadata().keyslots.values().filter_map(|keyslot| keyslot.slot.as_ref());
-    slots
-        .filter_map(|slot| {
-            let start = usize::try_from(slot.area.offset).ok()?;
-            Some((start, start.checked_add(usize::try_from(slot.area.size).ok()?)?))
-        })
-        .collect()
+/// The step that makes both copies say what `header` says: the one that does not is written anew. None if both do.
+pub(super) fn repair_step(header: &DetachedHeader) -> Option<Step> {
+    let number = match (header.header().damage(), header.header().secondary()) {
+        (Some(_), _) => 0,
+        (None, Secondary::Same) => return None,
+        (None, _) => 1,
+    };
+    let canonical = header.canonical();
+    canonical.pieces().nth(number).map(|(offset, bytes)| Step { offset, bytes: bytes.to_vec() })
 }
 
 /// The mark that a format is under way.
@@ -194,13 +243,15 @@ pub(super) fn mark(uuid: &str) -> Step {
 }
 
 fn marker(uuid: &str) -> Vec<u8> {
-    let mut block = format!("this disk is being formatted as the volume {uuid}\n").into_bytes();
+    let mut block = cc_storage::format_mark(uuid).into_bytes();
     block.resize(BLOCK_LEN, 0);
     block
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use cc_volume::luks2::format::{Binary, Metadata};
+
     use super::*;
 
     const UUID: &str = "6a2d7e1c-93f4-4a55-8f70-1d3b2c5e9a10";
@@ -259,32 +310,76 @@ mod tests {
         Some(child.wait().unwrap().success())
     }
 
-    /// However many steps of a change of keys are done when the power fails: one key opens the volume, and the policy for one
+    /// A disk that cryptsetup made a volume on, which the key in the file `old` opens; there is a file `new` too.
+    pub(crate) fn volume(folder: &Path) -> Option<PathBuf> {
+        let path = disk(folder, 32 << 20);
+        for key in ["old", "new"] {
+            std::fs::write(folder.join(key), key.repeat(20)).unwrap();
+        }
+        let (shown, old) = (path.to_str().unwrap(), folder.join("old"));
+        let make = ["luksFormat", "--type", "luks2", shown, old.to_str().unwrap()];
+        cryptsetup(&[&make[..], &CHEAP].concat(), b"").map(|_| path.clone())
+    }
+
+    const CHEAP: [&str; 4] = ["--pbkdf", "pbkdf2", "--pbkdf-force-iterations=1000", "-q"];
+
+    fn read(path: &Path) -> DetachedHeader {
+        detached(&mut File::open(path).unwrap(), path, Copies::Either, |_| Ok(())).unwrap()
+    }
+
+    /// What a header says, and what is in its keyslots.
+    fn content(header: &DetachedHeader) -> (&Binary, &Metadata, Vec<u8>) {
+        let keyslots = header.canonical().pieces().skip(2).flat_map(|(_, bytes)| bytes.to_vec()).collect();
+        (header.header().binary(), header.header().metadata(), keyslots)
+    }
+
+    /// The second copy is as an earlier change left it that was cut off, or damaged: whoever writes the first one first makes it good.
+    #[test]
+    fn a_change_of_keys_begins_with_a_second_copy_that_is_good() {
+        let folder = tempfile::tempdir().unwrap();
+        let Some(path) = volume(folder.path()) else { return };
+        let copy = folder.path().join("copy");
+        std::fs::copy(&path, &copy).unwrap();
+        let [old, new] = ["old", "new"].map(|key| folder.path().join(key).to_str().unwrap().to_owned());
+        let add = [&["luksAddKey", "--key-file", &old, copy.to_str().unwrap(), &new][..], &CHEAP].concat();
+        assert_eq!(cryptsetup(&add, b""), Some(true));
+        assert_eq!(cryptsetup(&["luksRemoveKey", "-q", copy.to_str().unwrap(), &old], b""), Some(true));
+        let (former, present) = (read(&path), read(&copy));
+        let device = Device::open(&copy).unwrap();
+        let older = former.canonical().to_bytes()[0x4000..0x8000].to_vec();
+        for second in [older, vec![0xff; 0x4000]] {
+            device.write(&[Step { offset: 0x4000, bytes: second }]).unwrap();
+            let before = read(&copy);
+            assert!(content(&before) == content(&present));
+            let steps = change_steps(&before, &former).unwrap();
+            assert_eq!((steps.len(), steps[0].offset), (5, 0x4000));
+            let first = steps.iter().position(|step| step.offset == 0).unwrap();
+            let torn = Step { offset: 0, bytes: steps[first].bytes[..4608].to_vec() };
+            device.write(&steps[..first]).unwrap();
+            device.write(&[torn]).unwrap();
+            assert!(content(&read(&copy)) == content(&present), "the present key opens it");
+            // As it was, for the next round.
+            device.write(&[Step { offset: 0, bytes: present.canonical().to_bytes() }]).unwrap();
+        }
+    }
+
+    /// Wherever the writing is cut off, at each sector of the copies and each page of the keyslots: one key opens the volume, and the policy for one
     /// keyslot admits the header.
     #[test]
     fn a_change_of_keys_that_is_cut_off_leaves_a_volume_that_opens() {
         let folder = tempfile::tempdir().unwrap();
-        let (path, copy) = (disk(folder.path(), 32 << 20), folder.path().join("copy"));
+        let Some(path) = volume(folder.path()) else { return };
+        let copy = folder.path().join("copy");
         let (disk, changed) = (path.to_str().unwrap(), copy.to_str().unwrap());
-        let cheap = ["--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "-q"];
-        let [old, new] = ["old", "new"].map(|key| {
-            let file = folder.path().join(key);
-            std::fs::write(&file, key.repeat(20)).unwrap();
-            file.to_str().unwrap().to_owned()
-        });
-        let make = [&["luksFormat", "--type", "luks2", disk, &old][..], &cheap].concat();
-        if cryptsetup(&make, b"").is_none() {
-            return;
-        }
+        let [old, new] = ["old", "new"].map(|key| folder.path().join(key).to_str().unwrap().to_owned());
         std::fs::copy(&path, &copy).unwrap();
-        let add = [&["luksAddKey", "--key-file", &old, changed, &new][..], &cheap].concat();
+        let add = [&["luksAddKey", "--key-file", &old, changed, &new][..], &CHEAP].concat();
         assert_eq!(cryptsetup(&add, b""), Some(true));
         assert_eq!(cryptsetup(&["luksRemoveKey", "-q", changed, &old], b""), Some(true));
 
         let device = Device::open(&path).unwrap();
-        let before = DetachedHeader::read(device.head().unwrap()).unwrap();
-        let after = DetachedHeader::read(Device::open(&copy).unwrap().head().unwrap()).unwrap();
-        let steps = change_steps(&path, &before, &after).unwrap();
+        let (before, after) = (read(&path), read(&copy));
+        let steps = change_steps(&before, &after).unwrap();
         assert_eq!(steps.len(), 4);
         // By the header that is checked: cryptsetup brings copies on the disk into order before anybody can look at them.
         let header = folder.path().join("header");
@@ -293,22 +388,75 @@ mod tests {
             let arguments = ["open", "--test-passphrase", "--key-file", key, "--header", detached, disk];
             cryptsetup(&arguments, b"").unwrap()
         };
-        for done in 0..=steps.len() {
-            device.write(&steps[..done]).unwrap();
-            let now = DetachedHeader::read(device.head().unwrap()).unwrap();
-            let verdict = cc_volume::luks2::Policy::default().judge(now.header());
-            assert!(verdict.is_admitted(), "after {done} steps: {verdict:?}");
-            std::fs::write(&header, now.canonical().unwrap()).unwrap();
-            assert_eq!((opens(&old), opens(&new)), (done < 2, done >= 2), "after {done} steps");
+        let mut torn_copies = 0;
+        for (done, step) in steps.iter().enumerate() {
+            let sector = if step.bytes.len() == 0x4000 { 512 } else { 4096 };
+            for torn in (0..=step.bytes.len()).step_by(sector) {
+                device.write(&[Step { offset: step.offset, bytes: step.bytes[..torn].to_vec() }]).unwrap();
+                let now = read(&path);
+                let verdict = cc_volume::luks2::Policy::default().judge(now.header());
+                assert!(verdict.is_admitted(), "{torn} bytes of step {done}: {verdict:?}");
+                torn_copies += usize::from(now.header().damage().is_some());
+                // Up to the first copy it is the volume as it was, then the one that it shall be.
+                let whole = done > 1 || (done == 1 && now.header().damage().is_none() && torn > 0);
+                let expected = if whole { &after } else { &before };
+                assert!(content(&now) == content(expected), "{torn} bytes of step {done}");
+                if torn == 4608 || torn == step.bytes.len() {
+                    std::fs::write(&header, now.canonical().to_bytes()).unwrap();
+                    assert_eq!((opens(&old), opens(&new)), (!whole, whole), "{torn} bytes of step {done}");
+                }
+            }
         }
+        assert!(torn_copies > 2, "the first copy was never torn");
         // Once more, when the last step was not done: the same as if it had been.
-        let (start, former) = (steps[3].offset, before.canonical().unwrap());
+        let (start, former) = (steps[3].offset, before.canonical().to_bytes());
         let former = former[usize::try_from(start).unwrap()..][..steps[3].bytes.len()].to_vec();
         device.write(&[Step { offset: start, bytes: former }]).unwrap();
-        device.write(&rest_of_change(&path, &after).unwrap()).unwrap();
-        assert_eq!(device.head().unwrap()[..after.canonical().unwrap().len()], after.canonical().unwrap());
+        device.write(&rest_of_change(&after)).unwrap();
+        let expected = after.canonical().to_bytes();
+        assert_eq!(device.head().unwrap()[..expected.len()], expected);
         // Nothing of the former key is left.
-        let area = areas(&before)[0];
-        assert!(device.head().unwrap()[area.0..area.1].iter().all(|byte| *byte == 0));
+        let area = before.areas().next().unwrap();
+        assert!(device.head().unwrap()[area].iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn a_damaged_or_older_copy_is_written_anew_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let Some(path) = volume(folder.path()) else { return };
+        let device = Device::open(&path).unwrap();
+        let whole = device.head().unwrap();
+        assert!(repair_step(&read(&path)).is_none());
+        for (at, copy) in [(4200, 0), (0x4000 + 4200, 0x4000)] {
+            device.write(&[Step { offset: at, bytes: vec![0xff; 512] }]).unwrap();
+            let step = repair_step(&read(&path)).unwrap();
+            assert_eq!((step.offset, step.bytes.len()), (copy, 0x4000), "{at}");
+            device.write(&[step]).unwrap();
+            let now = read(&path);
+            assert!(now.header().damage().is_none() && repair_step(&now).is_none());
+            assert!(device.head().unwrap()[0x8000..] == whole[0x8000..], "the keyslots stay");
+        }
+    }
+
+    /// However far the writing of a format came: it begins anew, or is done.
+    #[test]
+    fn a_format_that_is_cut_off_inside_of_a_step_begins_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let Some(made) = volume(folder.path()) else { return };
+        let area = read(&made).canonical().to_bytes();
+        let uuid = read(&made).header().binary().uuid.clone();
+        let path = folder.path().join("blank");
+        File::create(&path).unwrap().set_len(32 << 20).unwrap();
+        let device = Device::open(&path).unwrap();
+        let steps = format_steps(&uuid, &area[..1 << 20]);
+        for (done, step) in steps.iter().enumerate() {
+            // Behind the copies it makes no difference.
+            let places = (0..=step.bytes.len()).step_by(512).filter(|at| *at <= 0x8000 || at % 0x4_0000 == 0);
+            for torn in places {
+                device.write(&[Step { offset: step.offset, bytes: step.bytes[..torn].to_vec() }]).unwrap();
+                let expected = if done == 2 && torn > 0 { Content::Volume } else { Content::Blank };
+                assert_eq!(device.content(&uuid).unwrap(), expected, "{torn} bytes of step {done}");
+            }
+        }
     }
 }

@@ -82,12 +82,12 @@ pub(super) async fn run(args: &Args, as_json: bool, console: &mut Console<'_>) -
             (volume.uuid, key_socket)
         }
     };
-    let line = line(args, &uuid, &key_socket);
-    let drop_in = drop_in(args);
+    let line = line(&args.name, &uuid, &key_socket, &args.options);
+    let program = args.program.clone().unwrap_or_else(own_path);
+    let drop_in = drop_in(&args.name, &program, args.wait);
 
-    let crypttab = Target::read(&args.root, "etc/crypttab".into())?;
-    let folder = format!("etc/systemd/system/{}.d", attachment::instance(&args.name));
-    let unit = Target::read(&args.root, Path::new(&folder).join(DROP_IN))?;
+    let crypttab = Target::read(args.root.join("etc/crypttab"))?;
+    let unit = Target::read(drop_in_path(&args.root, &args.name))?;
     let lines = with_line(&crypttab, (&args.name, &uuid), &line, args.replace)?;
     let mut changed = Vec::new();
     for (target, content) in [(&crypttab, &lines), (&unit, &drop_in)] {
@@ -131,16 +131,27 @@ pub(super) async fn run(args: &Args, as_json: bool, console: &mut Console<'_>) -
 
 /// `data UUID=… SOCKET luks,headless=true,_netdev,header=…`: without a terminal, after the network, and all metadata from the
 /// checked copy.
-fn line(args: &Args, uuid: &str, key_socket: &str) -> String {
-    let header = format!("header={FOLDER}/{}.header", args.name);
+pub(super) fn line(name: &str, uuid: &str, key_socket: &str, more: &[String]) -> String {
+    let header = format!("header={FOLDER}/{name}.header");
     let mut options = vec!["luks".to_owned(), "headless=true".to_owned(), "_netdev".to_owned(), header];
-    options.extend(args.options.iter().cloned());
-    format!("{} UUID={uuid} {key_socket} {}", args.name, options.join(","))
+    options.extend(more.iter().cloned());
+    format!("{name} UUID={uuid} {key_socket} {}", options.join(","))
 }
 
-fn drop_in(args: &Args) -> String {
-    let Args { name, wait, .. } = args;
-    let program = args.program.clone().unwrap_or_else(own_path);
+/// Where the drop-in of the volume `name` is, below `root`.
+pub(super) fn drop_in_path(root: &Path, name: &str) -> PathBuf {
+    root.join(format!("etc/systemd/system/{}.d", attachment::instance(name))).join(DROP_IN)
+}
+
+/// Whether `text` is the drop-in of the volume `name`, with whatever program and time to wait.
+pub(super) fn is_drop_in(text: &str, name: &str) -> bool {
+    let told = text.lines().find_map(|line| line.strip_prefix("ExecStartPre="));
+    let told = told.and_then(|told| told.split_once(&format!(" disk prepare {name} --wait ")));
+    told.is_some_and(|(program, wait)| wait.parse().is_ok_and(|wait| drop_in(name, program, wait) == text))
+}
+
+/// The drop-in of the volume `name`, which waits for so many seconds and calls `program`.
+pub(super) fn drop_in(name: &str, program: &str, wait: u32) -> String {
     format!(
         "# Written by `guestctl disk enable {name}`.\n\
          [Unit]\n\
@@ -217,7 +228,7 @@ fn with_line(
 }
 
 /// Whether the second field of a line names the device with this UUID, as far as that can be told from its text.
-fn is_device_of(device: &str, uuid: &str) -> bool {
+pub(super) fn is_device_of(device: &str, uuid: &str) -> bool {
     let device = device.to_ascii_lowercase();
     let named = device.strip_prefix("uuid=").or_else(|| device.strip_prefix("/dev/disk/by-uuid/"));
     named.is_some_and(|named| named.trim_matches('"') == uuid)
@@ -239,8 +250,7 @@ struct Target {
 }
 
 impl Target {
-    fn read(root: &Path, file: PathBuf) -> Result<Self, Failure> {
-        let path = root.join(file);
+    fn read(path: PathBuf) -> Result<Self, Failure> {
         match fs::read_to_string(&path) {
             Ok(content) => Ok(Self { path, content }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -5,7 +5,6 @@
 
 use std::{
     fs::File,
-    io::{Read, Seek, SeekFrom},
     os::fd::{AsFd, OwnedFd},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
@@ -15,10 +14,10 @@ use std::{
 use cc_crypto::Secret;
 use cc_evidence::blame::Blame;
 use cc_storage::{Channel, Client, Request, StorageError};
-use cc_volume::luks2::{DetachedHeader, HeaderKey, Policy, format::MAX_AREA_LEN};
+use cc_volume::luks2::{Canonical, Copies, DetachedHeader, HeaderKey, Policy};
 use rustix::fs::{MemfdFlags, memfd_create};
 
-use super::volume;
+use super::{detached, volume};
 use crate::failure::{self, Failure};
 
 /// The program that is used: the one that was named, else the one beside this program, where packages and `make install` put it.
@@ -27,30 +26,29 @@ pub(super) fn program(named: Option<&Path>) -> PathBuf {
     named.map(Path::to_owned).or_else(beside).unwrap_or_else(|| "/usr/local/bin/cdh-storage".into())
 }
 
-/// Has `request` done on a file of `length` bytes that begins with `area`. The result is a header that keeps every rule, is that of
+/// Has `request` done on a file of `length` bytes that begins with `header`, if there is one. The result is a header that keeps every rule, is that of
 /// the volume `uuid`, and is signed with `key`; `policy` is the volume's.
 pub(super) fn change(
     program: &Path,
     request: Request,
     secret: Secret,
-    (area, length): (&[u8], u64),
+    (header, length): (Option<&Canonical<'_>>, u64),
     (uuid, key, policy): (&str, &Secret, &Policy),
 ) -> Result<DetachedHeader, Failure> {
     let unusable = |source: std::io::Error| unusable(program, &source.to_string());
     let memory = memfd_create("header", MemfdFlags::CLOEXEC).map_err(|error| unusable(error.into()))?;
     let mut memory = File::from(memory);
-    memory.set_len(length).and_then(|()| memory.write_all_at(area, 0)).map_err(unusable)?;
-    let mode = if matches!(request, Request::FormatWithIntegrity { .. }) { "disk" } else { "volume" };
+    memory.set_len(length).map_err(unusable)?;
+    for (at, piece) in header.iter().flat_map(|header| header.pieces()) {
+        memory.write_all_at(piece, at).map_err(unusable)?;
+    }
+    let mode = if matches!(request, Request::FormatWithFileSystem { .. }) { "disk" } else { "volume" };
     let mut helper = Helper::start(program, mode)?;
     let asked = helper.client.ask(request, Some(secret), &[memory.as_fd()]);
     asked.map_err(|error| helper.failed(program, error))?;
 
-    let mut bytes = Vec::new();
-    memory.seek(SeekFrom::Start(0)).map_err(unusable)?;
-    memory.take(MAX_AREA_LEN as u64).read_to_end(&mut bytes).map_err(unusable)?;
+    let header = detached(&mut memory, program, Copies::First, |header| policy.judge(header).into_result())?;
     let wrong = |error| volume(program, error);
-    let header = DetachedHeader::read(bytes).map_err(wrong)?;
-    policy.judge(header.header()).into_result().map_err(wrong)?;
     let tag = header.header().tag().ok_or(cc_volume::Error::TagMissing).map_err(wrong)?;
     HeaderKey::derive(key).and_then(|key| key.verify(header.header(), tag)).map_err(wrong)?;
     if header.header().binary().uuid != uuid {
@@ -61,11 +59,20 @@ pub(super) fn change(
 }
 
 /// Has `request` done to an open volume, whose header is `header`.
-pub(super) fn disk(program: &Path, request: Request, secret: Secret, header: &[u8]) -> Result<(), Failure> {
+pub(super) fn disk(
+    program: &Path,
+    request: Request,
+    secret: Secret,
+    header: &DetachedHeader,
+) -> Result<(), Failure> {
     let unusable = |source: std::io::Error| unusable(program, &source.to_string());
     let memory = memfd_create("header", MemfdFlags::CLOEXEC).map_err(|error| unusable(error.into()))?;
     let memory = File::from(memory);
-    memory.write_all_at(header, 0).map_err(unusable)?;
+    let header = header.canonical();
+    memory.set_len(header.length() as u64).map_err(unusable)?;
+    for (at, piece) in header.pieces() {
+        memory.write_all_at(piece, at).map_err(unusable)?;
+    }
     let mut helper = Helper::start(program, "disk")?;
     let asked = helper.client.ask(request, Some(secret), &[memory.as_fd()]);
     asked.map(drop).map_err(|error| helper.failed(program, error))

@@ -1,7 +1,7 @@
 //! `guestctl disk inspect`: a header field by field, for people and for programs.
 
 use cc_volume::luks2::{
-    Header, Secondary, Verdict,
+    Copies, Header, Secondary, Verdict,
     format::{Binary, Kdf, Luks2Slot, Metadata, Segment},
 };
 use serde_json::{Map, Value, json};
@@ -14,10 +14,11 @@ use crate::{
 };
 
 pub(super) fn run(args: &InspectArgs, as_json: bool, console: &mut Console<'_>) -> Result<(), Failure> {
-    let header = match Header::read(&header_area(&args.file)?) {
+    let area = header_area(&args.file)?;
+    let header = match Header::read_by(&area, area.len(), Copies::Either) {
         Ok(header) => header,
         Err(error) => {
-            check::show_malformed(&error, as_json, console)?;
+            check::show_malformed(&error, None, as_json, console)?;
             return Err(volume(&args.file, error));
         }
     };
@@ -28,6 +29,17 @@ pub(super) fn run(args: &InspectArgs, as_json: bool, console: &mut Console<'_>) 
 fn explain(header: &Header, verdict: &Verdict) -> Table {
     let (binary, metadata) = (header.binary(), header.metadata());
     let mut table = Table::new();
+    if let Some(damage) = header.damage() {
+        table.section("first copy").verdict(
+            Mark::Fail,
+            damage.rule.name(),
+            format!(
+                "{}; what follows is from the second copy.\nOf a volume with a signed header that one is used if its tag fits, and \
+                 `guestctl disk repair NAME` writes the damaged one anew",
+                damage.why
+            ),
+        );
+    }
     table.section("LUKS2 header").row("uuid", &binary.uuid);
     for (name, text) in [("label", &binary.label), ("subsystem", &binary.subsystem)] {
         if !text.is_empty() {
@@ -37,7 +49,10 @@ fn explain(header: &Header, verdict: &Verdict) -> Table {
     table
         .row("size", format!("2 × {} bytes, keyslots {} bytes", binary.size, metadata.config.keyslots_size))
         .row("writes", binary.seqid.to_string())
-        .row("second copy", secondary(header.secondary()));
+        .row(
+            "second copy",
+            header.damage().map_or_else(|| secondary(header.secondary()), |_| "is shown".to_owned()),
+        );
     add_list(&mut table, "flags", &metadata.config.flags);
     add_list(&mut table, "requirements", &metadata.config.requirements);
     for (number, segment) in &metadata.segments {
@@ -158,6 +173,7 @@ fn facts(header: &Header, verdict: &Verdict) -> Value {
         "kind": "luks2-header",
         "uuid": uuid, "label": label, "subsystem": subsystem, "header_size": size, "seqid": seqid,
         "keyslots_size": metadata.config.keyslots_size,
+        "shown_copy": if header.damage().is_some() { "second" } else { "first" },
         "second_copy": match header.secondary() {
             Secondary::Same => "same",
             Secondary::Older { .. } => "older",
@@ -171,10 +187,20 @@ fn facts(header: &Header, verdict: &Verdict) -> Value {
         "keyslots": keyslots.collect::<Map<_, _>>(),
         "digests": digests.collect::<Map<_, _>>(),
         "tokens": tokens.collect::<Map<_, _>>(),
-        "verdict": if verdict.is_admitted() { "admitted" } else { "refused" },
-        "violations": violations(verdict),
+        "verdict": if verdict.is_admitted() && header.damage().is_none() { "admitted" } else { "refused" },
+        "violations": all_violations(header, verdict),
         "notes": verdict.notes,
     })
+}
+
+/// With what is wrong with a first copy whose place the second one takes.
+fn all_violations(header: &Header, verdict: &Verdict) -> Value {
+    let first = header.damage().map(|damage| {
+        let (rule, why) = (damage.rule.name(), damage.rule.why());
+        json!({"rule": rule, "place": "first copy", "found": damage.why, "why": why})
+    });
+    let others = violations(verdict);
+    first.into_iter().chain(others.as_array().into_iter().flatten().cloned()).collect()
 }
 
 fn segment_facts(segment: &Segment) -> Value {

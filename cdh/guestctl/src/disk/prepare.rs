@@ -4,7 +4,9 @@
 //! its key socket gives the key, once. Whatever fails, no copy is left, and the volume cannot be opened.
 
 use std::{
+    fs::File,
     io,
+    os::unix::fs::{FileTypeExt, MetadataExt},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -23,8 +25,8 @@ use tokio::{
 use super::{
     attachment,
     configured::Configured,
-    copy::{FOLDER, HeaderCopy},
-    header_area, volume,
+    copy::{FOLDER, HeaderCopy, Known},
+    detached,
 };
 use crate::{
     connect::{HUB, Hub},
@@ -76,7 +78,7 @@ pub(super) async fn run(args: &Args, as_json: bool, console: &mut Console<'_>) -
     copy.remove()?;
     let end = Instant::now() + Duration::from_secs(args.wait.into());
     let mut told = String::new();
-    let Prepared { configured, device, checked, canonical } = loop {
+    let Prepared { configured, device, number, checked, header } = loop {
         match prepare(args, &copy).await {
             Err(failure) if may_pass(&failure) && Instant::now() < end => {
                 // Each reason once.
@@ -93,8 +95,8 @@ pub(super) async fn run(args: &Args, as_json: bool, console: &mut Console<'_>) -
         // Whoever opened it may have been killed half-way.
         Mapping::clear_leftover(&args.name, &configured.volume.uuid)?;
     }
-    let discards = configured.volume.policy.is_some_and(|policy| policy.allow_discards);
-    copy.write(&canonical, discards)?;
+    let allow_discards = configured.volume.policy.is_some_and(|policy| policy.allow_discards);
+    copy.write(&header.canonical(), &Known { allow_discards, device: number })?;
 
     let path = copy.path().display().to_string();
     if as_json {
@@ -146,8 +148,9 @@ async fn in_time<T: Send + 'static>(
 struct Prepared {
     configured: Configured,
     device: PathBuf,
+    number: Option<String>,
     checked: PrepareVolumeResponse,
-    canonical: Vec<u8>,
+    header: DetachedHeader,
 }
 
 /// One attempt. The header is read anew each time, and it is the last reading that is laid down.
@@ -156,24 +159,40 @@ async fn prepare(args: &Args, copy: &HeaderCopy) -> Result<Prepared, Failure> {
     let configured = Configured::find(&hub, &args.name).await?;
     attachment::refuse_others(&configured, copy.path())?;
     let device = args.device.clone().unwrap_or_else(|| configured.device().into());
-    let refused = |error| volume(&device, error);
-    let path = device.clone();
-    let area = in_time(&device, READING, move || header_area(&path)).await?;
-    let header = DetachedHeader::read(area).map_err(refused)?;
-    configured.policy().judge(header.header()).into_result().map_err(refused)?;
-    let canonical = header.canonical().map_err(refused)?;
+    let (path, policy, copies) = (device.clone(), configured.policy(), configured.copies());
+    let read = in_time(&device, READING, move || {
+        let mut file =
+            super::open(&path).map_err(|source| Failure::Unreadable { path: path.clone(), source })?;
+        let header = detached(&mut file, &path, copies, |header| policy.judge(header).into_result())?;
+        Ok((number(&file), header))
+    });
+    let (number, header) = read.await?;
+    let checked = check(&hub, &args.name, &header).await?;
+    Ok(Prepared { configured, device, number, checked, header })
+}
+
+/// Has the hub check a header: by its rules, and by its tag with the volume's key.
+pub(super) async fn check(
+    hub: &Hub<'_>,
+    name: &str,
+    header: &DetachedHeader,
+) -> Result<PrepareVolumeResponse, Failure> {
     let (first, second) = header.trimmed();
     let request = PrepareVolumeRequest {
-        name: args.name.clone(),
+        name: name.to_owned(),
         header: first.to_vec(),
         second_header: second.to_vec(),
         area_length: header.given() as u64,
     };
     let checked = hub.volumes().prepare_volume(request).await;
-    let checked = checked
-        .map_err(|status| hub.failed(&format!("checking the header of {}", args.name), &status))?
-        .into_inner();
-    Ok(Prepared { configured, device, checked, canonical })
+    let checked = checked.map_err(|status| hub.failed(&format!("checking the header of {name}"), &status))?;
+    Ok(checked.into_inner())
+}
+
+/// The number of a block device, `MAJOR:MINOR`.
+fn number(file: &File) -> Option<String> {
+    let status = file.metadata().ok().filter(|status| status.file_type().is_block_device())?;
+    Some(format!("{}:{}", rustix::fs::major(status.rdev()), rustix::fs::minor(status.rdev())))
 }
 
 #[cfg(test)]

@@ -5,14 +5,13 @@ use std::path::PathBuf;
 use cc_daemon::address::Address;
 use cc_mapping::Mapping;
 use cc_storage::Request;
-use cc_volume::luks2::Header;
 use serde_json::json;
 
 use super::{
     configured::Configured,
     copy::{FOLDER, HeaderCopy},
     format::key,
-    helper, volume,
+    helper,
 };
 use crate::{
     connect::{HUB, Hub},
@@ -25,8 +24,8 @@ use crate::{
 The volume stays open and mounted. Its mapping is compared with the copy of the header before and after. The file system is not changed:
 `resize2fs /dev/mapper/NAME` lets an ext4 grow while it is mounted. A volume with integrity keeps its size.
 
-Exit status: 0 done, or nothing to do; 1 or 3 the mapping is not as its header says; 2 the volume has integrity; 4 there is no such volume;
-7 it is not open, or cdh-storage cannot be used; others as for `guestctl get`.
+Exit status: 0 done, or nothing to do; 1 or 3 the mapping is not as its header says; 2 the volume has integrity; 4 there is no such volume,
+or it was not opened by its unit; 7 it is not mapped, or cdh-storage cannot be used; others as for `guestctl get`.
 
 Example:
   guestctl disk resize data && resize2fs /dev/mapper/data")]
@@ -50,18 +49,17 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: &Args, as_json: bool, console: &mut Console<'_>) -> Result<(), Failure> {
     let hub = Hub::at(&args.cdh);
-    let uri = Configured::find(&hub, &args.name).await?.volume.key_uri;
+    Configured::find(&hub, &args.name).await?;
     let copy = HeaderCopy::of(&args.headers, &args.name)?;
-    let bytes = copy.read()?;
-    let header = Header::read(&bytes).map_err(|error| volume(copy.path(), error))?;
+    let (header, known) = (copy.read()?, copy.known());
     let mapping = Mapping::open(&args.name)?;
-    mapping.check_owner(&header.binary().uuid)?;
+    mapping.check_owner(&header.header().binary().uuid)?;
     let before = mapping.target()?.length;
     if !args.dry_run {
-        let secret = key(&hub, &uri).await?;
+        let secret = key(&hub, &args.name).await?;
         let request = Request::ResizeVolume { name: args.name.clone() };
-        helper::disk(&helper::program(args.helper.as_deref()), request, secret, &bytes)?;
-        mapping.verify(&header, copy.allows_discards())?;
+        helper::disk(&helper::program(args.helper.as_deref()), request, secret, &header)?;
+        mapping.verify_over(header.header(), known.allow_discards, known.device.as_deref())?;
     }
     let after = mapping.target()?.length;
     if as_json {

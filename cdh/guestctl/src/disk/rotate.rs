@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use cc_crypto::Secret;
 use cc_daemon::address::Address;
+use cc_protos::api::{GetResourceRequest, UnsealSecretInput};
 use cc_storage::{Request, join_keys};
 use cc_volume::luks2::{DetachedHeader, HeaderKey, Policy};
 use serde_json::json;
@@ -12,7 +13,10 @@ use super::{
     configured::Configured,
     device::{Device, change_steps, rest_of_change},
     format::key,
-    helper, volume,
+    helper,
+    prepare::check,
+    tag::Told,
+    volume,
 };
 use crate::{
     connect::{HUB, Hub},
@@ -25,7 +29,9 @@ use crate::{
 #[command(after_help = "\
 The volume must be closed. The new key is added and tried on a copy of the header in memory, the present one is dropped there, and the copy is
 signed with the new key. Then it comes onto the disk in four steps: before the second one the present key opens the volume, after
-it the new one does. If it was interrupted, run it again: what is left of it is done. Afterwards write the new key's URI into [[volumes]], or store the new key under the present URI.
+it the new one does. If it was interrupted, run it again: what is left of it is done. Afterwards write the new key into [[volumes]], or
+store it under the present URI. Where the configuration keeps the tag elsewhere (tag = …), the new tag is printed before
+anything is written, with --json as a document of its own; store it there when the rotation is done: before it is, the old one is the tag.
 Whoever has a copy of the old header and the old key can still open the volume.
 
 Exit status: 0 done; 1 the header is refused; 2 the disk is in use; 4 there is no such volume or key; 7 cdh-storage cannot be used;
@@ -36,8 +42,8 @@ Example:
 pub(super) struct Args {
     /// Name of the volume in [[volumes]] of the data hub's configuration
     name: String,
-    /// URI of the new key
-    #[arg(long, value_name = "URI")]
+    /// The new key: its kbs:// URI, or a sealed secret
+    #[arg(long, value_name = "KEY")]
     new_key: String,
     /// The disk [default: /dev/disk/by-uuid/UUID]
     #[arg(long, value_name = "PATH")]
@@ -56,77 +62,112 @@ pub(super) struct Args {
 pub(super) async fn run(args: &Args, as_json: bool, console: &mut Console<'_>) -> Result<(), Failure> {
     let hub = Hub::at(&args.cdh);
     let configured = Configured::find(&hub, &args.name).await?;
-    let new_uri = full_uri(&args.new_key)?;
+    let new_key = NewKey::read(&args.new_key)?;
     let path = args.device.clone().unwrap_or_else(|| configured.device().into());
-    let device = Device::open(&path)?;
-    let refused = |error| volume(&path, error);
-    let before = DetachedHeader::read(device.head()?).map_err(refused)?;
+    let mut device = Device::open(&path)?;
     let policy = configured.policy();
-    policy.judge(before.header()).into_result().map_err(refused)?;
+    let before = device.header(configured.copies(), |header| policy.judge(header).into_result())?;
     let uuid = &configured.volume.uuid;
     if before.header().binary().uuid != *uuid {
         return Err(other_volume(&args.name, uuid, &path));
     }
-    let new = key(&hub, &new_uri).await?;
-    if is_signed(&before, &new) {
-        return finish(args, &before, &device, &new_uri, as_json, console);
-    }
-    let old = key(&hub, &configured.volume.key_uri).await?;
-    if let Some(tag) = before.header().tag() {
-        HeaderKey::derive(&old).and_then(|key| key.verify(before.header(), tag)).map_err(refused)?;
-    } else if configured.volume.signed {
-        return Err(refused(cc_volume::Error::TagMissing));
-    }
-    let keys = join_keys(&old, &new).map_err(|e| failure::of(e.blame(), e.code(), &e, e.hint()))?;
-    let after = rotated(args, &before, &device, keys, (uuid, &new, &policy))?;
-    let steps = change_steps(&path, &before, &after)?;
+    let new = new_key.fetch(&hub).await?;
+    let done_before = is_signed(&before, &new);
+    let (told, steps) = if done_before {
+        // What is left of a change that was interrupted after its new key opened the volume.
+        (Told::of(&before, &configured.volume), rest_of_change(&before))
+    } else {
+        // The hub compares the header with its tag, wherever that is kept.
+        check(&hub, &args.name, &before).await?;
+        let old = key(&hub, &args.name).await?;
+        if let Some(tag) = before.header().tag().filter(|_| !configured.volume.signed) {
+            HeaderKey::derive(&old)
+                .and_then(|key| key.verify(before.header(), tag))
+                .map_err(|error| volume(&path, error))?;
+        }
+        let keys = join_keys(&old, &new).map_err(|e| failure::of(e.blame(), e.code(), &e, e.hint()))?;
+        let after = rotated(args, &before, &device, keys, (uuid, &new, &policy))?;
+        (Told::of(&after, &configured.volume), change_steps(&before, &after)?)
+    };
+    // A header that is not written has no tag that anybody needs.
+    let told = if args.dry_run { Told::default() } else { told };
     if !args.dry_run {
+        told.before(as_json, console)?;
         device.write(&steps)?;
     }
 
-    let shown = path.display().to_string();
+    let (shown, name) = (path.display().to_string(), &args.name);
     if as_json {
         return console.json(&json!({
-            "volume": args.name, "uuid": uuid, "device": shown, "new_key": new_uri, "written": !args.dry_run,
+            "volume": name, "uuid": uuid, "device": shown, "new_key": new_key.shown(), "written": !args.dry_run,
+            "tag": told.tag(), "compared": !done_before,
         }));
     }
-    console.text(&if args.dry_run {
-        format!("{shown}: the new key would open {}; nothing was written\n", args.name)
+    let new_key = new_key.shown();
+    let text = match (done_before, args.dry_run) {
+        (false, true) => format!("{shown}: the new key would open {name}; nothing was written\n"),
+        (false, false) => format!("{shown}: {name} opens with {new_key}; write that into [[volumes]]\n"),
+        (true, true) => {
+            format!("{shown}: {name} opens with {new_key} already; write that into [[volumes]]\n")
+        }
+        (true, false) => format!(
+            "{shown}: {name} opens with {new_key} already, and nothing is left of another key; write that into [[volumes]]\n"
+        ),
+    };
+    let after = told.after();
+    let caution = if done_before && !after.is_empty() {
+        "do so only if you have just rotated to this key: the header was not compared with the tag that is stored, and may be an older one\n"
     } else {
-        format!("{shown}: {} opens with {new_uri}; write that into [[volumes]]\n", args.name)
-    })
+        ""
+    };
+    console.text(&format!("{text}{after}{caution}"))
+}
+
+/// Where the new key is.
+enum NewKey {
+    /// A `kbs://` URI.
+    Resource(String),
+    /// The text of a sealed secret.
+    Sealed(String),
+}
+
+impl NewKey {
+    fn read(text: &str) -> Result<Self, Failure> {
+        if text.starts_with(cc_sealed::PREFIX) {
+            return Ok(Self::Sealed(text.to_owned()));
+        }
+        full_uri(text).map(Self::Resource)
+    }
+
+    fn shown(&self) -> &str {
+        match self {
+            Self::Resource(uri) => uri,
+            Self::Sealed(_) => "the new sealed secret",
+        }
+    }
+
+    async fn fetch(&self, hub: &Hub<'_>) -> Result<Secret, Failure> {
+        match self {
+            Self::Resource(uri) => {
+                let request = GetResourceRequest { resource_path: uri.clone() };
+                let answer = hub.resources().get_resource(request).await;
+                let answer = answer.map_err(|status| hub.failed(&format!("fetching {uri}"), &status))?;
+                Ok(Secret::new(answer.into_inner().resource))
+            }
+            Self::Sealed(text) => {
+                let request = UnsealSecretInput { secret: text.clone().into_bytes() };
+                let answer = hub.sealed_secrets().unseal_secret(request).await;
+                let answer = answer.map_err(|status| hub.failed("opening the new sealed secret", &status))?;
+                Ok(Secret::new(answer.into_inner().plaintext))
+            }
+        }
+    }
 }
 
 /// Whether the header has been changed to this key before.
 fn is_signed(header: &DetachedHeader, key: &Secret) -> bool {
     let fits = |tag| HeaderKey::derive(key).and_then(|key| key.verify(header.header(), tag));
     header.header().tag().is_some_and(|tag| fits(tag).is_ok())
-}
-
-/// Does what is left of a change that was interrupted after its new key opened the volume.
-fn finish(
-    args: &Args,
-    header: &DetachedHeader,
-    device: &Device,
-    new_uri: &str,
-    as_json: bool,
-    console: &mut Console<'_>,
-) -> Result<(), Failure> {
-    let steps = rest_of_change(device.path(), header)?;
-    if !args.dry_run {
-        device.write(&steps)?;
-    }
-    let (shown, uuid) = (device.path().display(), &header.header().binary().uuid);
-    if as_json {
-        return console.json(&json!({
-            "volume": args.name, "uuid": uuid, "device": shown.to_string(), "new_key": new_uri, "written": !args.dry_run,
-        }));
-    }
-    console.text(&format!(
-        "{shown}: {} opens with {new_uri} already{}; write that into [[volumes]]\n",
-        args.name,
-        if args.dry_run { "" } else { ", and nothing is left of another key" }
-    ))
 }
 
 fn rotated(
@@ -136,9 +177,14 @@ fn rotated(
     keys: Secret,
     result: (&str, &Secret, &Policy),
 ) -> Result<DetachedHeader, Failure> {
-    let area = before.canonical().map_err(|error| volume(device.path(), error))?;
     let program = helper::program(args.helper.as_deref());
-    let after = helper::change(&program, Request::RotateVolume, keys, (&area, device.length()), result)?;
+    let after = helper::change(
+        &program,
+        Request::RotateVolume,
+        keys,
+        (Some(&before.canonical()), device.length()),
+        result,
+    )?;
     let same = |header: &DetachedHeader| {
         let metadata = header.header().metadata();
         let digest = metadata.digests.values().next().and_then(|digest| digest.pbkdf2.clone());
@@ -156,6 +202,6 @@ fn other_volume(name: &str, uuid: &str, path: &std::path::Path) -> Failure {
         cc_evidence::blame::Blame::Denied,
         "VOLUME_UUID_DIFFERS",
         &format!("{} is not the volume {name} ({uuid})", path.display()),
-        "name the volume's own disk",
+        "name the volume's own disk with --device (lsblk -o NAME,UUID shows which it is), or correct the uuid in [[volumes]]",
     )
 }

@@ -4,22 +4,18 @@
 use std::path::PathBuf;
 
 use cc_mapping::Mapping;
-use cc_volume::luks2::Header;
 use serde_json::json;
 
-use super::{
-    copy::{FOLDER, HeaderCopy},
-    volume,
-};
+use super::copy::{FOLDER, HeaderCopy};
 use crate::{failure::Failure, output::Console};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Compared are the kernel's identifier of the mapping, cipher, key, sectors, offset, length, integrity with the mapping below it, and every
-option; the key has to lie in the kernel's keyring, where nobody can read it back. Meant for systemd: `guestctl disk enable` writes a
+Compared are the kernel's identifier of the mapping, the device below, cipher, key, sectors, offset, length, integrity with the mapping
+below it, and every option; the key has to lie in the kernel's keyring, where nobody can read it back. Meant for systemd: `guestctl disk enable` writes a
 drop-in that runs this after the volume was opened. A mapping that is another one than that of the volume is left alone.
 
-Exit status: 0 the mapping is as the header says; 1 or 3 it is not, and is closed if it is this volume's; 7 the kernel does not tell.
+Exit status: 0 the mapping is as the header says; 1 or 3 it is not, and is closed if it is this volume's; 4 the volume was not opened by its unit; 7 the kernel does not tell.
 
 Example:
   guestctl disk verify data")]
@@ -53,9 +49,10 @@ pub(super) struct RetireArgs {
 
 pub(super) fn verify(args: &VerifyArgs, as_json: bool, console: &mut Console<'_>) -> Result<(), Failure> {
     let copy = HeaderCopy::of(&args.headers, &args.name)?;
-    let header = Header::read(&copy.read()?).map_err(|error| volume(copy.path(), error))?;
+    let (header, known) = (copy.read()?, copy.known());
+    let header = header.header();
     let mapping = Mapping::open(&args.name)?;
-    if let Err(failure) = mapping.verify(&header, copy.allows_discards()) {
+    if let Err(failure) = mapping.verify_over(header, known.allow_discards, known.device.as_deref()) {
         // The first error is the one to report.
         if let Err(error) = mapping.close(&header.binary().uuid)
             && !error.is_absent()
@@ -74,9 +71,9 @@ pub(super) fn retire(args: &RetireArgs, as_json: bool, console: &mut Console<'_>
     let copy = HeaderCopy::of(&args.headers, &args.name)?;
     let closed = match copy.find()? {
         None => false,
-        Some(bytes) => {
-            let header = Header::read(&bytes).map_err(|error| volume(copy.path(), error))?;
-            let closed = Mapping::open(&args.name).and_then(|mapping| mapping.close(&header.binary().uuid));
+        Some(header) => {
+            let uuid = &header.header().binary().uuid;
+            let closed = Mapping::open(&args.name).and_then(|mapping| mapping.close(uuid));
             match closed {
                 Ok(closed) => closed,
                 // Neither a mapping nor the means for one.

@@ -34,12 +34,15 @@ struct Confined {
     capabilities: u64,
     landlock: String,
     label: String,
+    #[serde(default)]
+    own_filter: String,
 }
 
 impl From<Confined> for Confinement {
     fn from(told: Confined) -> Self {
-        let Confined { system_call_filters, no_new_privileges, capabilities, landlock, label } = told;
-        Self { system_call_filters, no_new_privileges, capabilities, landlock, label }
+        let Confined { system_call_filters, no_new_privileges, capabilities, landlock, label, own_filter } =
+            told;
+        Self { system_call_filters, no_new_privileges, capabilities, landlock, label, own_filter }
     }
 }
 

@@ -1,15 +1,17 @@
-//! `guestctl pull --artifact`: the files of an artifact, such as a model, in a new folder.
+//! `guestctl pull --artifact`: the files of an artifact, such as a model, in a new folder or a mount point.
 
-use std::{os::fd::AsFd, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use image_registry::Stop;
 use image_rs::{Artifact, ArtifactOrder, LayerKeys, Part, PartForm, Pulled, pull_artifact};
 use serde_json::{Value, json};
 
 use super::{
-    Args, Judged, Progress, admission, failed, judged,
+    Args, Judged, Progress, admission, failed, into_target, judged,
     place::{Found, Place},
-    platform, split, watch,
+    platform,
+    progress::stages,
+    resumed, watch,
 };
 use crate::{failure::Failure, output::Console, table::printable};
 
@@ -28,24 +30,25 @@ pub(super) async fn run(
     let place = Place::new(&args.from, &args.registry, progress.network())?;
     let work = {
         let (progress, target, options) = (Arc::clone(&progress), folder.to_owned(), args.options());
-        let platform = platform(args);
+        let (platform, restart) = (platform(args), args.restart);
         move || {
-            let (at, name) = split(&target)?;
-            place.first(|found| {
+            into_target(&place, (&target, restart), &progress, |found, target| {
                 let artifact = Artifact::resolve(found.source, found.pointer, &platform)?;
                 let digests = (artifact.manifest_digest(), artifact.index_digest());
                 let admitted = admission.decide(found, digests).admitted()?;
-                progress.expect(artifact.parts().iter().map(|part| part.descriptor.size));
+                let parts = artifact.parts().iter();
+                progress.expect(parts.map(|part| (part.title.to_string(), part.descriptor.size)));
                 let keys: Arc<dyn LayerKeys> = Arc::clone(&keys);
                 let order =
                     ArtifactOrder { source: found.source, artifact: &artifact, admitted: &admitted, keys };
-                let pulled = pull_artifact(&order, at.as_fd(), &name, &options, progress.as_ref())?;
+                let pulled = pull_artifact(&order, target, &options, progress.as_ref())?;
                 Ok((artifact, pulled))
             })
         }
     };
-    let (artifact, pulled) = watch(work, &progress, json, console).await?.map_err(failed(args))?;
-    report(args, folder, &artifact, &pulled, json, console)
+    let pulled = watch(work, &progress, (json, args.quiet), console).await?;
+    let (artifact, pulled) = pulled.map_err(failed(args))?;
+    report(args, (folder, progress.bytes_kept()), &artifact, &pulled, json, console)
 }
 
 /// Judges the artifact and says how, and what is in it, without fetching that.
@@ -76,7 +79,7 @@ pub(super) async fn explain(args: &Args, json: bool, console: &mut Console<'_>) 
 
 fn report(
     args: &Args,
-    folder: &Path,
+    (folder, kept): (&Path, u64),
     artifact: &Artifact,
     pulled: &Pulled,
     json: bool,
@@ -89,7 +92,8 @@ fn report(
             "manifest_digest": artifact.manifest_digest().to_string(),
             "index_digest": artifact.index_digest().map(|digest| digest.to_string()),
             "folder": folder.display().to_string(), "files": files(artifact), "entries": pulled.entries,
-            "bytes": pulled.bytes, "untitled": untitled, "policy": args.admission.policy(),
+            "bytes": pulled.bytes, "bytes_resumed": kept, "untitled": untitled, "policy": args.admission.policy(),
+            "stages": stages(&pulled.stages),
         }));
     }
     let (folder, layers, entries) = (folder.display(), artifact.parts().len(), pulled.entries);
@@ -98,6 +102,7 @@ fn report(
     for digest in untitled {
         text.push_str(&format!("note: layer {digest} has no title, it is left out\n"));
     }
+    text.push_str(&resumed(kept));
     console.text(&text)
 }
 

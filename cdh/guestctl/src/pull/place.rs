@@ -14,8 +14,8 @@ use image_registry::{
     Attempts, AuthFile, Client, Login, Options, Proxy, Registries, RegistryError, Repository, Stop,
 };
 use image_rs::{Error, Pointer, Reference, Source, source::Layout};
-use trustee_attester::DnsFiles;
 
+use super::confine::NamesOutside;
 use crate::failure::Failure;
 
 /// Longest file of settings read, in bytes.
@@ -124,6 +124,16 @@ pub(super) struct Found<'a> {
     pub(super) repository: Option<&'a Repository>,
 }
 
+impl Found<'_> {
+    /// The same, also where it was given up in the middle.
+    pub(super) fn again<T>(&self, work: impl FnOnce(&Found<'_>) -> T) -> T {
+        match self.repository.map(Repository::again) {
+            Some(again) => work(&Found { source: &again, pointer: self.pointer, repository: Some(&again) }),
+            None => work(self),
+        }
+    }
+}
+
 /// The ways to an image, not yet gone.
 #[derive(Debug)]
 pub(super) enum Place {
@@ -141,6 +151,14 @@ impl Place {
             From::Registry(reference) => reference,
         };
         args.attempts(reference, stop).map(Self::Registry)
+    }
+
+    /// The folder that blobs are read from by name, if there is one. That it cannot be opened is told when it is read.
+    pub(super) fn layout(&self) -> Option<File> {
+        match self {
+            Self::Layout { form: Form::Folder, path, .. } => File::open(path).ok(),
+            _ => None,
+        }
     }
 
     /// Lets `work` try each place of the image until it succeeds.
@@ -171,7 +189,7 @@ impl Args {
         };
         let proxy = proxy(environment)?;
         let mut options =
-            Options { proxy, names: Some(Arc::new(DnsFiles::of_system())), ..Options::default() };
+            Options { proxy, names: Some(Arc::new(NamesOutside::of_system())), ..Options::default() };
         // Not read with the arguments: nobody gave them for a pull that the hub makes.
         let given = |argument: &Option<PathBuf>, variable| {
             let set = || environment(variable).filter(|value| !value.is_empty()).map(PathBuf::from);

@@ -80,7 +80,7 @@ fn a_signed_and_encrypted_artifact_is_pulled_and_others_are_not() {
     let refused = |image: &str, more: &[&str], status: i32, code: &str| {
         let (is, _, error) = pull(image, more);
         assert!(is == status && error.contains(&format!("[{code}]")), "{is}: {error}");
-        assert!(!workshop.path("got").exists() && !workshop.path(".got.partial").exists(), "{code}");
+        assert!(!workshop.path("got").exists() && !workshop.path(".got.guestctl-partial").exists(), "{code}");
         assert!(!workshop.path("weights.bin").exists());
     };
     refused(&unsigned, &opened, 3, "IMAGE_UNSIGNED");

@@ -4,7 +4,7 @@ use std::{
     io::{IoSlice, IoSliceMut},
     mem::MaybeUninit,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -12,7 +12,7 @@ use rustix::{
     io::Errno,
     net::{
         AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
-        SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, sockopt,
+        SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType, sockopt,
     },
 };
 use zeroize::Zeroizing;
@@ -90,6 +90,20 @@ impl Channel {
             Ok(ready) => Ok(ready > 0),
             Err(Errno::INTR) => Ok(false),
             Err(error) => Err(StorageError::socket("wait at")(error)),
+        }
+    }
+
+    /// Tells the other end that nothing more comes, and waits at most for `moment` until it is closed, whatever it still says.
+    pub(crate) fn leave(self, moment: Duration) {
+        let since = Instant::now();
+        if rustix::net::shutdown(&self.0, Shutdown::Write).is_err() {
+            return;
+        }
+        while let Some(rest) = moment.checked_sub(since.elapsed()).filter(|rest| !rest.is_zero()) {
+            match self.wait(rest).map(|ready| ready.then(|| self.receive())) {
+                Ok(None | Some(Ok(Some(_)))) => {}
+                Ok(Some(Ok(None) | Err(_))) | Err(_) => return,
+            }
         }
     }
 

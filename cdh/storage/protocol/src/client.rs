@@ -54,7 +54,7 @@ impl Client {
     }
 
     /// Like [`Client::ask`], as long as the answer is `wanted`, which is asked every 50 ms. `None` when it is not wanted any more: then
-    /// the channel is closed, which tells `cdh-storage` so, and the client is of no more use.
+    /// `cdh-storage` is told so, and waited for, at most for `farewell`, until it has undone what it was at; the client is of no more use.
     ///
     /// # Errors
     /// As [`Client::ask`].
@@ -64,11 +64,12 @@ impl Client {
         secret: Option<Secret>,
         fds: &[BorrowedFd<'_>],
         wanted: &dyn Fn() -> bool,
+        farewell: Duration,
     ) -> Result<Option<Answered>, StorageError> {
         self.send(request, secret, fds)?;
         while !self.open()?.wait(GLANCE)? {
             if !wanted() {
-                self.channel = None;
+                self.channel.take().into_iter().for_each(|channel| channel.leave(farewell));
                 return Ok(None);
             }
         }
@@ -105,6 +106,7 @@ impl Client {
 mod tests {
     use std::{
         cell::Cell,
+        sync::atomic::{AtomicBool, Ordering},
         time::{Duration, Instant},
     };
 
@@ -123,10 +125,25 @@ mod tests {
             looks.get() < 3
         };
         let begun = Instant::now();
-        assert!(client.ask_while(Request::CommitBundle, None, &[], &wanted).unwrap().is_none());
+        let undone = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                assert!(theirs.receive().unwrap().is_some());
+                assert!(theirs.receive().unwrap().is_none(), "the other end hears of it");
+                // What it still says is not taken for anything, and it is waited for.
+                theirs.send(&Packet { body: Answer::Done, secret: None }.encode().unwrap(), &[]).unwrap();
+                undone.store(true, Ordering::SeqCst);
+                drop(theirs);
+            });
+            assert!(
+                client
+                    .ask_while(Request::CommitBundle, None, &[], &wanted, Duration::from_secs(60))
+                    .unwrap()
+                    .is_none()
+            );
+            assert!(undone.load(Ordering::SeqCst), "it was not waited for");
+        });
         assert!(looks.get() == 3 && begun.elapsed() >= Duration::from_millis(100));
-        assert!(theirs.receive().unwrap().is_some());
-        assert!(theirs.receive().unwrap().is_none(), "the other end hears of it");
         assert_eq!(client.ask(Request::CommitBundle, None, &[]).unwrap_err().code(), "STORAGE_GONE");
     }
 
@@ -156,7 +173,8 @@ mod tests {
         let (ours, theirs) = Channel::pair().unwrap();
         let answer = Packet { body: Answer::Done, secret: None }.encode().unwrap();
         theirs.send(&answer, &[]).unwrap();
-        let answered = Client::new(ours).ask_while(Request::CommitBundle, None, &[], &|| false).unwrap();
+        let answered =
+            Client::new(ours).ask_while(Request::CommitBundle, None, &[], &|| false, Duration::ZERO).unwrap();
         assert_eq!(answered.unwrap().body, Answer::Done);
     }
 }

@@ -21,4 +21,5 @@ pub use key_pair::{join_keys, split_keys};
 pub use packet::{MAX_LEN, Packet};
 pub use request::{
     Answer, Bundle, Cipher, Claim, Content, Device, Image, Layer, MAX_LAYERS, Name, Opened, Request, Volume,
+    format_mark,
 };

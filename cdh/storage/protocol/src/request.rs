@@ -15,6 +15,11 @@ pub const MAX_LAYERS: usize = 500;
 pub enum Request {
     /// Serve the socket that comes with it like this one, until it is closed. Both modes.
     Connect,
+    /// Look whether a bundle can be made there; nothing is made. Mode `mount`.
+    CheckBundle {
+        /// The bundle's folder.
+        path: String,
+    },
     /// Make a bundle of layers of the store. Mode `mount`. The text of `config.json` comes as a file. The bundle goes when the
     /// channel is closed, unless it is committed before.
     MakeBundle(Bundle),
@@ -56,13 +61,15 @@ pub enum Request {
     },
     /// Tell what is open. Mode `disk`.
     ListVolumes,
-    /// As [`Request::FormatVolume`], with a tag for each sector: what is kept of them is written to the device, and with it an ext4 file
-    /// system, because nothing else may be read. The header alone comes back. Mode `disk`.
-    FormatWithIntegrity {
+    /// As [`Request::FormatVolume`], with an ext4 file system in the volume, which is written to the device. The header alone comes
+    /// back: until whoever asked writes it, the device is no volume. Mode `disk`.
+    FormatWithFileSystem {
         /// The volume's UUID.
         uuid: String,
-        /// Path of its device.
-        device: String,
+        /// Its device, which begins with [`format_mark`].
+        device: Device,
+        /// Whether each sector has a tag; what is kept of them is written to the device as well.
+        integrity: bool,
     },
     /// Let an open mapping reach to the end of its device, which has grown. The file is the header that it was opened with, the secret its
     /// key. Mode `disk`.
@@ -70,6 +77,13 @@ pub enum Request {
         /// Name of the mapping.
         name: String,
     },
+}
+
+/// What a disk begins with while it is being formatted as the volume `uuid`: nothing else than that volume's format may write to it, and a
+/// format that was interrupted begins anew. Less than one sector.
+#[must_use]
+pub fn format_mark(uuid: &str) -> String {
+    format!("this disk is being formatted as the volume {uuid}\n")
 }
 
 /// A block device to be opened.
@@ -197,6 +211,8 @@ pub struct Bundle {
     pub path: String,
     /// Layers of the store, the lowest first; each once.
     pub layers: Vec<Name>,
+    /// Whom the image names as the one that its program runs as; it is looked up in the image's own files. Empty if it names nobody.
+    pub user: String,
 }
 
 /// The answer to a request.

@@ -2,14 +2,14 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Read},
-    os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
+    io,
+    os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt},
 };
 
-use cc_volume::luks2::format::MAX_AREA_LEN;
+use cc_volume::luks2::{Copies, DetachedHeader, Header};
 use rustix::fs::OFlags;
 
-use crate::Failure;
+use crate::{Failure, volume::read_from};
 
 /// A device that this process has to itself.
 #[derive(Debug)]
@@ -59,12 +59,28 @@ impl Device {
         format!("{}:{}", self.number.0, self.number.1)
     }
 
-    /// The header area, in one pass.
-    pub(super) fn head(&self) -> Result<Vec<u8>, Failure> {
-        let mut bytes = Vec::new();
-        let read = (&self.file).take(MAX_AREA_LEN as u64).read_to_end(&mut bytes);
-        read.map_err(Failure::storage(format!("read {}", self.path)))?;
-        Ok(bytes)
+    /// The header of the volume on it, from one of the `copies`, with its keyslots unless `admit` says something against it; each byte
+    /// is read once.
+    pub(super) fn header(
+        &self,
+        copies: Copies,
+        admit: impl FnOnce(&Header) -> Result<(), cc_volume::Error>,
+    ) -> Result<DetachedHeader, Failure> {
+        read_from(&self.file, &format!("read {}", self.path), copies, admit)
+    }
+
+    /// Whether it begins with `mark`.
+    ///
+    /// # Errors
+    /// [`Failure::Device`] if not.
+    pub(super) fn require_start(&self, mark: &[u8]) -> Result<(), Failure> {
+        let mut start = vec![0; mark.len()];
+        self.file.read_exact_at(&mut start, 0).map_err(Failure::storage(format!("read {}", self.path)))?;
+        if start == mark {
+            return Ok(());
+        }
+        let why = "it does not begin with the mark of this format: it is another device than the one that was looked at".to_owned();
+        Err(Failure::Device { path: self.path.clone(), why })
     }
 
     /// Leaves it to others; its path.

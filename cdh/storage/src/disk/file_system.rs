@@ -6,7 +6,7 @@
 use std::{
     fs::OpenOptions,
     os::unix::fs::{FileExt, OpenOptionsExt},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
 
@@ -15,9 +15,11 @@ use rustix::fs::OFlags;
 use super::appear::mapping;
 use crate::Failure;
 
-/// Where the program is.
+/// Where the program is, where it did not come with this one.
 const PROGRAMS: [&str; 4] =
     ["/usr/sbin/mkfs.ext4", "/sbin/mkfs.ext4", "/usr/bin/mkfs.ext4", "/bin/mkfs.ext4"];
+/// Where it and its libraries are in a tree that has this program in `usr/local/bin`, such as an extension image of kata.
+const BESIDE: [&str; 2] = ["usr/sbin/mkfs.ext4", "usr/local/lib"];
 /// Bytes of a block, and of an encryption sector.
 const BLOCK: usize = 4096;
 /// Most superblocks that are believed.
@@ -78,13 +80,25 @@ fn run(arguments: &[String], device: &Path) -> Result<Output, Failure> {
         doing: format!("make a file system on {}", device.display()),
         why,
     };
-    let program = PROGRAMS.into_iter().find(|program| Path::new(program).exists());
-    let program = program.ok_or_else(|| failed("mkfs.ext4 is not installed".to_owned()))?;
-    let output = Command::new(program)
+    let own = std::env::current_exe().ok().and_then(|own| beside(&own));
+    let mut command = match own {
+        Some([program, libraries]) => {
+            let mut command = Command::new(program);
+            command.env_clear().env("LD_LIBRARY_PATH", libraries);
+            command
+        }
+        None => {
+            let program = PROGRAMS.into_iter().find(|program| Path::new(program).exists());
+            let mut command =
+                Command::new(program.ok_or_else(|| failed("mkfs.ext4 is not installed".to_owned()))?);
+            command.env_clear();
+            command
+        }
+    };
+    let output = command
         .args(arguments)
         .arg("--")
         .arg(device)
-        .env_clear()
         .stdin(Stdio::null())
         .output()
         .map_err(|error| failed(error.to_string()))?;
@@ -96,9 +110,30 @@ fn run(arguments: &[String], device: &Path) -> Result<Output, Failure> {
     Ok(output)
 }
 
+/// The program and the folder of its libraries in the tree that `own` is in, if that is not the root of the machine.
+fn beside(own: &Path) -> Option<[PathBuf; 2]> {
+    let tree = own.ancestors().nth(4).filter(|tree| own.starts_with(tree.join("usr/local/bin")))?;
+    let [program, libraries] = BESIDE.map(|path| tree.join(path));
+    (tree != Path::new("/") && program.exists()).then_some([program, libraries])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tree_of_its_own_has_its_own_program() {
+        let tree = tempfile::tempdir().unwrap();
+        let own = tree.path().join("usr/local/bin/cdh-storage");
+        assert_eq!(beside(&own), None);
+        std::fs::create_dir_all(tree.path().join("usr/sbin")).unwrap();
+        std::fs::write(tree.path().join("usr/sbin/mkfs.ext4"), "").unwrap();
+        let [program, libraries] = beside(&own).unwrap();
+        assert!(program.is_file() && libraries == tree.path().join("usr/local/lib"));
+        for elsewhere in [tree.path().join("usr/bin/cdh-storage"), "/usr/local/bin/cdh-storage".into()] {
+            assert_eq!(beside(&elsewhere), None, "{}", elsewhere.display());
+        }
+    }
 
     #[test]
     fn the_blocks_that_mkfs_reads_are_found_in_what_it_says() {

@@ -10,13 +10,14 @@ use std::{
 };
 
 use cc_crypto::Secret;
-use cc_volume::luks2::{DetachedHeader, Header, HeaderKey, Policy, format::MAX_AREA_LEN};
+use cc_volume::luks2::{Copies, Header, HeaderKey, Policy, format::MAX_AREA_LEN};
 use libcryptsetup_rs::{
     CryptDevice, CryptInit, CryptParamsLuks2, CryptParamsLuks2Ref, Either,
     consts::{flags::CryptVolumeKey, vals::EncryptionFormat},
 };
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
+use super::device::Device;
 use crate::{
     Failure,
     volume::{SECTOR_LEN, VOLUME_KEY_LEN, derivation, failed, path, sign},
@@ -26,8 +27,6 @@ use crate::{
 pub(super) const DATA_OFFSET: u64 = MAX_AREA_LEN as u64;
 /// Bytes of the sector that offsets are given in.
 const UNIT: u64 = 512;
-/// Zeros are not written in pieces of this size: most of a header area is nothing else, and memory for it takes longer than opening.
-const PIECE_LEN: usize = 64 << 10;
 /// Bytes of the key of HMAC-SHA-256.
 const MAC_KEY_LEN: usize = 32;
 
@@ -88,30 +87,34 @@ pub(super) fn load_and_sign(
     sign(volume, memory, key, &Policy::default())
 }
 
-/// Judges the header area `area` of a volume: in memory is the one copy to open it with. Gives whether it was authenticated, too.
+/// Judges the header of the volume on `device`: in memory is the one copy to open it with. Gives whether it was authenticated, too.
 pub(super) fn check(
-    area: Vec<u8>,
+    device: &Device,
     signed: bool,
     require_integrity: bool,
     key: &Secret,
 ) -> Result<(OwnedFd, bool), Failure> {
-    let header = DetachedHeader::read(area)?;
     let policy = Policy { require_integrity, ..Policy::default() };
-    policy.judge(header.header()).into_result()?;
+    // The second copy takes a damaged one's place where a tag has to fit.
+    let copies = if signed { Copies::Either } else { Copies::First };
+    let header = device.header(copies, |header| {
+        let verdict = policy.judge(header);
+        for note in &verdict.notes {
+            tracing::warn!(device = device.path(), "{note}");
+        }
+        verdict.into_result()
+    })?;
     // A tag that is there has to fit, whether it is asked for or not.
     let authentic = match header.header().tag() {
         Some(tag) => HeaderKey::derive(key)?.verify(header.header(), tag).map(|()| true)?,
         None if signed => return Err(cc_volume::Error::TagMissing.into()),
         None => false,
     };
-    let canonical = header.canonical()?;
-    let memory = memory(canonical.len() as u64)?;
+    let canonical = header.canonical();
+    let memory = memory(canonical.length() as u64)?;
     let file = File::from(memory.try_clone().map_err(Failure::storage("make a file in memory"))?);
-    for (number, piece) in canonical.chunks(PIECE_LEN).enumerate() {
-        if piece.iter().any(|byte| *byte != 0) {
-            file.write_all_at(piece, (number * PIECE_LEN) as u64)
-                .map_err(Failure::storage("keep a header in memory"))?;
-        }
+    for (at, piece) in canonical.pieces() {
+        file.write_all_at(piece, at).map_err(Failure::storage("keep a header in memory"))?;
     }
     Ok((memory, authentic))
 }

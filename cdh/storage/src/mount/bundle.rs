@@ -14,7 +14,6 @@ use std::{
 };
 
 use cc_storage::{Bundle, MAX_LAYERS, Name};
-use image_rs::store::implied::{self, Below};
 use rustix::{
     fs::{AtFlags, Dir, Mode, OFlags, RenameFlags, StatVfsMountFlags},
     io::Errno,
@@ -24,14 +23,14 @@ use super::{
     folder::Folder,
     mounted,
     overlay::{self, Mounted},
+    stack::{Stack, open_directory},
     state::State,
+    user,
 };
 use crate::Failure;
 
 /// Longest `config.json`, in bytes.
 const MAX_CONFIG: u64 = 8 << 20;
-/// Longest list of directories that one layer's archive does not name, in bytes; more than a layer may have.
-const MAX_IMPLIED: u64 = 64 << 20;
 const CONFIG: &str = "config.json";
 const PARTIAL: &str = ".config.json.partial";
 const ROOTFS: &str = "rootfs";
@@ -74,12 +73,13 @@ impl Pending {
     }
 }
 
-/// Makes `bundle` from layers of `store`, with the text of `config` as its `config.json`.
+/// Makes `bundle` from layers of `store`, with the text of `config` as its `config.json`, as long as `goes_on` says so.
 pub(super) fn make(
     store: BorrowedFd<'_>,
     boot: &str,
     bundle: &Bundle,
     config: File,
+    goes_on: &dyn Fn() -> bool,
 ) -> Result<Pending, Failure> {
     check(store, &bundle.layers)?;
     let text = read(config)?;
@@ -100,12 +100,10 @@ pub(super) fn make(
     state.write("layers", layers.as_bytes())?;
     state.write("made", folder.made().as_bytes())?;
     state.write("bundle", bundle.path.as_bytes())?;
-    let layers = open(store, &bundle.layers).map_err(Failure::storage("open the layers"))?;
-    let hidden = implied::hidden(&layers).map_err(Failure::storage("look at the layers"))?;
-    let (_, shown) = bundle.layers.split_at_checked(hidden).unwrap_or((&[], &bundle.layers));
-    let mounted = overlay::mount(shown, state.name(), rootfs.fd.as_fd());
+    let stack = Stack::open(store, &bundle.layers, &state, goes_on)?;
+    let mounted = overlay::mount(stack.shown(), state.name(), rootfs.fd.as_fd());
     let failed =
-        |error: Errno| Failure::Mount { layers: shown.len(), path: at(ROOTFS), source: error.into() };
+        |error: Errno| Failure::Mount { layers: stack.shown().len(), path: at(ROOTFS), source: error.into() };
     let mounted = mounted.map_err(failed)?;
     // Opened anew: what is mounted on it is seen from now on.
     let merged = open_directory(folder.as_fd(), ROOTFS).map_err(failed)?;
@@ -113,10 +111,24 @@ pub(super) fn make(
     if rustix::fs::fstatvfs(&merged).map_err(failed)?.f_flag.contains(StatVfsMountFlags::RDONLY) {
         return Err(failed(Errno::NOSPC));
     }
-    implied::restore(&layers, merged.as_fd())
-        .map_err(Failure::storage(format!("set the owners of directories in {}", at(ROOTFS))))?;
+    stack.complete(merged.as_fd(), &at(ROOTFS), goes_on)?;
+    let text = user::set(text, &bundle.user, merged.as_fd(), &at(CONFIG))?;
     let config = Config::write(folder.as_fd(), &text, &at(CONFIG))?;
     Ok(Pending { config, mounted, state, rootfs, folder, path: bundle.path.clone() })
+}
+
+/// Whether a bundle can be made at `path`, before anything is fetched for it. It is looked at again when it is made.
+pub(super) fn check_place(path: &str) -> Result<(), Failure> {
+    let Some(folder) = Folder::existing(path)? else { return Ok(()) };
+    let at = |name: &str| Path::new(path).join(name).display().to_string();
+    if rustix::fs::statat(&folder, CONFIG, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+        return Err(Failure::BundleExists { path: at(CONFIG) });
+    }
+    match open_directory(folder.as_fd(), ROOTFS) {
+        Ok(rootfs) => check_empty(&rootfs, &at(ROOTFS)),
+        Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(Failure::storage(format!("make {}", at(ROOTFS)))(error)),
+    }
 }
 
 /// Unmounts and removes the bundle at `path`, with all that is said of it: a container that is gone may have had that path too.
@@ -197,24 +209,6 @@ fn check(store: BorrowedFd<'_>, layers: &[Name]) -> Result<(), Failure> {
     })
 }
 
-/// The layers with the directories that no archive named, which are to be what the layers below say (see [`implied`]).
-fn open(store: BorrowedFd<'_>, layers: &[Name]) -> Result<Vec<Below>, Errno> {
-    let below = |layer: &Name| {
-        let tree = open_directory(store, &format!("layers/{layer}/tree"))?;
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let list = rustix::fs::openat(store, format!("layers/{layer}/implied"), flags, Mode::empty())?;
-        let mut bytes = Vec::new();
-        File::from(list).take(MAX_IMPLIED).read_to_end(&mut bytes).map_err(|_| Errno::IO)?;
-        Ok(Below { tree, implied: implied::read(&bytes) })
-    };
-    layers.iter().map(below).collect()
-}
-
-fn open_directory(at: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(at, path, flags, Mode::empty())
-}
-
 fn read(config: File) -> Result<Vec<u8>, Failure> {
     let mut text = Vec::new();
     config.take(MAX_CONFIG + 1).read_to_end(&mut text).map_err(Failure::storage("read the config.json"))?;
@@ -222,6 +216,16 @@ fn read(config: File) -> Result<Vec<u8>, Failure> {
         return Err(Failure::Request { why: format!("config.json has more than {MAX_CONFIG} bytes") });
     }
     Ok(text)
+}
+
+fn check_empty(rootfs: &OwnedFd, path: &str) -> Result<(), Failure> {
+    let failed = |error: Errno| Failure::storage(format!("read {path}"))(error);
+    for entry in Dir::read_from(rootfs).map_err(failed)? {
+        if !matches!(entry.map_err(failed)?.file_name().to_bytes(), b"." | b"..") {
+            return Err(Failure::BundleExists { path: format!("{path} with something in it") });
+        }
+    }
+    Ok(())
 }
 
 /// The directory that is mounted on.
@@ -245,11 +249,7 @@ impl Rootfs {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&folder, ROOTFS, flags, Mode::empty()).map_err(failed)?;
         let rootfs = Self { folder, fd, passing: made };
-        for entry in Dir::read_from(&rootfs.fd).map_err(failed)? {
-            if !matches!(entry.map_err(failed)?.file_name().to_bytes(), b"." | b"..") {
-                return Err(Failure::BundleExists { path: format!("{path} with something in it") });
-            }
-        }
+        check_empty(&rootfs.fd, path)?;
         Ok(rootfs)
     }
 

@@ -40,6 +40,16 @@ impl Folder {
         }
     }
 
+    /// Opens the folder `path`, if it is there.
+    pub(super) fn existing(path: &str) -> Result<Option<OwnedFd>, Failure> {
+        check(path)?;
+        match open(Path::new(path)) {
+            Ok(folder) => Ok(Some(folder)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(Failure::storage(format!("open the folder {path}"))(error)),
+        }
+    }
+
     /// Locks it for as long as somebody has its descriptor. `None` if somebody else has locked it: then it is his, whoever made it.
     pub(super) fn lock(mut self) -> Option<Self> {
         if rustix::fs::flock(&self.fd, FlockOperation::NonBlockingLockExclusive).is_ok() {
@@ -92,11 +102,7 @@ fn remove(made: &[PathBuf]) {
 }
 
 fn open_or_make(path: &Path, made: &mut Vec<PathBuf>) -> Result<OwnedFd, Errno> {
-    let open = || {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat2(rustix::fs::CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS)
-    };
-    match (open(), path.parent()) {
+    match (open(path), path.parent()) {
         (Err(Errno::NOENT), Some(parent)) => {
             drop(open_or_make(parent, made)?);
             match rustix::fs::mkdir(path, Mode::RWXU) {
@@ -104,10 +110,15 @@ fn open_or_make(path: &Path, made: &mut Vec<PathBuf>) -> Result<OwnedFd, Errno> 
                 Err(Errno::EXIST) => {}
                 Err(error) => return Err(error),
             }
-            open()
+            open(path)
         }
         (opened, _) => opened,
     }
+}
+
+fn open(path: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat2(rustix::fs::CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS)
 }
 
 #[cfg(test)]

@@ -56,9 +56,9 @@ impl Drop for Mounted {
     }
 }
 
-/// Mounts `layers` of the store in the working directory, the lowest first, with what is below `overlay/<name>`, on the
+/// Mounts `layers`, directories relative to the store, which is the working directory, the lowest first, with what is below `overlay/<name>`, on the
 /// directory `target`.
-pub(super) fn mount(layers: &[Name], name: &Name, target: BorrowedFd<'_>) -> Result<Mounted, Errno> {
+pub(super) fn mount(layers: &[String], name: &Name, target: BorrowedFd<'_>) -> Result<Mounted, Errno> {
     match mount_by(Way::OneByOne, layers, name, target) {
         // This kernel does not know `lowerdir+`, or not even the calls.
         Err(Errno::INVAL | Errno::NOSYS) => mount_by(Way::OneLine, layers, name, target),
@@ -66,7 +66,7 @@ pub(super) fn mount(layers: &[Name], name: &Name, target: BorrowedFd<'_>) -> Res
     }
 }
 
-fn mount_by(way: Way, layers: &[Name], name: &Name, target: BorrowedFd<'_>) -> Result<Mounted, Errno> {
+fn mount_by(way: Way, layers: &[String], name: &Name, target: BorrowedFd<'_>) -> Result<Mounted, Errno> {
     let (upper, work) = (upper(name), format!("overlay/{name}/work"));
     match way {
         Way::OneByOne => one_by_one(layers, &upper, &work, target)?,
@@ -90,16 +90,12 @@ pub(super) fn unmount(upper: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-fn layer_path(layer: &Name) -> String {
-    format!("layers/{layer}/tree")
-}
-
-fn one_by_one(layers: &[Name], upper: &str, work: &str, target: BorrowedFd<'_>) -> Result<(), Errno> {
+fn one_by_one(layers: &[String], upper: &str, work: &str, target: BorrowedFd<'_>) -> Result<(), Errno> {
     let options = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     let set = |key: &str, value: &str| rustix::mount::fsconfig_set_string(options.as_fd(), key, value);
     set("source", "overlay")?;
     for layer in layers.iter().rev() {
-        set("lowerdir+", &layer_path(layer))?;
+        set("lowerdir+", layer)?;
     }
     set("upperdir", upper)?;
     set("workdir", work)?;
@@ -111,7 +107,7 @@ fn one_by_one(layers: &[Name], upper: &str, work: &str, target: BorrowedFd<'_>) 
     rustix::mount::move_mount(&mount, "", target, "", here)
 }
 
-fn one_line(layers: &[Name], upper: &str, work: &str, target: BorrowedFd<'_>) -> Result<(), Errno> {
+fn one_line(layers: &[String], upper: &str, work: &str, target: BorrowedFd<'_>) -> Result<(), Errno> {
     let _links = LINKS.lock().unwrap_or_else(PoisonError::into_inner);
     let link = |number: usize| format!("l/{number}");
     let clear = || {
@@ -123,9 +119,10 @@ fn one_line(layers: &[Name], upper: &str, work: &str, target: BorrowedFd<'_>) ->
         })
     };
     clear()?;
-    let made = layers.iter().enumerate().try_for_each(|(number, layer)| {
-        rustix::fs::symlink(format!("../{}", layer_path(layer)), link(number))
-    });
+    let made = layers
+        .iter()
+        .enumerate()
+        .try_for_each(|(number, layer)| rustix::fs::symlink(format!("../{layer}"), link(number)));
     let mounted = made.and_then(|()| {
         let lower: Vec<String> = (0..layers.len()).rev().map(link).collect();
         let mut line = format!("lowerdir={},upperdir={upper},workdir={work}", lower.join(":"));
@@ -156,9 +153,10 @@ mod tests {
         }
         let store = tempfile::tempdir().unwrap();
         let name = |number: usize| format!("{number:064x}").parse::<Name>().unwrap();
-        let layers: Vec<Name> = (0..cc_storage::MAX_LAYERS).map(name).collect();
+        let tree = |number: usize| format!("layers/{}/tree", name(number));
+        let layers: Vec<String> = (0..cc_storage::MAX_LAYERS).map(tree).collect();
         for (number, layer) in layers.iter().enumerate() {
-            let tree = store.path().join(layer_path(layer));
+            let tree = store.path().join(layer);
             fs::create_dir_all(&tree).unwrap();
             fs::write(tree.join("newest"), number.to_string()).unwrap();
             fs::write(tree.join(number.to_string()), "").unwrap();

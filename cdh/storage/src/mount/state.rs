@@ -1,6 +1,6 @@
 //! What is known of each overlay: the directory `overlay/<name>` in the store.
 //!
-//! In it are `boot`, which names the boot that it is of, `upper` and `work` of the overlay, `layers`, `bundle` and `made`, which say
+//! In it are `boot`, which names the boot that it is of, `upper` and `work` of the overlay, layers that are made for it alone, `layers`, `bundle` and `made`, which say
 //! what it was made of, where it is and which folders had to be made for it, and at last `complete`. Whoever works on it holds a
 //! lock. What does not name this boot counts for nothing: the store may lie on a disk that the host could write to in between.
 
@@ -77,6 +77,16 @@ impl State {
             }
         }
         Ok(states)
+    }
+
+    /// Makes the directory of a layer that is for this overlay alone. Gives its path, relative to the store.
+    pub(super) fn make_layer(&self, number: usize) -> Result<(String, OwnedFd), Failure> {
+        const DOING: &str = "make a layer of an overlay";
+        let path = format!("layer-{number}");
+        let mode = Mode::from_raw_mode(0o755);
+        rustix::fs::mkdirat(&self.fd, &path, mode).map_err(storage(DOING))?;
+        let tree = open(self.fd.as_fd(), &path).map_err(storage(DOING))?;
+        Ok((format!("overlay/{}/{path}", self.name), tree))
     }
 
     /// Its name.

@@ -126,6 +126,12 @@ impl Policy {
 
     fn check_header(&self, header: &Header, findings: &mut Findings) {
         let (binary, config) = (header.binary(), &header.metadata().config);
+        if let Some(damage) = header.damage() {
+            findings.note(&format!(
+                "the first copy is damaged and not used: {} (rule {}); the second one takes its place, `guestctl disk repair` writes the damaged one anew",
+                damage.why, damage.rule
+            ));
+        }
         match header.secondary() {
             Secondary::Same => {}
             // How far behind says nothing: a change of keys counts several writes and reaches the disk as one.

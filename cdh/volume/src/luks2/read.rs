@@ -2,7 +2,7 @@
 //!
 //! A header is read once. Whoever hands the bytes in must not go back to the disk for it afterwards: a host can answer the
 //! second time with something else. The first copy counts; the second is only compared with it. cryptsetup takes the second where the
-//! first is damaged; here a damaged first copy is an error.
+//! first is damaged; here a damaged first copy is an error, unless whoever reads verifies a tag ([`Copies::Either`]).
 
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{Error, error::quoted};
 
-const FIRST_MAGIC: &[u8; 6] = b"LUKS\xba\xbe";
+pub(super) const FIRST_MAGIC: &[u8; 6] = b"LUKS\xba\xbe";
 pub(super) const SECOND_MAGIC: &[u8; 6] = b"SKUL\xba\xbe";
 const VERSION: u16 = 2;
 /// Where the size of a copy is.
@@ -23,14 +23,34 @@ const SIZE_FIELD: std::ops::Range<usize> = 8..16;
 pub(super) const CHECKSUM_FIELD: std::ops::Range<usize> = 448..512;
 const CHECKSUM_LEN: usize = 32;
 
-/// A header, as its first copy tells it.
+/// A header, as one of its copies tells it: the first, unless the second was asked for too.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Header {
     binary: Binary,
     metadata: Metadata,
     json: Value,
     secondary: Secondary,
+    damage: Option<Damage>,
     given: usize,
+}
+
+/// Which copies a header may come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Copies {
+    /// From the first one.
+    First,
+    /// From the second one where the first was left half written: its first sector is there, and the rest does not fit. It is for
+    /// whoever goes on only if the header fits its tag under the volume's key, for the host chooses which copy is damaged.
+    Either,
+}
+
+/// What is wrong with a copy that is not used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// The rule that it breaks.
+    pub rule: Rule,
+    /// In which way.
+    pub why: String,
 }
 
 /// What the second copy is to the first.
@@ -75,6 +95,24 @@ impl Header {
     /// # Errors
     /// As [`Header::read`].
     pub fn read_copies(bytes: &[u8], given: usize) -> Result<Self, Error> {
+        Self::read_by(bytes, given, Copies::First)
+    }
+
+    /// As [`Header::read_copies`], from one of the `copies`.
+    ///
+    /// # Errors
+    /// As [`Header::read`]; what is wrong with the second copy is not told.
+    pub fn read_by(bytes: &[u8], given: usize, copies: Copies) -> Result<Self, Error> {
+        match Self::read_first(bytes, given) {
+            Err(Error::Malformed { rule, place, why }) if copies == Copies::Either && leaves_size(rule) => {
+                let damage = Damage { rule, why: why.clone() };
+                Self::read_second(bytes, given, damage).ok_or(Error::Malformed { rule, place, why })
+            }
+            other => other,
+        }
+    }
+
+    fn read_first(bytes: &[u8], given: usize) -> Result<Self, Error> {
         let first = Copy::read(bytes, Which::First)?;
         let (metadata, json) = metadata::read(first.json)?;
         let size = usize::try_from(first.binary.size).unwrap_or(usize::MAX);
@@ -88,28 +126,34 @@ impl Header {
             Err(Error::Malformed { rule, why, .. }) => Secondary::Damaged { rule, why },
             Err(other) => return Err(other),
         };
-        Ok(Self { binary: first.binary, metadata, json, secondary, given })
+        Ok(Self { binary: first.binary, metadata, json, secondary, damage: None, given })
     }
 
-    /// As [`Header::read_copies`], where each copy is without the zeros at its end ([`super::DetachedHeader::trimmed`]).
+    fn read_second(bytes: &[u8], given: usize, damage: Damage) -> Option<Self> {
+        let size = size_of(bytes)?;
+        let second = Copy::read(bytes.get(size..)?, Which::Second).ok()?;
+        let (metadata, json) = metadata::read(second.json).ok()?;
+        let binary = Some(second.binary).filter(|binary| binary.size == size as u64)?;
+        Some(Self { binary, metadata, json, secondary: Secondary::Same, damage: Some(damage), given })
+    }
+
+    /// As [`Header::read_by`], where each copy is without the zeros at its end ([`super::DetachedHeader::trimmed`]).
     ///
     /// # Errors
     /// As [`Header::read`].
-    pub fn read_trimmed(first: &[u8], second: &[u8], given: usize) -> Result<Self, Error> {
-        let size =
-            first.get(SIZE_FIELD).and_then(|field| field.first_chunk().copied()).map(u64::from_be_bytes);
-        let size =
-            size.filter(|size| HEADER_SIZES.contains(size)).and_then(|size| usize::try_from(size).ok());
+    pub fn read_trimmed(first: &[u8], second: &[u8], given: usize, copies: Copies) -> Result<Self, Error> {
         // Whatever else it says is told by the reader.
-        let size = size.filter(|size| first.len() <= *size && second.len() <= *size).unwrap_or(first.len());
+        let size = size_of(first)
+            .filter(|size| first.len() <= *size && second.len() <= *size)
+            .unwrap_or(first.len());
         let mut bytes = first.to_vec();
         bytes.resize(size, 0);
         bytes.extend_from_slice(second);
         bytes.resize(2 * size.max(second.len()), 0);
-        Self::read_copies(&bytes, given)
+        Self::read_by(&bytes, given, copies)
     }
 
-    /// The fields of the first binary header.
+    /// The fields of the binary header.
     #[must_use]
     pub fn binary(&self) -> &Binary {
         &self.binary
@@ -127,6 +171,12 @@ impl Header {
         &self.secondary
     }
 
+    /// Why the first copy is not the one that this is from; none where it is.
+    #[must_use]
+    pub fn damage(&self) -> Option<&Damage> {
+        self.damage.as_ref()
+    }
+
     /// The tag that the header carries in a token, if there is one.
     #[must_use]
     pub fn tag(&self) -> Option<&Tag> {
@@ -142,6 +192,17 @@ impl Header {
     pub(super) fn given(&self) -> usize {
         self.given
     }
+}
+
+/// How many bytes the copy that `bytes` begin with says it has, if that is a size of the format.
+pub(super) fn size_of(bytes: &[u8]) -> Option<usize> {
+    let size = u64::from_be_bytes(*bytes.get(SIZE_FIELD)?.first_chunk()?);
+    usize::try_from(size).ok().filter(|_| HEADER_SIZES.contains(&size))
+}
+
+/// Whether a first copy that breaks `rule` still is one, and says where the second is.
+fn leaves_size(rule: Rule) -> bool {
+    !matches!(rule, Rule::Magic | Rule::HeaderSize | Rule::Length)
 }
 
 fn compare(first: &Copy<'_>, second: &Copy<'_>) -> Secondary {

@@ -1,7 +1,7 @@
 //! Any bytes: read or refused, judged without a panic.
 
 use cc_crypto::Secret;
-use cc_volume::luks2::{Header, HeaderKey, Policy};
+use cc_volume::luks2::{Copies, DetachedHeader, Header, HeaderKey, Policy};
 use proptest::prelude::*;
 
 use crate::{
@@ -19,6 +19,13 @@ fn run(bytes: &[u8]) {
         if let Ok(tag) = key.sign(&header) {
             assert_eq!(key.verify(&header, &tag), Ok(()));
         }
+    }
+    let either = Header::read_by(bytes, bytes.len(), Copies::Either);
+    assert!(either.is_ok() >= Header::read(bytes).is_ok());
+    if let Ok(detached) = DetachedHeader::read(bytes) {
+        let canonical = detached.canonical().to_bytes();
+        let again = DetachedHeader::read(&canonical).unwrap();
+        assert_eq!(again.canonical().to_bytes(), canonical, "the canonical form of the canonical form");
     }
 }
 
