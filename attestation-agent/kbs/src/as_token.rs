@@ -4,6 +4,8 @@
 //! such a machine exists, not that it is on the other end of this connection; nothing of this project releases
 //! a secret for it. It is kept for callers of the existing interface.
 
+use std::time::Duration;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
@@ -29,6 +31,7 @@ const DOING: &str = "asking the attestation service for a token";
 #[derive(Debug)]
 pub struct AttestationService {
     client: Client,
+    longest_wait: Duration,
 }
 
 impl AttestationService {
@@ -37,7 +40,7 @@ impl AttestationService {
     /// # Errors
     /// [`KbsError::Config`] or [`KbsError::PlainHttp`].
     pub fn new(config: &KbsConfig) -> Result<Self, KbsError> {
-        Ok(Self { client: Client::new(config)? })
+        Ok(Self { client: Client::new(config)?, longest_wait: config.pace.longest_wait })
     }
 
     /// The token text that the service issues for the evidence of `source`. A service that does not answer
@@ -48,7 +51,7 @@ impl AttestationService {
     pub async fn token(&self, source: &dyn EvidenceSource, deadline: Instant) -> Result<Secret, KbsError> {
         let tee = within(deadline, "asking for the TEE type", source.tee()).await?;
         let evidence = within(deadline, "collecting evidence", source.primary(Vec::new())).await?;
-        let mut backoff = Backoff::new();
+        let mut backoff = Backoff::new(self.longest_wait);
         let mut earlier = None;
         loop {
             match self.request(&tee, &evidence, deadline).await.map_err(|e| e.or_earlier(earlier.take())) {

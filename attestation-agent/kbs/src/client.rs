@@ -2,7 +2,7 @@
 //!
 //! HTTP/1.1 with kept connections, no redirects, no proxy, no cookie store, no content encodings. It decides
 //! nothing about the protocol: every status is an answer. Limits, all of them against a server that means
-//! harm: 60 s per request, 10 s to connect, 64 header lines in 64 KiB, the caller's limit for the body (64 KiB
+//! harm: 60 s per request, 10 s to connect unless told otherwise, 64 header lines in 64 KiB, the caller's limit for the body (64 KiB
 //! for an error body, of which the rest is dropped), 32 requests at a time.
 
 use std::error::Error as StdError;
@@ -31,7 +31,6 @@ use crate::{foreign, trust};
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long an answer may take before it is the server's fault that a deadline passes.
 const PATIENCE: Duration = Duration::from_millis(500);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Requests at a time, and connections kept: as many as were in use.
 const MAX_IN_FLIGHT: usize = 32;
@@ -80,7 +79,7 @@ impl Client {
         let mut tcp = HttpConnector::new_with_resolver(lookup);
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        tcp.set_connect_timeout(Some(config.pace.connecting));
         let tls = trust::client_config(config)?;
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls)

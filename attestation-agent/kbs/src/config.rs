@@ -28,6 +28,33 @@ pub struct KbsConfig {
     pub key_algorithm: KeyAlgorithm,
     /// How long a denial answers for newcomers too; [`DEFAULT_DENIAL_PAUSE`] unless there is a reason.
     pub denial_pause: Duration,
+    /// How soon a KBS that does not answer is asked again.
+    pub pace: Pace,
+}
+
+/// How soon a KBS that does not answer is asked again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// How long making a connection may take.
+    pub connecting: Duration,
+    /// The longest wait between two tries; they grow up to it.
+    pub longest_wait: Duration,
+}
+
+impl Default for Pace {
+    /// For a KBS that many guests ask: 10 s and 5 s.
+    fn default() -> Self {
+        Self { connecting: Duration::from_secs(10), longest_wait: Duration::from_secs(5) }
+    }
+}
+
+impl Pace {
+    /// While the network is still coming up: 2 s each. What was sent before there was a way to the KBS is lost, and waiting for it, or
+    /// after it, is lost time.
+    #[must_use]
+    pub fn of_start() -> Self {
+        Self { connecting: Duration::from_secs(2), longest_wait: Duration::from_secs(2) }
+    }
 }
 
 /// A denial is final for the evidence it was given for. The pause keeps a workload that asks in a loop on a machine
@@ -57,6 +84,7 @@ impl KbsConfig {
             allow_plain_http: false,
             key_algorithm: KeyAlgorithm::default(),
             denial_pause: DEFAULT_DENIAL_PAUSE,
+            pace: Pace::default(),
         }
     }
 

@@ -35,7 +35,7 @@ mod uri;
 pub use cc_crypto::{KeyAlgorithm, Secret, TeeKeyPair};
 pub use cc_evidence::blame::Blame;
 pub use client::Client;
-pub use config::{CertificateMode, DEFAULT_DENIAL_PAUSE, KbsConfig};
+pub use config::{CertificateMode, DEFAULT_DENIAL_PAUSE, KbsConfig, Pace};
 pub use error::{KbsError as Error, Reason, Refusal};
 pub use group::{DEFAULT_HEAD_START, Group, MAX_MEMBERS};
 pub use names::Names;

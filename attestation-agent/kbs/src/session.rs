@@ -101,7 +101,9 @@ impl Session {
 
     fn over(client: Client, config: &KbsConfig, source: Arc<dyn EvidenceSource>) -> Self {
         let (algorithm, denial_pause) = (config.key_algorithm, config.denial_pause);
-        Self { core: Arc::new(Core { client, source, algorithm, denial_pause, state: Mutex::default() }) }
+        let longest_wait = config.pace.longest_wait;
+        let state = Mutex::default();
+        Self { core: Arc::new(Core { client, source, algorithm, denial_pause, longest_wait, state }) }
     }
 
     /// Fetches and opens the resource called `uri`, attesting first if there is no token that lives.
@@ -110,7 +112,7 @@ impl Session {
     /// As told by [`Error::blame`](crate::Error::blame); at `deadline` the last reason for trying again, or
     /// [`KbsError::Timeout`].
     pub async fn fetch(&self, uri: &ResourceUri, deadline: Instant) -> Result<Secret, KbsError> {
-        let mut backoff = Backoff::new();
+        let mut backoff = Backoff::new(self.core.longest_wait);
         let mut renewed = false;
         let mut earlier = None;
         loop {
@@ -136,7 +138,7 @@ impl Session {
     /// # Errors
     /// As for [`Session::fetch`].
     pub async fn token(&self, deadline: Instant) -> Result<Attested, KbsError> {
-        let mut backoff = Backoff::new();
+        let mut backoff = Backoff::new(self.core.longest_wait);
         let mut earlier = None;
         loop {
             match self.attested(deadline).await.map_err(|e| e.or_earlier(earlier.take())) {
@@ -334,6 +336,7 @@ struct Core {
     source: Arc<dyn EvidenceSource>,
     algorithm: KeyAlgorithm,
     denial_pause: Duration,
+    longest_wait: Duration,
     state: Mutex<State>,
 }
 

@@ -134,7 +134,7 @@ struct InTheAir {
 
 impl InTheAir {
     async fn fly(self, deadline: watch::Receiver<Instant>) {
-        let mut backoff = Backoff::new();
+        let mut backoff = Backoff::new(self.core.longest_wait);
         let mut earlier = None;
         loop {
             // Read anew for every try: later callers may have moved it.
