@@ -120,6 +120,8 @@ repro: ## Build the release twice, in two folders, and compare the bytes; then p
 	systemd/packages/reproduce
 
 install-units: ## Install units, presets, the group and the folders of the sockets below ROOT= (an image's root; none: this machine)
+	@! grep -qs '^ExecStart=/usr/bin/' $(ROOT)/usr/lib/systemd/system/attestation-agent.service || { \
+	  echo "$(ROOT)/usr/lib/systemd/system/attestation-agent.service is a package's; remove the package confidential-guest first" >&2; exit 1; }
 	install -d $(ROOT)/usr/lib/systemd/system $(ROOT)/usr/lib/systemd/system-preset $(ROOT)/usr/lib/sysusers.d $(ROOT)/usr/lib/tmpfiles.d
 	install -m 0644 systemd/*.service systemd/*.socket $(ROOT)/usr/lib/systemd/system
 	install -m 0644 systemd/system-preset/*.preset $(ROOT)/usr/lib/systemd/system-preset
@@ -134,6 +136,8 @@ install-initramfs: ## Install what opens volumes in an initramfs, for initramfs-
 
 # What a pod VM image and an extension image have of the binaries.
 IMAGE_BINARIES := $(DAEMONS) cdh-storage guestctl
+# What an extension image has besides, of this machine.
+MKFS ?= $(shell PATH=$$PATH:/usr/sbin:/sbin command -v mkfs.ext4)
 PEER_POD := systemd/peer-pod
 
 install-image: $(if $(PREBUILT),,build) ## Put the daemons into the tree of a peer-pod VM image, ROOT=, in place of the present guest components
@@ -159,10 +163,12 @@ install-extension: $(if $(PREBUILT),,build) ## Put the daemons and their manifes
 	install -d $(ROOT)/usr/local/bin $(ROOT)/etc/kata-extensions
 	set -e; for b in $(IMAGE_BINARIES); do install -m 0755 $(or $(PREBUILT),$(RELEASE))/$$b $(ROOT)/usr/local/bin/$$b; done
 	ln -sf attestation-agent $(ROOT)/usr/local/bin/attestation-agent-nv
-	install -d $(ROOT)/usr/local/lib
-	# What cdh-storage is linked to and a guest need not have; the C library is the guest's own.
-	set -e; for l in $$(ldd $(or $(PREBUILT),$(RELEASE))/cdh-storage 2>/dev/null | awk '$$2 == "=>" && $$1 !~ /^lib(c|m|dl|rt|pthread)\.so/ { print $$3 }'); do \
-	  install -m 0644 $$l $(ROOT)/usr/local/lib; done
+	install -d $(ROOT)/usr/local/lib $(ROOT)/usr/sbin
+	# What cdh-storage is linked to and a guest need not have; the C library is the guest's own. Who opens volumes makes them too.
+	systemd/kata/bring-libraries $(or $(PREBUILT),$(RELEASE))/cdh-storage $(ROOT)/usr/local/lib
+	set -e; if ls $(ROOT)/usr/local/lib/libcryptsetup.so.* >/dev/null 2>&1; then \
+	  [ -n "$(MKFS)" ] || { echo "mkfs.ext4 has to be installed here (e2fsprogs), for the extension to have it" >&2; exit 1; }; \
+	  install -m 0755 $(MKFS) $(ROOT)/usr/sbin/mkfs.ext4; systemd/kata/bring-libraries $(MKFS) $(ROOT)/usr/local/lib; fi
 	install -m 0644 systemd/kata/components.toml $(ROOT)/etc/kata-extensions/components.toml
 	install -m 0644 $(PEER_POD)/ocicrypt_config.json $(ROOT)/etc/ocicrypt_config.json
 	# Verity images may not change: systemd must not want to write an identity.
