@@ -1,6 +1,7 @@
 //! A key broker that denies the key of a volume, has another one, or is away while its header is checked: no copy of the header is laid
 //! down, so nothing can be opened, until the broker is as it was.
 
+use cc_tests::process::own_binary;
 use cc_tests::stack::{Options, Part, Stack, emulator_runs_here};
 
 use crate::format;
@@ -54,4 +55,47 @@ fn no_volume_is_prepared_without_its_own_key_and_by_itself_once_the_broker_is_ba
     });
     assert!(done && copy.exists(), "{said}");
     assert!(std::fs::read(&disk).unwrap() == header, "nothing was written");
+}
+
+#[test]
+fn a_blank_disk_in_place_of_a_volume_whose_tag_is_kept_is_not_formatted() {
+    if !emulator_runs_here() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let disk = folder.path().join("blank");
+    std::fs::File::create(&disk).unwrap().set_len(32 << 20).unwrap();
+    let hub_config = format!(
+        "cryptsetup_socket = \"unix://{}\"\n[[volumes]]\nname = \"data\"\nuuid = {UUID:?}\nkey = \"kbs:///disk/data/key\"\n\
+         tag = \"kbs:///disk/data/tag\"\n",
+        folder.path().join("keys.sock").display()
+    );
+    let stack =
+        Stack::start(Options { hub_config, ..Options::default() }).unwrap_or_else(|e| panic!("{e:#}"));
+    stack.put_resource("disk/data/key", &KEY).unwrap();
+    let format = |more: &[&str]| {
+        let out = own_binary("guestctl")
+            .unwrap()
+            .args(["disk", "format", "data", "--dry-run", "--device", disk.to_str().unwrap()])
+            .args(more)
+            .args(["--cdh", &format!("unix://{}", stack.hub_socket().display())])
+            .output()
+            .unwrap();
+        (out.status.code().unwrap(), String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned())
+    };
+
+    let (status, said) = format(&["--no-file-system", "--first-boot"]);
+    assert!(status == 0 && said.contains("would be formatted"), "the key broker has no tag yet: {said}");
+    stack.put_resource("disk/data/tag", &[b'0'; 64]).unwrap();
+    let (status, said) = format(&["--no-file-system", "--first-boot"]);
+    assert!(status == 3 && said.contains("[VOLUME_MADE_BEFORE]"), "{said}");
+    let (status, said) = format(&["--no-file-system", "--overwrite"]);
+    assert!(status == 0 && said.contains("would be formatted"), "whoever asks by hand knows: {said}");
+    stack.set_policy("default = \"affirming\"\n[[deny]]\nresource = \"disk/*/*\"\n").unwrap();
+    let (status, said) = format(&["--no-file-system", "--first-boot"]);
+    assert!(status == 3 && said.contains("[KBS_DENIED"), "nobody knows whether it has one: {said}");
+    // A file system is made on a device alone, which a dry run says too.
+    let (status, said) = format(&[]);
+    assert!(status == 2 && said.contains("[DEVICE_REFUSED]"), "{said}");
+    assert!(std::fs::read(&disk).unwrap().iter().all(|byte| *byte == 0), "nothing was written");
 }

@@ -1,6 +1,7 @@
 //! Encrypted disks: opened at boot of a virtual machine by systemd-cryptsetup after a TPM attestation, by the header that was checked
 //! and no other. `lying.rs`: disks whose header changes while it is looked at, or that are another machine's. `broker.rs`: key brokers that
-//! give no key, or another one. `network.rs`: an initramfs without network.
+//! give no key, or another one. `several.rs`: several volumes at once. `network.rs`: an initramfs without network. `rotation.rs`: other keys,
+//! tags kept elsewhere, damaged headers.
 #![forbid(unsafe_code)]
 #![allow(
     clippy::unwrap_used,
@@ -14,6 +15,8 @@
 mod broker;
 mod lying;
 mod network;
+mod rotation;
+mod several;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -44,9 +47,11 @@ const SAFE: (&str, &str) = ("safe", "66666666-93f4-4a55-8f70-1d3b2c5e9a10");
 /// What every machine does first: it tells its PCRs, and which volumes are open with what.
 const REPORT: &str = r#"
 for pcr in 7 11; do echo "PCR $pcr $(tr A-F a-f </sys/class/tpm/tpm0/pcr-sha256/$pcr)"; done
+systemctl start format-fresh.service
 for name in data taken fresh; do
     while state=$(systemctl show --property=ActiveState,SubState,Result --value systemd-cryptsetup@$name.service | tr '\n' ' ')
-        echo "$state" | grep -qE ' (start|stop)'; do sleep 0.2; done
+        [ -n "$(systemctl show --property=Job --value systemd-cryptsetup@$name.service)" ] || echo "$state" | grep -qE ' (start|stop)'
+    do sleep 0.2; done
     echo "STATE $name $state"
     [ ! -e /dev/mapper/$name ] || echo "TABLE $name $(dmsetup table $name)"
 done
@@ -140,8 +145,9 @@ impl Disks {
         setup = setup.wanted("remote-cryptsetup.target", &name).unwrap();
         for (name, uuid) in VOLUMES.into_iter().chain([FRESH]) {
             let root = setup.root();
-            // The machine is slow where others work beside it.
-            let patience = ["--options", "x-systemd.device-timeout=300"];
+            // The machine is slow where others work beside it. What is made at the first boot comes up when systemd has given it up, too.
+            let patience = if name == FRESH.0 { 5 } else { 300 };
+            let patience = ["--options", &format!("x-systemd.device-timeout={patience}")];
             let enable = ["disk", "enable", name, "--uuid", uuid, "--root", root.to_str().unwrap()];
             let enable = [&enable[..], &patience].concat();
             piped(binary_folder().unwrap().join("guestctl").to_str().unwrap(), &enable, b"");
@@ -338,6 +344,11 @@ fn check_secure_mount(console: &str, disks: &Disks) {
 const RACE: &str =
     "[Service]\nExecStartPre=/bin/dd if=/usr/local/lib/mutant of=/dev/vdc bs=64K conv=notrunc,fsync\n";
 
+/// Once it is open, and before it is compared, the volume gets another table: what is written goes to the disk as it is.
+const OTHER_TABLE: &str = "[Service]\nExecStartPost=/usr/sbin/dmsetup load data --table \"0 32768 linear /dev/vdb 32768\"\n\
+    ExecStartPost=/usr/sbin/dmsetup resume data\n\
+    ExecStartPost=/bin/sh -c 'echo OTHER-TABLE $$(dmsetup table data) >/dev/console'\n";
+
 /// What was refused is tried again sooner than usual.
 const SOON: &str = "[Service]\nRestartSec=2\n";
 
@@ -357,13 +368,14 @@ fn disks_open_at_boot_by_the_checked_header_after_attestation_alone() {
     if !(vm::runs_here() && soft_tpm::runs_here() && has_cryptsetup()) {
         return;
     }
-    let disks = Disks::make();
+    let mut disks = Disks::make();
     disks.trust(&[("11", ZERO)]);
     let mutant = mutant::any_key_opens(&disks.disk("taken")).unwrap();
     let original = std::fs::read(disks.disk("taken")).unwrap()[..mutant.len()].to_vec();
 
     // The first boot: both open, though the header of one changes on its disk after it was checked.
-    let work = "for name in data taken fresh; do mkfs.ext4 -q /dev/mapper/$name && mount /dev/mapper/$name /mnt && \
+    let work = "for name in data taken; do mkfs.ext4 -q /dev/mapper/$name; done\n\
+        for name in data taken fresh; do mount /dev/mapper/$name /mnt && \
         echo kept >/mnt/file && umount /mnt && echo MADE $name; done\n";
     let machine = disks
         .machine(&format!("{work}{SECURE_MOUNT}{INTEGRITY}{DISAPPEARS}"))
@@ -374,6 +386,8 @@ fn disks_open_at_boot_by_the_checked_header_after_attestation_alone() {
         .file("etc/systemd/system/systemd-cryptsetup@taken.service.d/60-race.conf", RACE, 0o644)
         .unwrap();
     let first = machine.run().unwrap_or_else(|e| panic!("{e:#}"));
+    let log = disks.stack.part(Part::Kbs).unwrap().log();
+    assert_eq!(log.matches("auth: challenged").count(), 1, "one attestation for all of the boot: {log}");
     for (name, _) in VOLUMES.into_iter().chain([FRESH]) {
         assert!(first.contains(&format!("STATE {name} success active")), "{first}");
         let table = first.lines().find(|line| line.starts_with(&format!("TABLE {name} "))).unwrap();
@@ -410,9 +424,15 @@ fn disks_open_at_boot_by_the_checked_header_after_attestation_alone() {
         mount /dev/mapper/safe /mnt && echo written >/mnt/file && umount /mnt && echo WRITTEN\n\
         dmsetup remove safe; guestctl disk retire safe; ls /dev/mapper | grep safe | sed 's/^/OVER /'\n\
         dmsetup create --notable --uuid CRYPT-SUBDEV-other-safe_dif safe_dif\n\
-        systemctl restart systemd-cryptsetup@safe.service; echo TAKEN $?; dmsetup info safe_dif | sed 's/^Name:/STAYS/'\n";
+        systemctl restart systemd-cryptsetup@safe.service; echo TAKEN $?; dmsetup info safe_dif | sed 's/^Name:/STAYS/'\n\
+        systemctl stop systemd-cryptsetup@data.service; mkdir /run/systemd/system/systemd-cryptsetup@data.service.d\n\
+        cp /usr/local/lib/other-table.conf /run/systemd/system/systemd-cryptsetup@data.service.d/40-other-table.conf\n\
+        systemctl daemon-reload; systemctl start systemd-cryptsetup@data.service; echo DIFFERS $?\n\
+        ls /dev/mapper | grep -x data | sed 's/^/OVER /'\n";
     let machine = disks
         .machine(work)
+        .file("usr/local/lib/other-table.conf", OTHER_TABLE, 0o644)
+        .unwrap()
         .file("usr/local/lib/original", &original, 0o644)
         .unwrap()
         .file("etc/systemd/system/systemd-cryptsetup@taken.service.d/60-soon.conf", SOON, 0o644)
@@ -446,18 +466,24 @@ fn disks_open_at_boot_by_the_checked_header_after_attestation_alone() {
     assert!(!second.contains("OVER "), "{second}");
     assert!(second.contains("TAKEN 1") && second.contains("[MAPPING_FOREIGN]"), "{second}");
     assert!(second.contains("STAYS"), "{second}");
+    // What was opened with the right header and is another table by now is closed.
+    assert!(second.contains("OTHER-TABLE") && second.contains("DIFFERS 1"), "{second}");
+    assert!(second.contains("[LUKS_MAPPING_DIFFERS]"), "{second}");
 
     // The third boot: the machine is another one, and somebody wants the volumes to be opened in other ways.
     let work = "dmsetup create --notable fresh && guestctl disk prepare fresh; echo MAPPED $?\n\
         guestctl disk retire fresh; dmsetup info fresh | sed 's/^Name:/STAYS/'\n";
     let (_, taken) = VOLUMES[1];
+    // Without `_netdev` the volume would be one of those that sysinit.target waits for, which the hub starts after: systemd breaks such
+    // a cycle by leaving out any one of its services.
+    let options = "luks,headless=true,_netdev";
     let other = format!(
         "[Service]\nExecStart=\nExecStart=/usr/bin/systemd-cryptsetup attach fresh /dev/disk/by-uuid/{} - luks\n",
         FRESH.1
     );
     let machine = disks
         .machine(work)
-        .parameter(&format!("luks.options={taken}=luks,headless=true"))
+        .parameter(&format!("luks.options={taken}={options}"))
         .file("etc/systemd/system/tamper.service", TAMPER, 0o644)
         .unwrap()
         .file("etc/systemd/system/systemd-cryptsetup@fresh.service.d/60-other.conf", other, 0o644)

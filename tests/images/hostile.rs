@@ -87,7 +87,7 @@ fn archives_that_lead_out_or_ask_for_what_is_not_given_are_refused() {
             "deep",
             ended(&[&long_name(&("d/".repeat(1000) + "d")), &header(b"d", b'0', 0, b"")]),
             &[],
-            "LAYER_ENTRY_REFUSED",
+            "LAYER_LIMIT",
         ),
         ("cut", file("cut")[..514].to_vec(), &[], "LAYER_ARCHIVE_REFUSED"),
         (
@@ -99,7 +99,7 @@ fn archives_that_lead_out_or_ask_for_what_is_not_given_are_refused() {
     ] {
         shop.push_archive(tag, &archive);
         shop.refused(tag, more, code);
-        // Containers have devices; the hub takes them over.
+        // Containers have devices; the hub takes them over, unless it is told not to.
         if tag != "device" {
             hub.refused(&shop, tag, code);
         }

@@ -1,6 +1,6 @@
 //! A data hub alone, which pulls into a store of its own.
 //!
-//! The half of `cdh-storage` that mounts works in a mount namespace of its own, so that no mount outlives its test.
+//! It and the halves of `cdh-storage` work in a mount namespace of their own, so that no mount outlives its test.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use std::{
 };
 
 use cc_tests::{
-    process::{Process, own_binary},
+    process::{Process, own_binary, with_own_mounts},
     stack::address,
 };
 use rustix::process::{Pid, Signal, kill_process};
@@ -37,7 +37,7 @@ impl Hub {
         let folder = shop.path("hub");
         fs::create_dir_all(&folder).unwrap();
         let script = format!(
-            "#!/bin/sh\necho $$ >{folder}/$1.pid\nexec unshare --mount --propagation private {program} \"$@\"\n",
+            "#!/bin/sh\necho $$ >{folder}/$1.pid\nexec {program} \"$@\"\n",
             folder = folder.display(),
             program = own_binary("cdh-storage").unwrap().get_program().to_str().unwrap(),
         );
@@ -72,6 +72,7 @@ impl Hub {
         let _ = fs::remove_file(&socket);
         let mut command = own_binary("confidential-data-hub").unwrap();
         command.arg("-c").arg(config).args(["--unmeasured-config", "allow"]);
+        let command = with_own_mounts(&command);
         let mut process = Process::start("confidential-data-hub", command, &self.folder).unwrap();
         process.wait_for_path(&socket).unwrap();
         self.process = Some(process);
@@ -112,7 +113,7 @@ impl Hub {
         let pid = text.trim();
         // The file outlives its process, whose number may be somebody else's by now.
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-        if !["cdh-storage", "unshare"].contains(&name.trim_end()) {
+        if name.trim_end() != "cdh-storage" {
             return None;
         }
         let state = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -140,6 +141,13 @@ impl Hub {
         ]);
         guestctl.arg(self.bundle(bundle));
         guestctl
+    }
+
+    /// Pulls the image of this name, wherever it is.
+    pub(crate) fn pull_from(&self, image: &str, bundle: &str) -> Output {
+        let mut guestctl = own_binary("guestctl").unwrap();
+        guestctl.args(["pull", image, "--cdh", &address(&self.folder.join("cdh.sock")), "--bundle"]);
+        guestctl.arg(self.bundle(bundle)).output().unwrap()
     }
 
     pub(crate) fn pull(&self, shop: &Workshop, tag: &str, bundle: &str) -> Output {

@@ -1,5 +1,5 @@
 //! Images from a real registry through `guestctl pull` and through the hub's `PullImage`: trees as another unpacker makes them,
-//! images that mean harm, disks that are full, and pulls that are killed.
+//! images that mean harm, disks that are full, and pulls that are killed or cut off.
 
 #![forbid(unsafe_code)]
 #![allow(
@@ -17,6 +17,11 @@ mod disk;
 mod hostile;
 mod hub;
 mod kill;
+mod line;
+mod memory;
+mod random;
+mod refusal;
+mod resume;
 mod tree;
 mod trees;
 

@@ -19,7 +19,7 @@ pub(crate) fn of(root: &Path) -> BTreeMap<PathBuf, String> {
     let mut waiting = vec![PathBuf::new()];
     let mut paths = Vec::new();
     while let Some(path) = waiting.pop() {
-        if fs::symlink_metadata(root.join(&path)).unwrap().is_dir() {
+        if fs::symlink_metadata(root.join(&path)).is_ok_and(|status| status.is_dir()) {
             let inside = fs::read_dir(root.join(&path)).unwrap();
             waiting.extend(inside.map(|entry| path.join(entry.unwrap().file_name())));
         }
@@ -28,7 +28,11 @@ pub(crate) fn of(root: &Path) -> BTreeMap<PathBuf, String> {
     paths.sort();
     for path in paths {
         let full = root.join(&path);
-        let status = fs::symlink_metadata(&full).unwrap();
+        // What is listed has to be there.
+        let Ok(status) = fs::symlink_metadata(&full) else {
+            all.insert(path, "listed, but not there".to_owned());
+            continue;
+        };
         let kind = status.file_type();
         let mut line = format!(
             "{:o} {}:{} {}.{:09} {:x}",

@@ -13,7 +13,7 @@ use std::{
 use cc_tests::{container::Tree, image::Layer, process::command, stack::skip};
 use rustix::fs::XattrFlags;
 
-use crate::{Workshop, archive, run, tree};
+use crate::{Workshop, archive, hub::Hub, run, tree};
 
 /// The packages of which an image is built, which `tests/images/packages` fetches.
 fn packages(name: &str) -> Option<Vec<PathBuf>> {
@@ -37,7 +37,8 @@ impl Workshop {
         Self::open()
     }
 
-    /// Pulls the image `tag`, compressed with gzip and with Zstandard, and compares with what umoci makes of it.
+    /// Pulls the image `tag`, compressed with gzip and with Zstandard, into a folder and into a bundle, and compares with what umoci makes
+    /// of it. Of a bundle it is compared what the kernel shows of the overlay.
     fn compare(&self, tag: &str) {
         self.push(tag);
         let bundle = self.path("bundle");
@@ -61,6 +62,12 @@ impl Workshop {
             self.pulled(tag, &target);
             tree::assert_equal(&tree::of(&target), &theirs, tag);
             fs::remove_dir_all(target).unwrap();
+        }
+        let hub = Hub::start(self, "");
+        for tag in [tag, &zstd] {
+            let out = hub.pull(self, tag, tag);
+            assert!(out.status.success(), "{tag}: {}", String::from_utf8_lossy(&out.stderr));
+            tree::assert_equal(&tree::of(&hub.seen(tag, "")), &theirs, &format!("the bundle of {tag}"));
         }
     }
 }

@@ -17,8 +17,11 @@ pub(crate) const KEY: [u8; 64] = *b"the key of the root disk, which only the key
 const UUID: &str = "44444444-93f4-4a55-8f70-1d3b2c5e9a10";
 /// Where the data begins, as cryptsetup has it unless told otherwise.
 const DATA: u64 = 16 << 20;
-/// Of the file system: the tree and some room.
+/// Of the file system: the tree and some room; with more files in it.
 const LEN: &str = "256M";
+const LARGER_LEN: &str = "400M";
+/// The volume that is opened in the initramfs beside the root disk.
+pub(crate) const VAULT: (&str, &str) = ("vault", "88888888-93f4-4a55-8f70-1d3b2c5e9a10");
 
 /// What the system on the disk does when it is up.
 const WORK: &str = "[Unit]\nAfter=multi-user.target\n\n[Service]\nType=oneshot\n\
@@ -32,6 +35,17 @@ mountpoint -q /srv && echo "SRV-MOUNTED"
 mkdir /run/generated
 /usr/lib/systemd/system-generators/systemd-gpt-auto-generator /run/generated /run/generated /run/generated
 echo "GENERATOR-WRITES $(cd /run/generated && echo *.mount)"
+vault=$(dmsetup table vault 2>/dev/null) && echo "VAULT $vault"
+grep -q cipher_null /dev/vdb 2>/dev/null && echo "VAULT-ON-DISK null cipher"
+data=systemd-cryptsetup@data.service
+while systemctl show --property=SubState --value $data | grep -qE '^(start|stop)'; do sleep 0.2; done
+[ ! -e /dev/mapper/data ] || echo "DATA $(systemctl --version | head -1), $(systemctl show --property=ActiveState --value $data): $(dmsetup table data)"
+dd if=/dev/vdc bs=4096 count=8 iflag=direct 2>/dev/null | grep -q cipher_null && echo "DATA-ON-DISK null cipher"
+# What the host can do as well: an option for systemd among the firmware's variables.
+if mount -o remount,rw /sys/firmware/efi/efivars 2>/dev/null; then
+    variable=/sys/firmware/efi/efivars/SystemdOptions-8cf2644b-4b0b-428f-9387-6d876050dc67
+    printf '\007\000\000\000q\000u\000i\000e\000t\000\000\000' >$variable && echo "VARIABLE-WRITTEN"
+fi
 [ "$(findmnt -no SOURCE /)" = /dev/mapper/root ] && echo "ROOT-BOOTED after $(cut -d' ' -f1 /proc/uptime) s"
 "#;
 /// Encrypts standard input to standard output as dm-crypt does with aes-xts-plain64 and sectors of 4096 bytes: the tweak is the number
@@ -114,9 +128,13 @@ pub(crate) struct Image {
 }
 
 impl Image {
-    /// Makes it in `folder`.
-    pub(crate) fn make(folder: &Path, system: System) -> Self {
+    /// Makes it in `folder`, with the files of the tree `more` on it.
+    pub(crate) fn make(folder: &Path, system: System, more: Option<&Path>) -> Self {
         let (plain, disk, files) = (folder.join("plain"), folder.join("disk"), folder.join("root"));
+        if let Some(more) = more {
+            fs::rename(more, &files).unwrap();
+        }
+        let len = if more.is_some() { LARGER_LEN } else { LEN };
         write(&files.join("etc/systemd/system/work.service"), WORK, 0o644);
         write(&files.join("usr/local/lib/work"), REPORT, 0o644);
         let wants = files.join("etc/systemd/system/multi-user.target.wants");
@@ -133,23 +151,14 @@ impl Image {
         overlaid(
             system,
             &files,
-            &["mkfs.ext4", "-q", "-b", "4096", "-O", "^has_journal", "-d", "/mnt/tree", name, LEN],
+            &["mkfs.ext4", "-q", "-b", "4096", "-O", "^has_journal", "-d", "/mnt/tree", name, len],
         );
 
         fs::File::create(&disk).unwrap().set_len(DATA + fs::metadata(&plain).unwrap().len()).unwrap();
-        let (key, volume_key) = (folder.join("key"), folder.join("volume-key"));
-        fs::write(&key, KEY).unwrap();
+        let volume_key = folder.join("volume-key");
         fs::write(&volume_key, KEY.map(|byte| byte ^ 0x55)).unwrap();
-        let (name, key, volume_key) =
-            (disk.to_str().unwrap(), key.to_str().unwrap(), volume_key.to_str().unwrap());
-        let format = format!(
-            "luksFormat -q --type luks2 --sector-size 4096 --pbkdf pbkdf2 --pbkdf-force-iterations 1000 --uuid {UUID} \
-             --key-size 512 --volume-key-file {volume_key} --key-file {key} {name}"
-        );
-        run(CRYPTSETUP, &format.split(' ').collect::<Vec<_>>(), b"");
-        let guestctl = binary_folder().unwrap().join("guestctl");
-        let token = run(guestctl.to_str().unwrap(), &["disk", "sign", name, "--key", key], b"");
-        run(CRYPTSETUP, &["token", "import", "--json-file", "-", name], &token);
+        let volume_key = volume_key.to_str().unwrap();
+        format(&disk, UUID, &["--key-size", "512", "--volume-key-file", volume_key]);
 
         let mut file = fs::OpenOptions::new().write(true).open(&disk).unwrap();
         file.seek(SeekFrom::Start(DATA)).unwrap();
@@ -190,12 +199,39 @@ impl Image {
     }
 }
 
+/// Makes a signed volume in the file `disk`, which [`KEY`] opens.
+pub(crate) fn format(disk: &Path, uuid: &str, more: &[&str]) {
+    let key = disk.with_extension("key");
+    fs::write(&key, KEY).unwrap();
+    let (name, key) = (disk.to_str().unwrap(), key.to_str().unwrap());
+    let format = format!(
+        "luksFormat -q --type luks2 --sector-size 4096 --pbkdf pbkdf2 --pbkdf-force-iterations 1000 --uuid {uuid} --key-file {key}"
+    );
+    let format: Vec<&str> = format.split(' ').chain(more.iter().copied()).chain([name]).collect();
+    run(CRYPTSETUP, &format, b"");
+    let guestctl = binary_folder().unwrap().join("guestctl");
+    let token = run(guestctl.to_str().unwrap(), &["disk", "sign", name, "--key", key], b"");
+    run(CRYPTSETUP, &["token", "import", "--json-file", "-", name], &token);
+}
+
+/// A disk of its own for the volume `uuid`.
+pub(crate) fn data_disk(path: &Path, uuid: &str) {
+    fs::File::create(path).unwrap().set_len(2 * DATA).unwrap();
+    format(path, uuid, &[]);
+}
+
 /// The configuration of a machine's initramfs, with one line more.
 pub(crate) fn config(url: &str, certificate: &str, more: &str) -> String {
     format!(
         "root = \"/dev/mapper/root\"\n{more}\n[kbs]\nurl = {url:?}\ncertificate = '''{certificate}'''\n\
          [[volumes]]\nname = \"root\"\nuuid = {UUID:?}\nkey = \"kbs:///disk-encryption/vm/luks-key-0\"\n"
     )
+}
+
+/// What it has besides where there is the volume [`VAULT`]: its key is named by the product's UUID.
+pub(crate) fn vault_config() -> String {
+    let (name, uuid) = VAULT;
+    format!("[[volumes]]\nname = {name:?}\nuuid = {uuid:?}\nkey = \"kbs:///disk-encryption/%u/luks-key-0\"\n")
 }
 
 /// Makes an initramfs in `folder`, with this configuration or as it is without one.
@@ -259,13 +295,33 @@ pub(crate) fn with_link(folder: &Path, initrd: &Path, link: &str, target: &str) 
     let path = files.path().join(link);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::os::unix::fs::symlink(target, path).unwrap();
-    let pack = format!("cd {} && find * | cpio --quiet -o -H newc", files.path().display());
+    with_tree(initrd, files.path())
+}
+
+/// The initramfs with a cryptsetup that first writes `header` to the disk of the volume [`VAULT`]: between check and use.
+pub(crate) fn with_race(folder: &Path, system: System, initrd: &Path, header: &[u8]) -> PathBuf {
+    let files = tempfile::tempdir_in(folder).unwrap();
+    let script = format!(
+        "#!/bin/sh\nPATH=/usr/sbin:/usr/bin:/sbin:/bin\nname=$(for name; do :; done; echo $name)\n\
+         [ \"$name\" != {} ] || cat /header >/dev/vdb\nexec /usr/sbin/cryptsetup.there \"$@\"\n",
+        VAULT.0
+    );
+    write(&files.path().join("usr/sbin/cryptsetup"), &script, 0o755);
+    fs::copy(system.tree().join("usr/sbin/cryptsetup"), files.path().join("usr/sbin/cryptsetup.there"))
+        .unwrap();
+    fs::write(files.path().join("header"), header).unwrap();
+    with_tree(initrd, files.path())
+}
+
+/// The initramfs with a tree of files behind it.
+fn with_tree(initrd: &Path, files: &Path) -> PathBuf {
+    let pack = format!("cd {} && find * | cpio --quiet -o -H newc", files.display());
     let archive = run("sh", &["-ec", &pack], b"");
     let mut bytes = fs::read(initrd).unwrap();
     // Archives behind one that is compressed begin at a multiple of four bytes.
     bytes.resize(bytes.len().next_multiple_of(4), 0);
     bytes.extend(archive);
-    let out = files.path().with_extension("initrd");
+    let out = files.with_extension("initrd");
     fs::write(&out, bytes).unwrap();
     out
 }

@@ -15,6 +15,7 @@
     reason = "tests fail loudly"
 )]
 
+mod daemons;
 mod image;
 mod summary;
 
@@ -22,6 +23,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use cc_tests::lying_disk::{Lies, LyingDisk};
 use cc_tests::mutant;
 use cc_tests::process::command;
 use cc_tests::soft_tpm::{self, SoftTpm};
@@ -30,8 +32,9 @@ use cc_tests::vm::{self, Boot};
 
 use crate::image::{CRYPTSETUP, Image, KEY, Linked, Maker, System};
 
-/// UEFI firmware for virtual machines, as Debian has it.
-const FIRMWARE: &str = "/usr/share/ovmf/OVMF.fd";
+/// UEFI firmware for virtual machines, as Debian has it, and its variables as they are before the first boot.
+const FIRMWARE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
+const VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
 /// Nobody has extended this PCR.
 const ZERO: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
@@ -41,10 +44,17 @@ struct Machine {
     stack: Stack,
     system: System,
     image: Image,
+    /// Disks of other volumes, as values of QEMU's `-drive`.
+    drives: Vec<String>,
 }
 
 impl Machine {
     fn make(system: System) -> Self {
+        Self::make_with(system, |_, _| None)
+    }
+
+    /// With a tree of files more on the root disk, which `more` makes in this folder for this key broker.
+    fn make_with(system: System, more: impl FnOnce(&Path, &Stack) -> Option<PathBuf>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let kbs_arguments = vec!["--tls-name".to_owned(), "10.0.2.2".to_owned()];
         let mut stack =
@@ -54,35 +64,53 @@ impl Machine {
         let policy = "default = \"affirming\"\n[[allow]]\nresource = \"*/*/*\"\ntee = \"tpm\"\n";
         stack.set_policy(policy).unwrap();
         stack.put_resource("disk-encryption/vm/luks-key-0", &KEY).unwrap();
-        let image = Image::make(folder.path(), system);
-        Self { folder, stack, system, image }
+        let more = more(folder.path(), &stack);
+        let image = Image::make(folder.path(), system, more.as_deref());
+        Self { folder, stack, system, image, drives: Vec::new() }
     }
 
     /// An initramfs that asks this machine's key broker; `more` is one line more of its configuration.
     fn initrd(&self, maker: Maker, linked: Linked, more: &str) -> PathBuf {
         let certificate = std::fs::read_to_string(self.stack.kbs_certificate()).unwrap();
         let url = self.stack.kbs_url().replace("127.0.0.1", "10.0.2.2");
-        let config = image::config(&url, &certificate, more);
+        let mut config = image::config(&url, &certificate, more);
+        if !self.drives.is_empty() {
+            config += &image::vault_config();
+        }
         image::initrd(self.folder.path(), self.system, maker, linked, Some(&config))
     }
 
-    fn boot(&self, initrd: &Path, firmware: bool, more: &str) -> String {
-        self.boot_from(&self.image.disk, initrd, firmware, more)
+    fn boot(&self, initrd: &Path, more: &str) -> String {
+        self.boot_from(&self.image.disk, initrd, more)
     }
 
-    fn boot_from(&self, disk: &Path, initrd: &Path, firmware: bool, more: &str) -> String {
-        self.boot_with(disk, initrd, firmware, &format!("systemd.import_credentials=no {more}"))
+    fn boot_from(&self, disk: &Path, initrd: &Path, more: &str) -> String {
+        self.boot_with(disk, initrd, None, &format!("systemd.import_credentials=no {more}"))
     }
 
-    fn boot_with(&self, disk: &Path, initrd: &Path, firmware: bool, more: &str) -> String {
+    /// The same with UEFI firmware, and variables of its own.
+    fn boot_measured(&self, initrd: &Path, more: &str) -> String {
+        let variables = tempfile::NamedTempFile::new_in(self.folder.path()).unwrap();
+        std::fs::copy(VARIABLES, variables.path()).unwrap();
+        self.boot_with_variables(initrd, variables.path(), more)
+    }
+
+    /// The same with the variables in this file.
+    fn boot_with_variables(&self, initrd: &Path, variables: &Path, more: &str) -> String {
+        let line = format!("systemd.import_credentials=no {more}");
+        self.boot_with(&self.image.disk, initrd, Some(variables), &line)
+    }
+
+    fn boot_with(&self, disk: &Path, initrd: &Path, variables: Option<&Path>, more: &str) -> String {
         let folder = tempfile::tempdir_in(self.folder.path()).unwrap();
         let boot = Boot {
             kernel: &self.system.kernel(),
             initrd,
             command_line: &format!("root=/dev/mapper/root rw systemd.show_status=1 {more}"),
-            drives: &[format!("file={},format=raw,snapshot=on", disk.display())],
+            drives: &[&[drive(disk)], &self.drives[..]].concat(),
             tpm: Some(&self.folder.path().join("tpm/state")),
-            firmware: firmware.then_some(Path::new(FIRMWARE)),
+            firmware: variables.map(|_| Path::new(FIRMWARE)),
+            variables,
         };
         boot.run(folder.path()).unwrap_or_else(|e| panic!("{e:#}"))
     }
@@ -105,6 +133,11 @@ impl Machine {
     }
 }
 
+/// A disk that keeps nothing of what a machine writes to it.
+fn drive(disk: &Path) -> String {
+    format!("file={},format=raw,snapshot=on", disk.display())
+}
+
 /// Whether this machine has what these tests need; tells what is missing.
 fn runs_here(system: System) -> bool {
     if !(vm::runs_here() && soft_tpm::runs_here()) {
@@ -112,7 +145,7 @@ fn runs_here(system: System) -> bool {
     }
     let tree = system.tree().is_dir() && system.kernel().is_file();
     let cryptsetup = command(CRYPTSETUP).arg("--version").output().is_ok();
-    let firmware = Path::new(FIRMWARE).is_file();
+    let firmware = Path::new(FIRMWARE).is_file() && Path::new(VARIABLES).is_file();
     let python = command("/usr/bin/python3").args(["-c", "import cryptography"]).output();
     let python = python.is_ok_and(|output| output.status.success());
     let all = tree && cryptsetup && firmware && python;
@@ -155,23 +188,30 @@ fn a_root_disk_opens_by_the_hook_of_initramfs_tools_on_the_measured_machine_alon
     let mut machine = Machine::make(System::Debian13);
     machine.trust(&[("11", ZERO)]);
     let initrd = machine.initrd(Maker::InitramfsTools, Linked::Dynamically, "");
-    let first = machine.boot(&initrd, true, "");
+    let variables = machine.folder.path().join("variables");
+    std::fs::copy(VARIABLES, &variables).unwrap();
+    let first = machine.boot_with_variables(&initrd, &variables, "");
     assert_booted(&first);
+    assert!(first.contains("VARIABLE-WRITTEN"), "{first}");
     machine.record("initramfs-tools 0.148", Maker::InitramfsTools, &initrd, &first);
 
     // From here on the key broker wants the kernel, the command line and the initramfs of the first boot.
     machine.trust(&[("4", pcr(&first, 4)), ("9", pcr(&first, 9)), ("11", ZERO)]);
-    let other_line = machine.boot(&initrd, true, "quiet");
+    let other_line = machine.boot_measured(&initrd, "quiet");
     assert_closed(&other_line, "KBS_DENIED_POLICY");
     assert!(other_line.contains("PCR 9"), "{other_line}");
     let other_initrd = machine.initrd(Maker::InitramfsTools, Linked::Dynamically, "timeout = 99");
-    let other_initrd = machine.boot(&other_initrd, true, "");
+    let other_initrd = machine.boot_measured(&other_initrd, "");
     assert_closed(&other_initrd, "KBS_DENIED_POLICY");
     assert!(other_initrd.contains("PCR 9"), "{other_initrd}");
+    // Kernel, command line and initramfs are the same; the firmware has an option for systemd by now.
+    let options = machine.boot_with_variables(&initrd, &variables, "");
+    assert!(options.contains("no volume was opened: the firmware has the variable"), "{options}");
+    assert!(options.contains("[FIRMWARE_VARIABLE_REFUSED]") && !options.contains("ROOT-BOOTED"), "{options}");
 
     // The header on its disk is the host's: seen before anything is measured, so the faster firmware does.
     machine.image.swap_header(&mutant::any_key_opens(&machine.image.disk).unwrap());
-    let mutant = machine.boot(&initrd, false, "");
+    let mutant = machine.boot(&initrd, "");
     assert_closed(&mutant, "LUKS_HEADER_REFUSED");
     assert!(mutant.contains("null-cipher"), "{mutant}");
 }
@@ -186,32 +226,73 @@ fn a_root_disk_opens_by_the_module_of_dracut_by_its_own_header_alone() {
     let initrd = machine.initrd(Maker::Dracut, Linked::Statically, "");
     // The host has a file system of its own on the disk, which its partition table says to mount.
     let disk = machine.image.partitioned(machine.folder.path());
-    let first = machine.boot_from(&disk, &initrd, false, "");
+    let first = machine.boot_from(&disk, &initrd, "");
     assert_booted(&first);
     assert_follows_no_partition_table(&first);
     machine.record("dracut 106", Maker::Dracut, &initrd, &first);
 
     machine.image.swap_header(&mutant::any_key_opens(&machine.image.disk).unwrap());
-    let mutant = machine.boot(&initrd, false, "");
+    let mutant = machine.boot(&initrd, "");
     assert_closed(&mutant, "LUKS_HEADER_REFUSED");
     assert!(mutant.contains("null-cipher"), "{mutant}");
 }
 
+/// With systemd 252, as RHEL 9 has it: a root disk and a volume beside it in the initramfs, a third one by crypttab. The headers of the latter
+/// two become the host's after they were checked.
 #[test]
-fn a_root_disk_opens_with_the_tools_of_debian_12_too() {
+fn root_and_data_volumes_open_with_the_tools_of_debian_12_too() {
     if !runs_here(System::Debian12) {
         return;
     }
-    let machine = Machine::make(System::Debian12);
+    let mut machine =
+        Machine::make_with(System::Debian12, |folder, stack| Some(daemons::tree(folder, stack)));
     machine.trust(&[("11", ZERO)]);
-    let disk = machine.image.partitioned(machine.folder.path());
-    for (maker, name) in [(Maker::InitramfsTools, "initramfs-tools 0.142"), (Maker::Dracut, "dracut 059")] {
-        let initrd = machine.initrd(maker, Linked::Statically, "");
-        let console = machine.boot_from(&disk, &initrd, false, "");
-        assert_booted(&console);
-        assert_follows_no_partition_table(&console);
-        machine.record(name, maker, &initrd, &console);
+    for id in [vm::PRODUCT_UUID, daemons::MACHINE_ID] {
+        machine.stack.put_resource(&format!("disk-encryption/{id}/luks-key-0"), &KEY).unwrap();
     }
+    let [vault, data] = ["vault", "data"].map(|name| machine.folder.path().join(name));
+    image::data_disk(&vault, image::VAULT.1);
+    image::data_disk(&data, daemons::DATA.1);
+    let folder = machine.folder.path().join("lying");
+    std::fs::create_dir(&folder).unwrap();
+    let lie = mutant::any_key_opens(&data).unwrap();
+    let lying = LyingDisk::mount(&folder, &data, lie, Lies::OnceRead).unwrap();
+    let other_vault = mutant::any_key_opens(&vault).unwrap();
+    machine.drives = vec![drive(&vault), drive(&lying.path())];
+
+    let disk = machine.image.partitioned(machine.folder.path());
+    let initrd = machine.initrd(Maker::InitramfsTools, Linked::Statically, "");
+    let raced = image::with_race(machine.folder.path(), System::Debian12, &initrd, &other_vault);
+    let console = machine.boot_from(&disk, &raced, "");
+    assert_booted(&console);
+    assert_follows_no_partition_table(&console);
+    machine.record("initramfs-tools 0.142", Maker::InitramfsTools, &initrd, &console);
+    assert_vault_opened(&console);
+    assert!(console.contains("VAULT-ON-DISK null cipher"), "{console}");
+    let opened = console
+        .lines()
+        .find(|line| line.starts_with("DATA systemd 252 "))
+        .unwrap_or_else(|| panic!("{console}"));
+    assert!(
+        opened.contains(", active: ") && opened.contains(" crypt aes-xts-plain64 :64:logon:cryptsetup:"),
+        "{opened}"
+    );
+    assert!(console.contains("DATA-ON-DISK null cipher") && lying.told() > 0, "{console}");
+
+    let initrd = machine.initrd(Maker::Dracut, Linked::Statically, "");
+    let console = machine.boot_from(&disk, &initrd, "luks.crypttab=no");
+    assert_booted(&console);
+    assert_follows_no_partition_table(&console);
+    assert_vault_opened(&console);
+    machine.record("dracut 059", Maker::Dracut, &initrd, &console);
+}
+
+/// That the volume beside the root disk was opened with it, as its header says.
+fn assert_vault_opened(console: &str) {
+    assert!(console.contains("the volume vault on /dev/vdb is open"), "{console}");
+    let table =
+        console.lines().find(|line| line.starts_with("VAULT ")).unwrap_or_else(|| panic!("{console}"));
+    assert!(table.contains(" crypt aes-xts-plain64 :64:logon:cryptsetup:"), "{table}");
 }
 
 /// The file system on the host's partition is not mounted, and would be if the generator was not masked.
@@ -239,18 +320,21 @@ fn neither_units_of_the_host_nor_shells_are_started_in_an_initramfs_of_dracut() 
         credential("systemd.extra-unit.host.service", unit),
         credential("systemd.unit-dropin.sysinit.target~host", wants)
     );
-    let boot = |initrd: &Path, line: &str| machine.boot_with(&machine.image.disk, initrd, false, line);
+    let boot = |initrd: &Path, line: &str| machine.boot_with(&machine.image.disk, initrd, None, line);
     let masked = boot(&initrd, &line);
     assert!(!masked.contains("HOST-UNIT-RUNS"), "{masked}");
     assert!(masked.contains("[KERNEL_COMMAND_LINE_REFUSED]"), "{masked}");
     // In the system nothing of ours masks them: without the word that turns them off nothing is opened.
     let credentials = boot(&initrd, "");
     assert!(credentials.contains("[KERNEL_COMMAND_LINE_REFUSED]"), "{credentials}");
-    assert!(credentials.contains("\"systemd.import_credentials\", which has to be there"), "{credentials}");
+    assert!(
+        credentials.contains("the kernel's command line lacks systemd.import_credentials=no"),
+        "{credentials}"
+    );
     assert!(!credentials.contains("ROOT-BOOTED"), "{credentials}");
 
     // dracut's own way to a shell, before the volumes are opened.
-    let shell = machine.boot(&initrd, false, "rd.break=pre-udev");
+    let shell = machine.boot(&initrd, "rd.break=pre-udev");
     assert!(shell.contains("no shell is given; the machine is switched off"), "{shell}");
     assert!(!shell.contains("initrd-unlock: "), "{shell}");
 

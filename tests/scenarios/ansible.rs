@@ -234,6 +234,16 @@ fn containers_are_set_up_once_and_serve() {
     variables["trustee_client_image"] = json!(format!("localhost/guest-services@{}", digest.trim()));
     guest.apply(&variables);
     guest.serves();
+    for ask in ["is-active", "is-enabled"] {
+        guest.machine.must(&["systemctl", ask, "resolver-changed.path"]).unwrap();
+    }
+    // The REST server is nobody, and of one group: that of the hub's socket.
+    let script = "for p in /proc/[0-9]*; do read -r name <$p/comm; [ $name != api-server-rest ] || grep -E '^(Uid|Gid|Groups):' $p/status; done; getent group confidential-data-hub";
+    let told = guest.machine.must(&["sh", "-c", script]).unwrap();
+    let gid = told.trim().rsplit(':').nth(1).unwrap();
+    let four = |id: &str| [id; 4].join("\t");
+    let identity = format!("Uid:\t{}\nGid:\t{}\nGroups:\t{gid} \n", four("65530"), four(gid));
+    assert!(told.starts_with(&identity), "{told}");
 
     // What cannot be used does not take the place of what is.
     let files = guest.files();
@@ -289,7 +299,7 @@ fn units_are_set_up_once_serve_and_go() {
     );
     assert_eq!(
         read("/etc/fstab").lines().last().unwrap(),
-        "/dev/mapper/db-1 /mnt/encrypted-disk ext4 _netdev,x-systemd.makefs 0 0"
+        "/dev/mapper/db-1 /mnt/encrypted-disk ext4 _netdev 0 0"
     );
     let told = guest.machine.must(&["guestctl", "disk", "status"]).unwrap();
     assert!(told.contains("db-1") && told.contains(UUID), "{told}");
@@ -371,6 +381,14 @@ fn packages_are_set_up_once_serve_and_go() {
     guest.serves();
     let again = guest.play(&variables, &[]);
     assert!(again.succeeded && again.count("guest", "changed") == Some(0), "{}", again.text);
+
+    // Containers beside them would be one too many.
+    let mut other = variables.clone();
+    other["trustee_client_method"] = json!("quadlet");
+    other["trustee_client_image"] = json!(NO_IMAGE);
+    let played = guest.play(&other, &[]);
+    let failure = played.failure("guest").unwrap_or(&played.text);
+    assert!(failure.contains("/usr/bin/attestation-agent is there, by package"), "{failure}");
 
     guest.start_helpers();
     variables["trustee_client_state"] = json!("absent");

@@ -165,7 +165,7 @@ const WITH_CODES: [&str; 6] =
 
 /// How names in capitals of other kinds begin: types of firmware events, a TPM's response codes, Intel's quoting enclave,
 /// variables that are read in a loop or with a default, names of algorithms in Sigstore's documents, capabilities and limits of containers.
-const OTHER_NAMES: [&str; 19] = [
+const OTHER_NAMES: [&str; 20] = [
     "EV_",
     "TPM_RC",
     "TD_QE",
@@ -185,6 +185,7 @@ const OTHER_NAMES: [&str; 19] = [
     "RLIMIT_",
     "REGISTRY_AUTH_FILE",
     "CONTAINERS_REGISTRIES_CONF",
+    "LD_LIBRARY_PATH",
 ];
 
 /// The texts of `source` that look like codes, each with what stands before it; tests and comments aside.

@@ -78,26 +78,40 @@ impl Doors {
 /// Key broker and emulated TEE beside a machine with the daemons' configuration, that of the hub with these `tables`; the key broker
 /// gives out [`SECRET`]. None where that cannot run.
 pub(crate) fn prepared(tree: Tree, tables: &str) -> Option<(Stack, Setup)> {
-    let (stack, setup) = unconfigured(tree)?;
+    Some(configured(unconfigured(tree)?, "127.0.0.1", tables))
+}
+
+/// The same where the key broker is known by the name `broker`.
+pub(crate) fn prepared_by_name(tree: Tree, broker: &str, tables: &str) -> Option<(Stack, Setup)> {
+    let kbs_arguments = vec!["--tls-name".to_owned(), broker.to_owned()];
+    let options = Options { kbs_arguments, ..Options::default() };
+    Some(configured(unconfigured_with(tree, options)?, broker, tables))
+}
+
+fn configured((stack, setup): (Stack, Setup), broker: &str, tables: &str) -> (Stack, Setup) {
     let certificate = std::fs::read_to_string(stack.kbs_certificate()).unwrap();
     let hub = format!(
         "[kbc]\nname = \"cc_kbc\"\nurl = {:?}\nkbs_cert = '''{certificate}'''\n{tables}",
-        stack.kbs_url()
+        stack.kbs_url().replace("127.0.0.1", broker)
     );
     let setup = setup
         .file("etc/confidential-containers/attestation-agent.toml", stack.agent_config(), 0o600)
         .unwrap()
         .file("etc/confidential-containers/confidential-data-hub.toml", hub, 0o600)
         .unwrap();
-    Some((stack, setup))
+    (stack, setup)
 }
 
 /// The same without any configuration.
 pub(crate) fn unconfigured(tree: Tree) -> Option<(Stack, Setup)> {
+    unconfigured_with(tree, Options::default())
+}
+
+fn unconfigured_with(tree: Tree, options: Options) -> Option<(Stack, Setup)> {
     if !(tree.boots_here() && cc_tests::stack::emulator_runs_here()) {
         return None;
     }
-    let mut stack = Stack::prepare(Options::default()).unwrap();
+    let mut stack = Stack::prepare(options).unwrap();
     stack.start_part(Part::Emulator).unwrap();
     stack.start_part(Part::Kbs).unwrap();
     stack.set_reference_values(&Machine::default().reference_values()).unwrap();

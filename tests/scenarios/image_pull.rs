@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::image_keys::of_tree;
 use crate::measurement;
 use crate::measurement::register;
-use workplace::{Pulls, layer};
+use workplace::{Pulls, archive, layer};
 
 /// Waits for something that is about to be so.
 fn wait_until(what: &str, is_so: impl Fn() -> bool) {
@@ -256,8 +256,8 @@ fn five_hundred_layers_are_one_root_and_directories_keep_their_modes() {
         .map(|number| layer("many", &[(&format!("f{number}"), ""), ("newest", &number.to_string())]))
         .collect();
     // The lowest one says who may write to `tmp`; the topmost one has a file there, and says nothing.
-    layers[0] = workplace::archive("mkdir tmp && chmod 1777 tmp && touch tmp/low", &["tmp", "tmp/low"]);
-    layers.push(workplace::archive("mkdir tmp && touch tmp/high", &["tmp/high"]));
+    layers[0] = archive("mkdir tmp && chmod 1777 tmp && touch tmp/low", &["tmp", "tmp/low"]);
+    layers.push(archive("mkdir tmp && touch tmp/high", &["tmp/high"]));
     pulls.image("many-1", &layers, &json!({}));
     pulls.pull("many-1", "b").unwrap();
     assert_eq!(fs::read_to_string(pulls.seen("b/rootfs/newest")).unwrap(), "498");
@@ -350,4 +350,55 @@ fn an_encrypted_image_comes_from_a_registry_over_one_attestation_or_not_at_all()
     assert!(message.contains("KBS_NOT_FOUND") && message.contains("image-kek/other"), "{message}");
     assert!(!folder.join("b/other").exists());
     assert_eq!((pulls.mounts(), pulls.layers()), (mounts, layers), "nothing is left of it");
+}
+
+#[test]
+fn a_policy_key_that_the_key_broker_denies_is_a_denial_of_the_image() {
+    let options = Options { no_reference_values: true, ..Options::default() };
+    let Some(mut pulls) = Pulls::start(options) else { return };
+    pulls.stack.put_resource("default/cosign/team", b"a key").unwrap();
+    let requirement = json!({"type": "sigstoreSigned", "keyPath": "kbs:///default/cosign/team"});
+    pulls.configure(&format!("image_security_policy = '{}'\n", json!({"default": [requirement]})));
+    pulls.image("app-1", &[layer("l", &[("file", "1")])], &json!({}));
+    let (_, message) = pulls.pull("app-1", "b").unwrap_err();
+    for words in ["IMAGE_POLICY_KEY_WITHHELD", "KBS_DENIED_POLICY", "kbs:///default/cosign/team"] {
+        assert!(message.contains(words), "{words} is missing in {message}");
+    }
+    assert!(!pulls.stack.folder().join("b").exists());
+}
+
+#[test]
+fn the_user_of_an_image_is_looked_up_in_its_own_files() {
+    let Some(mut pulls) = Pulls::start(Options::default()) else { return };
+    pulls.configure("");
+    let make =
+        "mkdir etc; echo app:x:1000:50::/: >etc/passwd; printf 'users:x:50:\\nwheel:x:10:app\\n' >etc/group";
+    let files = archive(make, &["etc", "etc/passwd", "etc/group"]);
+    let image = |pulls: &mut Pulls, name: &str, user: &str| {
+        let config = json!({"User": user, "Volumes": {"/data": {}, "/": {}, "../x": {}}});
+        pulls.image(name, std::slice::from_ref(&files), &config);
+    };
+    for (name, user, expected) in [
+        ("named-1", "app", json!({"uid": 1000, "gid": 50, "additionalGids": [10]})),
+        ("grouped-1", "app:wheel", json!({"uid": 1000, "gid": 10})),
+        ("numbers-1", "7:8", json!({"uid": 7, "gid": 8})),
+        ("nobody-1", "", json!({"uid": 0, "gid": 0})),
+    ] {
+        image(&mut pulls, name, user);
+        pulls.pull(name, name).unwrap();
+        let text = fs::read_to_string(pulls.stack.folder().join(name).join("config.json")).unwrap();
+        let spec: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(spec["process"]["user"], expected, "{user}");
+        // Of the volumes the one that is a path below the root directory; the others would hide the image or leave it.
+        let mounts = spec["mounts"].as_array().unwrap();
+        assert_eq!(
+            (&mounts[0]["destination"], &mounts[1]["destination"]),
+            (&json!("/data"), &json!("/proc"))
+        );
+    }
+    image(&mut pulls, "unknown-1", "www");
+    let (_, message) = pulls.pull("unknown-1", "b").unwrap_err();
+    assert!(message.contains("IMAGE_USER_UNKNOWN") && message.contains("\"www\""), "{message}");
+    assert!(!pulls.stack.folder().join("b").exists());
+    assert_eq!(pulls.mounts(), 4);
 }

@@ -17,6 +17,7 @@ use cc_tests::registry::Registry;
 use cc_tests::stack::{Options, Part, Stack, emulator_runs_here};
 
 use crate::init_data::launched_with;
+use crate::peer_pod::listed;
 use crate::rpc::{ttrpc, ttrpc_client};
 use crate::sealed::{SIGNER, independent, unseal};
 use crate::{RESOURCE, SECRET};
@@ -65,13 +66,30 @@ fn each_launch_level_starts_with_nothing_at_all() {
             let answer = guest.ask_rest("/cdh/resource/default/key/none");
             assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
         }
+        // There is no unit: whatever confines them they set themselves.
         for daemon in &DAEMONS[..level] {
-            assert!(
-                guest.log(daemon).contains("confinement: core dumps: forbidden"),
-                "{}",
-                guest.log(daemon)
-            );
+            let log = guest.log(daemon);
+            assert!(log.contains("confinement: core dumps: forbidden, system calls: filtered ("), "{log}");
+            assert!(log.contains("own filter: set, privileges: never gained"), "{log}");
+            let status = guest.status(daemon);
+            assert_confined(daemon, &status);
+            // CAP_CHOWN and CAP_DAC_OVERRIDE; CAP_NET_BIND_SERVICE. The hub has those of its privileged half.
+            let most = [
+                ("attestation-agent", 0x3),
+                ("api-server-rest", 1 << 10),
+                ("confidential-data-hub", u64::MAX),
+            ];
+            let most = most.into_iter().find(|(name, _)| name == daemon).unwrap().1;
+            let set = status.lines().find_map(|line| line.strip_prefix("CapPrm:\t")).unwrap();
+            assert_eq!(u64::from_str_radix(set, 16).unwrap() & !most, 0, "{daemon}: {set}");
         }
+    }
+}
+
+/// The kernel's word (proc_pid_status(5)).
+fn assert_confined(name: &str, status: &str) {
+    for line in ["NoNewPrivs:\t1", "Seccomp:\t2"] {
+        assert!(status.lines().any(|there| there == line), "{name}: {status}");
     }
 }
 
@@ -85,6 +103,12 @@ fn the_extension_brings_what_its_programs_are_linked_to() {
     make.arg(format!("PREBUILT={}", cc_tests::process::binary_folder().unwrap().display()));
     let out = make.output().unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    // The libraries are those of this machine, by their names.
+    let is_library =
+        |line: &str| line.strip_prefix("f 0644 usr/local/lib/lib").is_some_and(|name| name.contains(".so."));
+    let tree = listed(folder.path());
+    let told: String = tree.split_inclusive('\n').filter(|line| !is_library(line)).collect();
+    assert_eq!(told, include_str!("kata/tree.list"), "{tree}");
     let library = folder.path().join("usr/local/lib");
     let manifest: toml::Table = fs::read_to_string(folder.path().join("etc/kata-extensions/components.toml"))
         .unwrap()
@@ -92,13 +116,17 @@ fn the_extension_brings_what_its_programs_are_linked_to() {
         .unwrap();
     let hub = &manifest["process"].as_array().unwrap()[1];
     assert_eq!(hub["env"]["LD_LIBRARY_PATH"].as_str().unwrap(), "${extension_root}/usr/local/lib");
-    let out = command("ldd")
-        .arg(folder.path().join("usr/local/bin/cdh-storage"))
-        .env("LD_LIBRARY_PATH", &library)
-        .output()
-        .unwrap();
-    let said = String::from_utf8(out.stdout).unwrap();
-    assert!(said.contains("libcryptsetup.so"), "{said}");
+    assert_eq!(
+        hub["env"]["PATH"].as_str().unwrap(),
+        "${extension_root}/usr/sbin:/bin:/sbin:/usr/bin:/usr/sbin"
+    );
+    let linked = |program: &str| {
+        let program = folder.path().join(program);
+        let out = command("ldd").arg(program).env("LD_LIBRARY_PATH", &library).output().unwrap();
+        String::from_utf8(out.stdout).unwrap()
+    };
+    let said = [linked("usr/local/bin/cdh-storage"), linked("usr/sbin/mkfs.ext4")].concat();
+    assert!(said.contains("libcryptsetup.so") && said.contains("libext2fs.so"), "{said}");
     for line in said.lines().filter(|line| line.contains(" => ")) {
         let (name, path) = line.trim().split_once(" => ").unwrap();
         let of_the_c_library = ["libc.so", "libm.so", "libdl.so", "librt.so", "libpthread.so"];
@@ -106,10 +134,18 @@ fn the_extension_brings_what_its_programs_are_linked_to() {
             assert!(path.starts_with(library.to_str().unwrap()), "{line}");
         }
     }
-    assert_eq!(
-        fs::read_link(folder.path().join("usr/local/bin/attestation-agent-nv")).unwrap().to_str(),
-        Some("attestation-agent")
-    );
+    // As cdh-storage starts it: with nothing of this machine but the C library.
+    let mut mkfs = command(folder.path().join("usr/sbin/mkfs.ext4"));
+    let disk = folder.path().join("disk");
+    fs::File::create(&disk).unwrap().set_len(4 << 20).unwrap();
+    let out = mkfs
+        .env_clear()
+        .env("LD_LIBRARY_PATH", &library)
+        .args(["-q", "-F", "--"])
+        .arg(&disk)
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
 }
 
 /// As on a machine that was launched with init-data: kata-agent has unpacked it, and the daemons find what it unpacked.
@@ -177,6 +213,12 @@ fn every_call_of_kata_agent_is_answered_on_a_machine_with_init_data() {
         guest.call("api.ImagePullService", "PullImage", request).unwrap_or_else(|e| panic!("{e:?}"));
     assert!(answer.manifest_digest.starts_with("sha256:"), "{answer:?}");
     assert_eq!(guest.read("/run/kata-containers/image/bundle/rootfs/etc/app"), "from-an-image\n");
+    // The other half, which the hub has started by now: it may mount, and its unpacker may not.
+    let halves = guest.started_by("confidential-data-hub");
+    assert_eq!(halves.len(), 2, "{halves:?}");
+    halves.iter().for_each(|status| assert_confined("cdh-storage", status));
+    let log = guest.log("confidential-data-hub");
+    assert_eq!(log.matches("own filter: set").count(), 3, "{log}");
 
     let request =
         api::SecureMountRequest { volume_type: "floppy".to_owned(), ..api::SecureMountRequest::default() };

@@ -1,5 +1,8 @@
 //! Events on a TDX machine: measured by every door, told in the evidence, refused where they must not be.
 
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cc_evidence::HashAlgorithm;
@@ -9,8 +12,8 @@ use cc_protos::attestation_agent::attestation_agent_service_client::AttestationA
 use cc_tests::curl::{self, Answer};
 use cc_tests::eventlog::EventLog;
 use cc_tests::machine::Machine;
-use cc_tests::process::command;
-use cc_tests::stack::{Options, Part, Stack};
+use cc_tests::process::{binary_folder, command};
+use cc_tests::stack::{Options, Part, Stack, address};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tonic::transport::Channel;
@@ -39,6 +42,51 @@ pub(crate) fn options() -> Options {
 
 pub(crate) fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// Without CAP_DAC_OVERRIDE a file mode refuses root too.
+#[test]
+fn a_log_that_is_refused_is_named_and_used_again() {
+    if !cc_tests::stack::emulator_runs_here() {
+        return;
+    }
+    let mut stack = Stack::prepare(options()).unwrap();
+    stack.start_part(Part::Emulator).unwrap();
+    stack.start_part(Part::Kbs).unwrap();
+    let log = stack.agent_log();
+    let folder = log.parent().unwrap();
+    let mode = |mode| std::fs::set_permissions(folder, std::fs::Permissions::from_mode(mode)).unwrap();
+    std::fs::create_dir_all(folder).unwrap();
+    mode(0);
+    let config = stack.folder().join("aa.toml");
+    std::fs::write(&config, stack.agent_config()).unwrap();
+    let manager = stack.folder().join("notify");
+    let told = UnixDatagram::bind(&manager).unwrap();
+    let mut start = command("setpriv");
+    start.arg("--bounding-set=-dac_override,-dac_read_search");
+    start.arg(binary_folder().unwrap().join("attestation-agent")).args([
+        "--unmeasured-config",
+        "allow",
+        "-c",
+    ]);
+    start.arg(config).arg("-a").arg(address(&stack.agent_socket())).env("NOTIFY_SOCKET", manager);
+    let out = start.output().unwrap();
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(out.status.code(), Some(69), "so that the service manager tries again: {said}");
+    told.set_nonblocking(true).unwrap();
+    let mut datagram = [0; 4096];
+    let statuses = std::iter::from_fn(|| {
+        let len = told.recv(&mut datagram).ok()?;
+        Some(String::from_utf8_lossy(&datagram[..len]).into_owned())
+    });
+    let last = statuses.last().unwrap();
+    for words in ["STATUS=not serving: ", folder.to_str().unwrap(), "Permission denied", "[EVENT_LOG_FILE]"] {
+        assert!(last.contains(words), "{words} is missing in {last}\n{said}");
+    }
+    mode(0o700);
+    stack.start_part(Part::Agent).unwrap();
+    let measured = async { measure(&mut client(&stack).await, "x", None).await };
+    assert_eq!(runtime().block_on(measured), Ok(0));
 }
 
 fn request(content: &str, register_index: Option<u64>) -> aa::ExtendRuntimeMeasurementRequest {

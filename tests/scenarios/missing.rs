@@ -137,6 +137,8 @@ fn a_path_that_is_refused_is_named() {
     let hub =
         "/usr/local/bin/confidential-data-hub -c /etc/confidential-containers/confidential-data-hub.toml";
     let (run, etc) = ("/run/confidential-containers/attestation-agent", "/etc/confidential-containers");
+    installed.shell("echo 'version = \"0.1.0\"' >/srv/initdata.toml");
+    let launched = format!("{agent} --initdata-toml /srv/initdata.toml");
     for (unit, program, allowed, says) in [
         (
             AGENT,
@@ -150,6 +152,12 @@ fn a_path_that_is_refused_is_named() {
             agent,
             &["/etc", hardware.as_str()],
             &["cannot listen on", run, "Permission denied", "[SOCKET_REFUSED]"],
+        ),
+        (
+            AGENT,
+            &launched,
+            &["/run", "/etc", hardware.as_str()],
+            &["the init-data document /srv/initdata.toml", "Permission denied", "[INIT_DATA_UNREADABLE]"],
         ),
         (HUB, hub, &["/run"], &["cannot read the configuration file", etc, "Permission denied"]),
     ] {
@@ -235,6 +243,18 @@ fn a_socket_or_a_store_that_is_refused_is_named_and_used_again() {
     installed.shell(&format!("umount --lazy {store}; systemctl restart cdh-storage-unpack.service"));
     installed.machine.must(&second).unwrap();
     installed.comes_back(HUB);
+
+    // The folder of one of [[files]], which is named while it is refused, and the file written when it is not.
+    installed.shell(
+        "printf '[[files]]\\npath = \"/run/app/key\"\\nsecret = \"kbs:///default/key/1\"\\nrefresh_seconds = 1\\n' \
+         >>/etc/confidential-containers/confidential-data-hub.toml; mkdir --mode=0 /run/app",
+    );
+    installed.restart(HUB);
+    installed.wait_for_status(HUB, &["/run/app/key", "ermission denied", "[FILE_", "serving secrets from"]);
+    installed.serves("without the file");
+    installed.shell("chmod 755 /run/app");
+    installed.comes_back(HUB);
+    assert_eq!(installed.shell("cat /run/app/key").as_bytes(), SECRET);
 
     // The REST server, which is nobody, and the hub's socket; without a connection from before.
     mode("600", "cdh.sock");

@@ -305,6 +305,12 @@ impl Bare {
         assert_eq!(self.sh("systemctl list-units --failed --no-legend"), "");
     }
 
+    fn said_that_there_is_another(&self) {
+        let said = self.sh("cat /root/said; rm /root/said");
+        let expected = "confidential-guest: /usr/local/bin/attestation-agent is there too";
+        assert!(said.contains(expected), "{said}");
+    }
+
     /// An upgrade restarts the services, and keeps their sockets and what was configured.
     fn is_upgraded_by(&self, line: &str) {
         let services =
@@ -354,12 +360,20 @@ fn install(manager: &str) -> String {
     format!("cd /root/packages; {}", line.unwrap())
 }
 
+/// `install`, while a program is there that `make install` has left.
+fn beside_another(install: &str) -> String {
+    format!(
+        "cd /root/packages; touch /usr/local/bin/attestation-agent; {install} >/root/said 2>&1; rm /usr/local/bin/attestation-agent"
+    )
+}
+
 fn deb(bare: &Bare) {
     bare.sh(&install("apt-get install").replace("install ", "install -y ./trustee-attester_*.deb "));
     bare.serves();
-    bare.is_upgraded_by(
-        "cd /root/packages; dpkg --force-confdef -i ./guestctl_*.deb ./confidential-guest_*.deb",
-    );
+    bare.is_upgraded_by(&beside_another(
+        "dpkg --force-confdef -i ./guestctl_*.deb ./confidential-guest_*.deb",
+    ));
+    bare.said_that_there_is_another();
     bare.sh("apt-get purge -y confidential-guest guestctl trustee-attester");
     bare.is_as_before_but(&[]);
 }
@@ -384,13 +398,34 @@ fn deb_and_rpm_packages_install_serve_and_leave_nothing_on_debian_12() {
     let install = install("dnf install").replace("dnf install ", "rpm -i --nodeps ./trustee-attester-*.rpm ");
     bare.sh(&install);
     bare.serves();
-    bare.is_upgraded_by(
-        "cd /root/packages; rpm -U --nodeps --replacepkgs ./guestctl-*.rpm ./confidential-guest-[0-9]*.rpm",
-    );
+    bare.is_upgraded_by(&beside_another(
+        "rpm -U --nodeps --replacepkgs ./guestctl-*.rpm ./confidential-guest-[0-9]*.rpm",
+    ));
+    bare.said_that_there_is_another();
     bare.sh("rpm -e confidential-guest guestctl trustee-attester");
     let kept = bare.sh("cd /etc/confidential-containers && ls && rm -r /etc/confidential-containers");
     assert_eq!(kept, "attestation-agent.toml.rpmsave\nconfidential-data-hub.toml.rpmsave\n");
     bare.is_as_before_but(&FILESYSTEM);
+}
+
+/// Units of the sources do not take the place of a package's, which have the same paths and other programs.
+#[test]
+fn units_are_not_installed_over_a_package() {
+    let folder = tempfile::tempdir().unwrap();
+    let install = || {
+        let mut make = command("make");
+        make.args(["-s", "-C", ROOT, "install-units"]).arg(format!("ROOT={}", folder.path().display()));
+        make.output().unwrap()
+    };
+    // Over its own it does.
+    assert!(install().status.success() && install().status.success());
+    let unit = folder.path().join("usr/lib/systemd/system/attestation-agent.service");
+    let text = std::fs::read_to_string(&unit).unwrap().replace("/usr/local/bin/", "/usr/bin/");
+    std::fs::write(&unit, &text).unwrap();
+    let out = install();
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(!out.status.success() && said.contains("is a package's"), "{said}");
+    assert_eq!(std::fs::read_to_string(&unit).unwrap(), text);
 }
 
 /// `make install` puts the programs into the folder itself, also those that somebody else has built.

@@ -19,7 +19,7 @@ const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 const LIST: &str = include_str!("peer_pod/tree.list");
 
 /// The tree below a folder, as [`LIST`] has it.
-fn listed(root: &Path) -> String {
+pub(crate) fn listed(root: &Path) -> String {
     let out =
         command("find").arg(root).args(["-mindepth", "1", "-printf", "%y %#m %P %l\n"]).output().unwrap();
     let text = String::from_utf8(out.stdout).unwrap();

@@ -6,7 +6,7 @@ use cc_tests::container::{Setup, Tree};
 use cc_tests::process::binary_folder;
 use tempfile::TempDir;
 
-use crate::doors::prepared;
+use crate::doors::prepared_by_name;
 use crate::{REST_PATH, SECRET};
 
 pub(crate) const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../quadlet");
@@ -43,7 +43,7 @@ fn the_generator_takes_every_file() {
                   done\n\
                   ls /tmp/made\n\
                   systemd-analyze verify --man=no /tmp/made/*.service\n\
-                  cp /quadlet/examples/resolver-changed.* /tmp/made\n\
+                  cp /quadlet/resolver-changed.* /tmp/made\n\
                   systemd-analyze verify --man=no /tmp/made/resolver-changed.*";
     let setup = Setup::new(Tree::Trixie).unwrap().bind_read_only(Path::new(SHIPPED), "/quadlet");
     let out = setup.run(&["sh", "-ec", script]).unwrap();
@@ -206,6 +206,28 @@ podman image inspect --format '{{.Digest}}' localhost/app
 /// There are no controllers of control groups here that could hold the limit which is usual.
 pub(crate) const NO_LIMIT: &str = "[Container]\nPidsLimit=0\n";
 
+/// The key broker, as the machine's configuration has it.
+const BROKER: &str = "broker.test";
+
+/// Who knows that name, at the address that is given: a name server that has one.
+const NAME_SERVER: &str = r#"
+import socket, struct, sys
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind((sys.argv[1], 53))
+while True:
+    query, client = server.recvfrom(512)
+    end, labels = 12, []
+    while query[end]:
+        labels.append(query[end + 1:end + 1 + query[end]])
+        end += query[end] + 1
+    known = b".".join(labels) == b"broker.test"
+    kind, = struct.unpack(">H", query[end + 1:end + 3])
+    # An address, if one of IPv4 was asked for; the name is that of the question.
+    answer = struct.pack(">HHHIHBBBB", 0xc00c, 1, 1, 5, 4, 127, 0, 0, 1) if known and kind == 1 else b""
+    head = struct.pack(">HHHHH", 0x8180 if known else 0x8183, 1, bool(answer), 0, 0)
+    server.sendto(query[:2] + head + query[12:end + 5] + answer, client)
+"#;
+
 fn shipped(name: &str) -> String {
     std::fs::read_to_string(format!("{SHIPPED}/{name}")).unwrap()
 }
@@ -213,7 +235,7 @@ fn shipped(name: &str) -> String {
 #[test]
 fn containers_serve_applications_and_units_of_the_machine() {
     let storage = TempDir::with_prefix("podman-").unwrap();
-    let Some((stack, mut setup)) = prepared(Tree::Trixie, TABLES) else { return };
+    let Some((stack, mut setup)) = prepared_by_name(Tree::Trixie, BROKER, TABLES) else { return };
     let port = cc_tests::port::claim().unwrap();
     let root = stack.folder().join("root");
     setup = setup
@@ -223,6 +245,10 @@ fn containers_serve_applications_and_units_of_the_machine() {
         .file("root/image.sh", IMAGE, 0o755)
         .unwrap()
         .file("root/app.sh", APP_IMAGE, 0o755)
+        .unwrap()
+        .file("root/name-server.py", NAME_SERVER, 0o755)
+        .unwrap()
+        .file("etc/resolv.conf", "", 0o644)
         .unwrap();
     for binary in DAEMONS.iter().chain(&["guestctl"]) {
         let path = binary_folder().unwrap().join(binary);
@@ -268,17 +294,43 @@ fn containers_serve_applications_and_units_of_the_machine() {
              [Service]\nRuntimeDirectory=app\nRuntimeDirectoryPreserve=yes\nType=oneshot\nRemainAfterExit=yes"
         ),
     );
+    machine.must(&["sh", "-ec", "cp /quadlet/resolver-changed.* /etc/systemd/system/"]).unwrap();
     machine.must(&["systemctl", "daemon-reload"]).unwrap();
+    machine.must(&["systemctl", "enable", "--now", "resolver-changed.path"]).unwrap();
     let journals = || DAEMONS.map(|daemon| machine.journal(&format!("{daemon}.service")).unwrap()).join("\n");
     machine
         .must(&["systemctl", "start", "api-server-rest"])
         .unwrap_or_else(|e| panic!("{e:#}\n{}", journals()));
 
+    let status = |unit| machine.must(&["systemctl", "show", "--value", "--property=StatusText", unit]);
     let secret = std::str::from_utf8(SECRET).unwrap();
     let ask =
         ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "curl", "--silent", "--show-error"];
     let url = format!("http://127.0.0.1:{port}{REST_PATH}");
-    assert_eq!(machine.must(&[&ask[..], &[&url]].concat()).unwrap(), secret, "{}", journals());
+    // There is no name server yet, so nobody finds the key broker. The hub would try for longer than this.
+    let out = machine.run(&[&ask[..], &["--max-time", "3", &url]].concat()).unwrap();
+    assert!(!out.status.success() && out.stdout.is_empty(), "{out:?}\n{}", journals());
+    machine
+        .wait_for(
+            "the hub's word for it",
+            || Ok(status("confidential-data-hub")?.contains("KBS_UNREACHABLE")),
+        )
+        .unwrap();
+    // Then there is one: at an address of its own, as other tests share the network.
+    let [a, b] = port.to_be_bytes();
+    let name_server = format!("127.53.{a}.{b}");
+    let invocation = |unit: &str| {
+        machine.must(&["systemctl", "show", "--value", "--property=InvocationID", unit]).unwrap()
+    };
+    let before = invocation("confidential-data-hub");
+    machine.must(&["systemd-run", "--quiet", "python3", "/root/name-server.py", &name_server]).unwrap();
+    let resolver = format!(
+        "echo 'nameserver {name_server}' >/etc/resolv.conf.new; mv /etc/resolv.conf.new /etc/resolv.conf"
+    );
+    machine.must(&["sh", "-ec", &resolver]).unwrap();
+    let gets_it = || Ok(machine.run(&[&ask[..], &[&url]].concat())?.stdout == SECRET);
+    machine.wait_for("the secret", gets_it).unwrap_or_else(|e| panic!("{e:#}\n{}", journals()));
+    assert_ne!(invocation("confidential-data-hub"), before);
     machine
         .must(&["systemctl", "start", "app.service"])
         .unwrap_or_else(|e| panic!("{e:#}\n{}\n{}", machine.journal("app.service").unwrap(), journals()));
@@ -302,28 +354,20 @@ fn containers_serve_applications_and_units_of_the_machine() {
             .unwrap_or_else(|e| panic!("{daemon}: {e:#}\n{}", journals()));
     }
     let log = machine.journal("confidential-data-hub.service").unwrap();
-    // Other name servers: the containers get them, and with a whole configuration the hub serves again.
-    let invocation = || {
-        machine.must(&["systemctl", "show", "--value", "--property=InvocationID", "confidential-data-hub"])
-    };
-    let before = invocation().unwrap();
-    let script = "sed -i '$d' /etc/confidential-containers/confidential-data-hub.toml\n\
-                  cp /quadlet/examples/resolver-changed.* /etc/systemd/system/\n\
-                  systemctl daemon-reload\n\
-                  systemctl enable --now resolver-changed.path\n\
-                  echo 'nameserver 192.0.2.53' >/etc/resolv.conf.new\n\
-                  mv /etc/resolv.conf.new /etc/resolv.conf";
-    machine.must(&["sh", "-ec", script]).unwrap();
-    machine.wait_for("another hub", || Ok(invocation()? != before)).unwrap();
-    machine
-        .wait_for("the secret again", || Ok(machine.run(&[&ask[..], &[&url]].concat())?.stdout == SECRET))
-        .unwrap();
+    // Other name servers: the containers get them, and with a whole configuration the hub serves again. Applications stay.
+    let before = ["confidential-data-hub", "app"].map(invocation);
+    let script = format!("sed -i '$d' /etc/confidential-containers/confidential-data-hub.toml\n{resolver}");
+    machine.must(&["sh", "-ec", &script]).unwrap();
+    machine.wait_for("another hub", || Ok(invocation("confidential-data-hub") != before[0])).unwrap();
+    machine.wait_for("the secret again", gets_it).unwrap();
+    assert_eq!(invocation("app"), before[1]);
     for (door, who) in [("rest", "api-server-rest.service"), ("unit-credential", "app.service")] {
         let line = log
             .lines()
-            .find(|line| line.contains(&format!("door={door}")))
+            // Before there was a name server, some were told something else.
+            .find(|line| line.contains(&format!("door={door}")) && line.contains("decision=given"))
             .unwrap_or_else(|| panic!("{door}: {log}"));
-        assert!(line.contains(&format!("unit={who:?}")) && line.contains("decision=given"), "{line}");
+        assert!(line.contains(&format!("unit={who:?}")), "{line}");
     }
     assert!(!journals().contains(secret), "a secret in a log");
 }

@@ -152,19 +152,24 @@ fn unusable_configuration(machine: &Container) {
     // Callers try again once or twice by themselves.
     assert!((1..=5).contains(&times), "started {times} times for one caller");
     // However many ask, the sockets stay; whoever mends the file has the service alone to start.
-    let storm = "import socket, threading\n\
+    let storm = "import collections, socket, threading\n\
+                 ended = collections.Counter()\n\
                  def ask():\n\
                  \x20 for _ in range(25):\n\
                  \x20   s = socket.socket(socket.AF_UNIX)\n\
                  \x20   s.settimeout(60)\n\
-                 \x20   s.connect('/run/confidential-containers/cdh.sock')\n\
-                 \x20   try: s.recv(1)\n\
-                 \x20   except ConnectionError: pass\n\
+                 \x20   try: s.connect('/run/confidential-containers/cdh.sock')\n\
+                 \x20   except OSError as why: ended[f'not connected: {why}'] += 1; continue\n\
+                 \x20   try: ended['answered' if s.recv(1) else 'sent away'] += 1\n\
+                 \x20   except ConnectionError: ended['sent away'] += 1\n\
+                 \x20   except OSError as why: ended[f'left alone: {why}'] += 1\n\
                  \x20   s.close()\n\
                  threads = [threading.Thread(target=ask) for _ in range(4)]\n\
                  [t.start() for t in threads]\n\
-                 [t.join() for t in threads]\n";
-    machine.must(&["python3", "-c", storm]).unwrap();
+                 [t.join() for t in threads]\n\
+                 print(dict(ended))\n";
+    // Nobody is refused by a socket that is gone, and nobody waits for a hub that does not come.
+    assert_eq!(machine.must(&["python3", "-c", storm]).unwrap(), "{'sent away': 100}\n");
     for socket in ["confidential-data-hub.socket", "confidential-data-hub-credentials.socket"] {
         machine.must(&["systemctl", "is-active", socket]).unwrap();
     }

@@ -135,6 +135,20 @@ impl Layout {
         self.manifest(tag, &self.blob(CONFIG, config.to_string().as_bytes())?, &json!(descriptors))
     }
 
+    /// An artifact of these files, each under its title, called `tag`; the digest of its manifest.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn artifact(&self, tag: &str, files: &[(&str, &[u8])]) -> anyhow::Result<String> {
+        let mut layers = Vec::new();
+        for (title, content) in files {
+            let mut layer = self.blob("application/vnd.example.weights", content)?;
+            layer["annotations"] = json!({"org.opencontainers.image.title": title});
+            layers.push(layer);
+        }
+        self.manifest(tag, &self.blob("application/vnd.oci.empty.v1+json", b"{}")?, &json!(layers))
+    }
+
     fn manifest(&self, tag: &str, config: &Value, layers: &Value) -> anyhow::Result<String> {
         let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers});
         let mut entry = self.blob(MANIFEST, manifest.to_string().as_bytes())?;

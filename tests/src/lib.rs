@@ -14,6 +14,7 @@ pub mod hostile_kbs;
 pub mod image;
 pub mod kms_peers;
 pub mod long_run;
+pub mod lying_disk;
 pub mod machine;
 pub mod mutant;
 pub mod port;

@@ -47,6 +47,21 @@ pub fn own_binary(name: &str) -> anyhow::Result<Command> {
     Ok(command(path))
 }
 
+/// The same command in a mount namespace of its own, which goes with what it starts. The data hub refuses its children new ones, so that
+/// whoever wants its mounts apart gives it one.
+#[must_use]
+pub fn with_own_mounts(inner: &Command) -> Command {
+    let mut outer = command("unshare");
+    outer.args(["--mount", "--propagation", "private"]).arg(inner.get_program()).args(inner.get_args());
+    for (name, value) in inner.get_envs() {
+        match value {
+            Some(value) => outer.env(name, value),
+            None => outer.env_remove(name),
+        };
+    }
+    outer
+}
+
 /// A command for any program.
 #[allow(clippy::disallowed_methods, reason = "tests and demo start programs; daemons do not")]
 pub fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::curl::{self, Answer};
 use crate::machine::{self, Kind, Machine};
-use crate::process::{Process, own_binary};
+use crate::process::{Process, own_binary, with_own_mounts};
 use crate::soft_tpm::SoftTpm;
 
 /// Where the emulated TSM interface lies below the system root that the agent is given.
@@ -89,6 +89,8 @@ pub struct Options {
     pub hub_arguments: Vec<String>,
     /// Variables in the environment of the hub.
     pub hub_environment: Vec<(String, String)>,
+    /// The hub mounts in a namespace of its own.
+    pub hub_own_mounts: bool,
     /// Further arguments of the REST server.
     pub rest_arguments: Vec<String>,
     /// REST port; a free one if absent.
@@ -394,6 +396,9 @@ impl Stack {
         }
         command.args(&self.options.hub_arguments).env("RUST_LOG", self.log_filter());
         command.envs(self.options.hub_environment.iter().cloned());
+        if self.options.hub_own_mounts {
+            command = with_own_mounts(&command);
+        }
         Process::start("confidential-data-hub", command, &self.folder)
     }
 

@@ -19,7 +19,7 @@ use std::process::Stdio;
 use anyhow::{Context, ensure};
 use tempfile::TempDir;
 
-pub use self::boot::Boot;
+pub use self::boot::{Boot, PRODUCT_UUID};
 use crate::process::{binary_folder, command};
 use crate::stack::skip;
 
@@ -193,6 +193,7 @@ impl Setup {
             drives: &iter::once(tree).chain(disks).collect::<Vec<_>>(),
             tpm: self.tpm.as_deref(),
             firmware: None,
+            variables: None,
         };
         let said = boot.run(folder)?;
         ensure!(said.contains(DONE), "the machine did not do its work:\n{said}");

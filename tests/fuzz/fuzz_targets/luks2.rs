@@ -3,7 +3,7 @@
 
 use cc_crypto::Secret;
 use cc_evidence::HashAlgorithm;
-use cc_volume::luks2::{Header, HeaderKey, Policy, Secondary};
+use cc_volume::luks2::{Copies, DetachedHeader, Header, HeaderKey, Policy, Secondary};
 use libfuzzer_sys::fuzz_target;
 
 const SIZE: usize = 0x8000;
@@ -27,10 +27,20 @@ fuzz_target!(|bytes: &[u8]| {
     }
     if let Some(header) = judge(&area) {
         assert_eq!(header.secondary(), &Secondary::Same);
+        // The second copy alone says the same.
+        area[SIZE - 1] ^= 1;
+        let second = Header::read_by(&area, area.len(), Copies::Either).expect("the second copy");
+        assert!(second.damage().is_some());
+        assert_eq!((second.binary(), second.metadata()), (header.binary(), header.metadata()));
     }
 });
 
 fn judge(bytes: &[u8]) -> Option<Header> {
+    if let Ok(detached) = DetachedHeader::read(bytes) {
+        let canonical = detached.canonical().to_bytes();
+        let again = DetachedHeader::read(&canonical).expect("the canonical form is one");
+        assert_eq!(again.canonical().to_bytes(), canonical);
+    }
     let header = Header::read(bytes).ok()?;
     for detached in [false, true] {
         let policy = Policy { detached, max_keyslots: 2, ..Policy::default() };

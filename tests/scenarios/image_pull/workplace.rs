@@ -1,6 +1,6 @@
 //! A stack whose hub pulls, images for it, and kata-agent's side of the call.
 //!
-//! The half that mounts works in a mount namespace of its own, so that no mount outlives its test.
+//! The hub and its halves work in a mount namespace of their own, so that no mount outlives its test.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -31,13 +31,13 @@ type Answer = Result<String, (i32, String)>;
 impl Pulls {
     /// The stack without its hub, which is started by [`Pulls::configure`].
     pub(super) fn start(options: Options) -> Option<Self> {
-        let mut stack = crate::stack(options)?;
+        let mut stack = crate::stack(Options { hub_own_mounts: true, ..options })?;
         stack.stop_part(Part::Hub).unwrap();
         let folder = stack.folder();
         fs::create_dir_all(folder.join("images/blobs/sha256")).unwrap();
         fs::write(folder.join("images/oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
         let script = format!(
-            "#!/bin/sh\necho $$ >{folder}/$1.pid\nexec unshare --mount --propagation private {program} \"$@\"\n",
+            "#!/bin/sh\necho $$ >{folder}/$1.pid\nexec {program} \"$@\"\n",
             folder = folder.display(),
             program = own_binary("cdh-storage").unwrap().get_program().to_str().unwrap(),
         );

@@ -179,6 +179,22 @@ impl Guest {
         self.started.iter().find(|(name, _)| name == id).map(|(_, process)| process.log()).unwrap()
     }
 
+    /// What the kernel says of a component (proc_pid_status(5)).
+    pub(super) fn status(&self, id: &str) -> String {
+        let process = self.started.iter().find(|(name, _)| name == id).map(|(_, process)| process).unwrap();
+        fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap()
+    }
+
+    /// The same of the processes that a component has started.
+    pub(super) fn started_by(&self, id: &str) -> Vec<String> {
+        let process = self.started.iter().find(|(name, _)| name == id).map(|(_, process)| process).unwrap();
+        let parent = format!("PPid:\t{}", process.pid());
+        let statuses = fs::read_dir("/proc")
+            .unwrap()
+            .filter_map(|entry| fs::read_to_string(entry.ok()?.path().join("status")).ok());
+        statuses.filter(|status| status.lines().any(|line| line == parent)).collect()
+    }
+
     /// Calls the hub as kata-agent does.
     pub(super) fn call<Q: Message, A: Message + Default>(
         &self,

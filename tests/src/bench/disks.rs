@@ -1,11 +1,11 @@
 //! What opening an encrypted disk costs beside cryptsetup with the same key; and what the tests measured of root disks.
 //!
 //! Measured here is the way to the volume key, because the kernel may have no device mapper: `cryptsetup open --test-passphrase` on the
-//! disk, beside one reading of the header area, rules, tag, and the same cryptsetup with the sealed copy of the header.
+//! disk, beside one reading of the header and its keyslots, rules, tag, and the same cryptsetup with the sealed copy of the header.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Seek, SeekFrom, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use cc_crypto::Secret;
-use cc_volume::luks2::{DetachedHeader, HeaderKey, Policy, format::MAX_AREA_LEN};
+use cc_volume::luks2::{Copies, DetachedHeader, HeaderKey, NotRead, Policy};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use serde::Deserialize;
 
@@ -22,8 +22,6 @@ use crate::process::{command, own_binary};
 
 /// Times that each side opens a volume.
 const TURNS: usize = 9;
-/// Bytes that are written at once into memory.
-const PIECE_LEN: usize = 64 << 10;
 /// Users' search paths do not lead there.
 const CRYPTSETUP: &str = "/usr/sbin/cryptsetup";
 /// What opens the volumes. As good as random for whoever does not know it.
@@ -84,20 +82,23 @@ pub fn keyslot(derivation: Derivation) -> anyhow::Result<Keyslot> {
 
 /// The header of a volume, read once, judged, authenticated, and sealed in memory, as all our doors to a volume do it.
 fn checked(disk: &Path) -> anyhow::Result<OwnedFd> {
-    let mut area = Vec::new();
-    File::open(disk)?.take(MAX_AREA_LEN as u64).read_to_end(&mut area)?;
-    let header = DetachedHeader::read(area)?;
-    Policy::default().judge(header.header()).into_result()?;
+    let mut disk = File::open(disk)?;
+    let length = disk.seek(SeekFrom::End(0))?;
+    let fill = |at: usize, into: &mut [u8]| disk.read_exact_at(into, at as u64);
+    let admit = |header: &_| Policy::default().judge(header).into_result();
+    let header = match DetachedHeader::read_from(fill, length, Copies::Either, admit) {
+        Ok(header) => header,
+        Err(NotRead::Disk(error)) => return Err(error.into()),
+        Err(NotRead::Header(error)) => return Err(error.into()),
+    };
     let tag = header.header().tag().context("the header has no tag")?;
     HeaderKey::derive(&Secret::new(KEY.to_vec()))?.verify(header.header(), tag)?;
-    // Programs that are started inherit it. Most of it are zeros, which are not written.
+    // Programs that are started inherit it.
     let file = File::from(memfd_create("header", MemfdFlags::ALLOW_SEALING)?);
-    let canonical = header.canonical()?;
-    file.set_len(canonical.len() as u64)?;
-    for (number, piece) in canonical.chunks(PIECE_LEN).enumerate() {
-        if piece.iter().any(|byte| *byte != 0) {
-            file.write_all_at(piece, (number * PIECE_LEN) as u64)?;
-        }
+    let canonical = header.canonical();
+    file.set_len(canonical.length() as u64)?;
+    for (at, piece) in canonical.pieces() {
+        file.write_all_at(piece, at)?;
     }
     fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
     Ok(file.into())

@@ -1,30 +1,37 @@
-//! What an image costs on its way from a registry to an unpacked tree in memory: `guestctl pull` beside what people use.
+//! What an image costs on its way from a registry to an unpacked tree in memory: `guestctl pull`, and the data hub's `PullImage`, beside
+//! what people use.
 //!
 //! The image holds real files: a Debian tree that tests boot, and sources of crates. Every program gets it from the same registry
 //! into a tmpfs; the programs take turns. GNU tar, which unpacks the same blobs one after another without registry, digest or
 //! whiteouts, is the floor. Podman runs in a machine that is booted from the tree, because Debian 12 has an older one.
 
+mod hub;
+mod large;
+mod watched;
+
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::container::{Container, Setup, Tree};
+use crate::image::Layout;
 use crate::process::{command, own_binary};
 use crate::registry::Registry;
+use hub::Hub;
+pub use large::Large;
+use watched::watched;
+pub use watched::{Pull, Stage};
 
 /// Uncompressed bytes of the image.
 const BYTES: u64 = 480_000_000;
 /// Where its copies are unpacked: memory.
 const MEMORY: &str = "/dev/shm";
-/// Pause between two looks at the memory of a program.
-const GLANCE: Duration = Duration::from_millis(10);
-
 /// How the layers of the image are packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Packing {
@@ -44,15 +51,6 @@ impl Packing {
             Self::GzipEncrypted => "gzip-encrypted",
         }
     }
-}
-
-/// One pull.
-#[derive(Clone, Copy, Debug)]
-pub struct Pull {
-    /// From start to end of the program or programs.
-    pub time: Duration,
-    /// The most resident memory in bytes, where it was looked at.
-    pub peak: Option<u64>,
 }
 
 /// A registry with the image in it, and a machine with Podman.
@@ -119,6 +117,7 @@ impl Workshop {
             copy.args(["--dest-compress", "--src-tls-verify=false", "--dest-tls-verify=false"]);
             run(copy.arg(from).arg(format!("docker://{name}:{}", packing.tag())))?;
         }
+        large::push_small(&Layout::create(&folder.path().join("small"))?, &registry)?;
         let storage = memory.path().join("podman");
         fs::create_dir(&storage)?;
         let podman =
@@ -157,6 +156,18 @@ impl Workshop {
         watched(&mut pull)
     }
 
+    /// The data hub's `PullImage` into an empty store; not encrypted, as there is no key broker. Memory: see [`Pull::peak`], above idle.
+    ///
+    /// # Errors
+    /// It fails.
+    pub fn hub(&self, packing: Packing) -> anyhow::Result<Pull> {
+        self.fresh()?;
+        let hub = Hub::start(self.memory.path(), self.registry.address(), &format!("{}:small", self.name))?;
+        let pulled = hub.pull(&self.image(packing));
+        hub.stop()?;
+        pulled
+    }
+
     /// `skopeo copy` into a layout, then `umoci unpack`; gzip alone, because umoci of Debian 12 knows no other.
     ///
     /// # Errors
@@ -174,7 +185,7 @@ impl Workshop {
             .args(["unpack", "--image"])
             .arg(format!("{}:it", layout.display()))
             .arg(folder.join("bundle")))?;
-        Ok(Pull { time: start.elapsed(), peak: None })
+        Ok(Pull::timed(start.elapsed()))
     }
 
     /// `podman pull` into its overlay storage.
@@ -193,7 +204,7 @@ impl Workshop {
         self.podman.must(&["podman", "pull", "--quiet", "--tls-verify=false", &image])?;
         let time = start.elapsed().saturating_sub(way);
         self.podman.must(&["podman", "rmi", "--all", "--force"])?;
-        Ok(Pull { time, peak: None })
+        Ok(Pull::timed(time))
     }
 
     /// GNU tar, for each blob of the image in turn.
@@ -209,7 +220,7 @@ impl Workshop {
         for blob in blobs {
             run(command("tar").arg(filter).arg("-xf").arg(blob).arg("-C").arg(&folder))?;
         }
-        Ok(Pull { time: start.elapsed(), peak: None })
+        Ok(Pull::timed(start.elapsed()))
     }
 
     /// Where the registry keeps the layers.
@@ -245,32 +256,6 @@ impl Workshop {
     }
 }
 
-/// Pulls an image of 10 layers with half a gigabyte each, from a layout on disk into memory.
-///
-/// # Errors
-/// There is no room for it, or the pull fails.
-pub fn large() -> anyhow::Result<Pull> {
-    let folder = tempfile::Builder::new().prefix("bench-images-").tempdir()?;
-    let memory = tempfile::Builder::new().prefix("bench-images-").tempdir_in(MEMORY)?;
-    let half = folder.path().join("half");
-    run(command("dd")
-        .args(["if=/dev/urandom", "bs=1M", "count=512", "status=none"])
-        .arg(format!("of={}", half.display())))?;
-    let mut archives = (0..10).map(|number| {
-        let mut tar = command("tar");
-        tar.arg("-C").arg(folder.path()).arg(format!("--transform=s/half/half-{number}/")).arg("half");
-        Ok(tar)
-    });
-    let layout = folder.path().join("layout");
-    write_layout(&layout, &mut archives)?;
-    let mut pull = own_binary("guestctl")?;
-    pull.args(["pull", "--json"])
-        .arg(format!("oci:{}", layout.display()))
-        .arg("--rootfs")
-        .arg(memory.path().join("out"));
-    watched(&mut pull)
-}
-
 fn skopeo() -> Command {
     let mut skopeo = command("skopeo");
     skopeo.args(["--insecure-policy", "copy", "--quiet"]);
@@ -281,30 +266,6 @@ fn run(program: &mut Command) -> anyhow::Result<Vec<u8>> {
     let out = program.output().with_context(|| format!("starting {program:?}"))?;
     ensure!(out.status.success(), "{program:?}: {}", String::from_utf8_lossy(&out.stderr));
     Ok(out.stdout)
-}
-
-/// Runs a program to its end, and looks at its memory on the way.
-#[allow(clippy::disallowed_methods, reason = "a measurement waits for another process")]
-fn watched(program: &mut Command) -> anyhow::Result<Pull> {
-    let start = Instant::now();
-    let mut child = program.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
-    let status = format!("/proc/{}/status", child.id());
-    let (mut peak, mut time) = (0, None);
-    while time.is_none() {
-        if let Ok(text) = fs::read_to_string(&status) {
-            let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-            let kib = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
-            peak = peak.max(kib.unwrap_or(0) * 1024);
-        }
-        if child.try_wait()?.is_some() {
-            time = Some(start.elapsed());
-        } else {
-            std::thread::sleep(GLANCE);
-        }
-    }
-    let out = child.wait_with_output()?;
-    ensure!(out.status.success(), "{program:?}: {}", String::from_utf8_lossy(&out.stderr));
-    Ok(Pull { time: time.unwrap_or_default(), peak: Some(peak) })
 }
 
 /// Writes an image layout whose plain layers these commands of GNU tar make.

@@ -10,6 +10,8 @@ use crate::process::{Process, command};
 
 /// How long a machine may run, on a busy host.
 const TIME_LIMIT: Duration = Duration::from_secs(400);
+/// The UUID of the product that firmware tells.
+pub const PRODUCT_UUID: &str = "6a2d7e1c-93f4-4a55-8f70-1d3b2c5e9a10";
 /// Pause between two looks at the console.
 const GLANCE: Duration = Duration::from_millis(100);
 
@@ -28,6 +30,8 @@ pub struct Boot<'a> {
     pub tpm: Option<&'a Path>,
     /// UEFI firmware, which measures kernel, command line and initrd; a BIOS that does not if there is none.
     pub firmware: Option<&'a Path>,
+    /// Where that firmware keeps its variables, if it does: a file of the host's. Then it is the half without them.
+    pub variables: Option<&'a Path>,
 }
 
 impl Boot<'_> {
@@ -44,6 +48,7 @@ impl Boot<'_> {
         qemu.args(
             "-machine q35 -accel tcg,thread=single -cpu max,-cx16 -m 1536 -smp 1 -nodefaults".split(' '),
         )
+        .args(["-uuid", PRODUCT_UUID])
         .args("-no-user-config -no-reboot -display none -device virtio-rng-pci".split(' '))
         .args("-netdev user,id=n0 -device virtio-net-pci,netdev=n0,romfile=".split(' '))
         .arg("-serial")
@@ -55,8 +60,16 @@ impl Boot<'_> {
         .arg("-append")
         // A kernel that panics ends the machine; names of network devices are the kernel's own.
         .arg(format!("console=ttyS0 loglevel=4 panic=-1 net.ifnames=0 {}", self.command_line));
-        if let Some(firmware) = self.firmware {
-            qemu.arg("-bios").arg(firmware);
+        match (self.firmware, self.variables) {
+            (Some(firmware), Some(variables)) => {
+                for (file, more) in [(firmware, ",readonly=on"), (variables, "")] {
+                    qemu.arg("-drive").arg(format!("if=pflash,format=raw,file={}{more}", file.display()));
+                }
+            }
+            (Some(firmware), None) => {
+                qemu.arg("-bios").arg(firmware);
+            }
+            (None, _) => {}
         }
         for drive in self.drives {
             qemu.arg("-drive").arg(format!("{drive},if=virtio"));

@@ -92,7 +92,7 @@ pub(super) fn round() -> anyhow::Result<()> {
     heading("gate 2: a signed image whose key the key broker withholds");
     refused(&texts(&place.pull("withheld", &folder.join("withheld"))), "KBS_DENIED_POLICY")?;
     for name in ["unsigned", "withheld"] {
-        let left = [folder.join(name), folder.join(format!(".{name}.partial"))];
+        let left = [folder.join(name), folder.join(format!(".{name}.guestctl-partial"))];
         ensure!(left.iter().all(|path| !path.exists()), "something is left of {name}");
     }
     say("nothing is left of either");
