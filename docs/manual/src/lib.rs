@@ -8,6 +8,7 @@
 
 pub mod document;
 pub mod page;
+pub mod surroundings;
 
 use std::path::{Path, PathBuf};
 
@@ -16,6 +17,7 @@ use clap::{Command, CommandFactory as _};
 use clap_complete::Shell;
 
 use crate::page::Page;
+use crate::surroundings::{AGENT, HUB, REST, STORAGE, Surroundings, UNLOCK};
 
 /// A program that is installed.
 #[derive(Debug)]
@@ -26,30 +28,38 @@ pub struct Program {
     pub section: u8,
     /// Pages to look at besides, such as `attestation-agent.toml(5)`.
     pub see_also: &'static [&'static str],
+    /// For daemons: what else they take and leave.
+    pub surroundings: Option<Surroundings>,
 }
 
 /// Every program that `make install` installs.
 #[must_use]
 pub fn programs() -> Vec<Program> {
-    let program = |command, section, see_also| Program { command, section, see_also };
+    let program = |command, section, see_also| Program { command, section, see_also, surroundings: None };
+    let daemon = |command, surroundings, see_also| Program {
+        command,
+        section: 8,
+        see_also,
+        surroundings: Some(surroundings),
+    };
     let [guestctl, secret] = guestctl::command_lines();
     vec![
-        program(
+        daemon(
             attestation_agent::config::Cli::command(),
-            8,
+            AGENT,
             &["attestation-agent.toml(5)", "confidential-data-hub(8)", "guestctl-doctor(1)"],
         ),
-        program(
+        daemon(
             cdh::config::Cli::command(),
-            8,
+            HUB,
             &["confidential-data-hub.toml(5)", "attestation-agent(8)", "cdh-storage(8)", "guestctl-get(1)"],
         ),
-        program(cdh_storage::cli::Cli::command(), 8, &["confidential-data-hub(8)", "guestctl-disk(1)"]),
-        program(api_server_rest::config::Config::command(), 8, &["confidential-data-hub(8)"]),
+        daemon(cdh_storage::cli::Cli::command(), STORAGE, &["confidential-data-hub(8)", "guestctl-disk(1)"]),
+        daemon(api_server_rest::config::Config::command(), REST, &["confidential-data-hub(8)"]),
         program(guestctl, 1, &["confidential-data-hub(8)", "attestation-agent(8)", "secret(1)"]),
         program(secret, 1, &["guestctl-seal(1)", "confidential-data-hub.toml(5)"]),
         program(trustee_attester::cli::Cli::command(), 1, &["guestctl-get(1)"]),
-        program(initrd_unlock::cli::Cli::command(), 8, &["unlock.toml(5)", "guestctl-disk(1)"]),
+        daemon(initrd_unlock::cli::Cli::command(), UNLOCK, &["unlock.toml(5)", "guestctl-disk(1)"]),
         program(coco_keyprovider::config::Cli::command(), 1, &["skopeo-copy(1)"]),
     ]
 }

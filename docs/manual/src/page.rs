@@ -1,14 +1,16 @@
 //! Man pages of programs, out of the definitions of their command lines; a page for each sub-command.
 //!
 //! What clap shows below the options (`after_help`) is text with a form of its own: paragraphs that begin with `Example` or
-//! `Exit` become the sections of these names, indented lines stay as they are. The form of the pages is that of man(7).
+//! `Exit` become the sections of these names, indented lines stay as they are. Pages of daemons have the sections ENVIRONMENT and
+//! FILES besides. The form of the pages is that of man(7).
 
 use clap::builder::Resettable;
 use clap::{Arg, Command};
 use clap_mangen::Man;
-use clap_mangen::roff::{Roff, roman};
+use clap_mangen::roff::{Roff, bold, roman};
 
 use crate::Program;
+use crate::surroundings::Surroundings;
 
 /// One page.
 #[derive(Debug)]
@@ -28,16 +30,22 @@ pub fn of_program(program: &Program) -> Vec<Page> {
     let mut command = program.command.clone().disable_help_subcommand(true);
     command.build();
     let mut pages = Vec::new();
-    collect(&command, program.section, program.see_also, &mut pages);
+    collect(&command, program.section, program.see_also, program.surroundings, &mut pages);
     pages
 }
 
-fn collect(command: &Command, section: u8, see_also: &[&str], pages: &mut Vec<Page>) {
+fn collect(
+    command: &Command,
+    section: u8,
+    see_also: &[&str],
+    surroundings: Option<Surroundings>,
+    pages: &mut Vec<Page>,
+) {
     let name = name(command).to_owned();
-    pages.push(Page { name: name.clone(), section, text: render(command, section, see_also) });
+    pages.push(Page { name: name.clone(), section, text: render(command, section, see_also, surroundings) });
     let above = format!("{name}({section})");
     for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
-        collect(below, section, &[&above], pages);
+        collect(below, section, &[&above], None, pages);
     }
 }
 
@@ -46,7 +54,7 @@ fn name(command: &Command) -> &str {
     command.get_display_name().unwrap_or_else(|| command.get_name())
 }
 
-fn render(command: &Command, section: u8, see_also: &[&str]) -> String {
+fn render(command: &Command, section: u8, see_also: &[&str], surroundings: Option<Surroundings>) -> String {
     let more = command.get_after_long_help().or_else(|| command.get_after_help()).map(ToString::to_string);
     // With what the commands above need, which the writer of pages does not know.
     let usage = command.clone().render_usage().to_string();
@@ -62,6 +70,10 @@ fn render(command: &Command, section: u8, see_also: &[&str]) -> String {
     for part in more.iter().flat_map(|text| parts(text)) {
         part.render(&mut roff);
     }
+    if let Some(Surroundings { environment, files }) = surroundings {
+        table(&mut roff, "ENVIRONMENT", environment);
+        table(&mut roff, "FILES", files);
+    }
     roff.control("SH", ["SEE ALSO"]);
     roff.text([roman(see_also.join(", "))]);
     let mut page = Vec::new();
@@ -73,6 +85,19 @@ fn render(command: &Command, section: u8, see_also: &[&str]) -> String {
     // Writing into memory does not fail.
     let _ = man.render(&mut page);
     String::from_utf8_lossy(&page).into_owned() + body(&roff.render())
+}
+
+/// A section of names, each with what it is.
+fn table(roff: &mut Roff, heading: &str, rows: &[(&str, &str)]) {
+    roff.control("SH", [heading]);
+    if rows.is_empty() {
+        roff.text([roman("None of it is read.")]);
+    }
+    for (name, what) in rows {
+        roff.control("TP", []);
+        roff.text([bold(*name)]);
+        roff.text([roman(*what)]);
+    }
 }
 
 /// A page says no date, so that it is the same whenever it is made: an empty argument as man(7) writes it.
@@ -120,8 +145,10 @@ fn parts(text: &str) -> Vec<Part<'_>> {
         let (heading, paragraph) = match paragraph.split_once(':') {
             Some(("Example" | "Examples", rest)) => ("EXAMPLES", rest),
             Some(("Exit status" | "Exit codes", rest)) => ("EXIT STATUS", rest),
-            _ if paragraph.starts_with("Example") => ("EXAMPLES", paragraph),
-            _ => ("NOTES", paragraph),
+            _ => match paragraph.strip_prefix("Example, ") {
+                Some(of_what) => ("EXAMPLES", of_what),
+                None => ("NOTES", paragraph),
+            },
         };
         let lines = paragraph.trim_start_matches('\n').lines();
         match parts.iter_mut().find(|part| part.heading == heading) {
@@ -165,13 +192,13 @@ mod tests {
 
     #[test]
     fn text_below_the_options_becomes_sections() {
-        let text = "A note\nof two lines.\n\nExit codes: 0 good, 1 bad\n\nExample:\n  run it\n    twice\n\nAnother note:\n  x";
+        let text = "A note\nof two lines.\n\nExit codes: 0 good, 1 bad\n\nExample:\n  run it\n    twice\n\nExample, in a unit:\n  run\n\nAnother note:\n  x";
         let mut roff = Roff::new();
         parts(text).iter().for_each(|part| part.render(&mut roff));
         assert_eq!(
             roff.to_roff(),
             ".SH NOTES\nA note\nof two lines.\n.PP\nAnother note:\n.nf\nx\n.fi\n\
-             .SH \"EXIT STATUS\"\n0 good, 1 bad\n.SH EXAMPLES\n.nf\nrun it\n  twice\n.fi\n"
+             .SH \"EXIT STATUS\"\n0 good, 1 bad\n.SH EXAMPLES\n.nf\nrun it\n  twice\n.sp\n.fi\nin a unit:\n.nf\nrun\n.fi\n"
         );
     }
 

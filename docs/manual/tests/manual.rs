@@ -115,6 +115,72 @@ fn every_page_has_what_help_shows() {
     assert_eq!(compared, sources);
 }
 
+/// Every program says how it is used and how it ends, and daemons what they read besides.
+#[test]
+fn every_program_has_its_sections() {
+    for program in manual::programs() {
+        let pages = page::of_program(&program);
+        let text = &pages[0].text;
+        let daemon = program.section == 8;
+        assert_eq!(program.surroundings.is_some(), daemon, "{}", pages[0].name);
+        for (heading, needed) in [
+            ("EXAMPLES", true),
+            ("\"EXIT STATUS\"", true),
+            ("\"SEE ALSO\"", true),
+            ("ENVIRONMENT", daemon),
+            ("FILES", daemon),
+        ] {
+            let found = text.matches(&format!(".SH {heading}\n")).count();
+            assert_eq!(found, usize::from(needed), "{}: {heading}", pages[0].name);
+        }
+        for page in &pages {
+            let (_, examples) = page.text.split_once(".SH EXAMPLES\n").unwrap_or_default();
+            assert!(!examples.starts_with("Example"), "{}: the word is there twice", page.name);
+        }
+    }
+}
+
+/// The names of variables that the sources of a daemon ask for.
+fn asked_for(folder: &Path) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            names.extend(asked_for(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            // The hub's folders of credentials are in a table.
+            for (before, ending) in [("environment(\"", ""), ("env = \"", ""), ("(\"", "_IN_GUEST_KEY_PATH")]
+            {
+                let found = text.split(before).skip(1).filter_map(|rest| rest.split('"').next());
+                names.extend(found.filter(|name| name.ends_with(ending)).map(str::to_owned));
+            }
+        }
+    }
+    names
+}
+
+#[test]
+fn daemons_name_every_variable_that_they_read() {
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+    for (name, sources, some) in [
+        ("attestation-agent", "attestation-agent/src", "AA_TPM_DEVICE"),
+        ("confidential-data-hub", "cdh/src", "VAULT_IN_GUEST_KEY_PATH"),
+        ("cdh-storage", "cdh/storage/src", "CDH_STORAGE_SECCOMP"),
+        ("api-server-rest", "api-server-rest/src", ""),
+    ] {
+        let programs = manual::programs();
+        let program = programs.iter().find(|program| program.command.get_name() == name).unwrap();
+        let told = program.surroundings.unwrap().environment.iter().flat_map(|(names, _)| names.split(", "));
+        let told: BTreeSet<String> = told.map(str::to_owned).collect();
+        let asked = asked_for(&root.join(sources));
+        assert!(asked.contains(some) || some.is_empty(), "{name}: {asked:?}");
+        let missing: Vec<_> = asked.difference(&told).collect();
+        assert!(missing.is_empty(), "{name}(8) does not tell of {missing:?}");
+        assert!(told.contains("RUST_LOG"), "{name}");
+    }
+}
+
 #[test]
 fn every_page_that_a_page_names_exists() {
     let pages = manual::pages().unwrap();
