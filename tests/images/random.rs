@@ -65,6 +65,10 @@ fn layer(random: &mut Random) -> (String, Vec<u8>) {
         member(&mut archive, "./", b'5', (0o755, 0, 1), "");
         told.push_str(" ./");
     }
+    if random.below(12) == 0 {
+        member(&mut archive, ".wh..wh..opq", b'0', (0o644, 0, 1), "");
+        told.push_str(" .wh..wh..opq");
+    }
     let count = 1 + random.below(6);
     let names: BTreeSet<&str> = (0..count).map(|_| random.one(&NAMES)).collect();
     // What is something else than a directory in this layer, or deleted by it: nothing of the layer can be in it.

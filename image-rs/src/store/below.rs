@@ -31,11 +31,19 @@ pub struct Below {
 /// What the file system says.
 pub fn hidden(layers: &[Below]) -> Result<usize, Errno> {
     for (number, layer) in layers.iter().enumerate().rev() {
-        if is_opaque(layer.tree.as_fd())? {
+        if hides_all_below(layer)? {
             return Ok(number);
         }
     }
     Ok(0)
+}
+
+/// Whether `layer` hides all layers below it, see [`hidden()`].
+///
+/// # Errors
+/// What the file system says.
+pub fn hides_all_below(layer: &Below) -> Result<bool, Errno> {
+    is_opaque(layer.tree.as_fd())
 }
 
 /// A layer in which one path after the other is looked for.

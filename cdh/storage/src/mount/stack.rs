@@ -45,7 +45,11 @@ impl Stack {
         let mut stack = Self { layers: Vec::new(), paths: Vec::new(), hidden: 0 };
         for name in names {
             let layer = open(store, name).map_err(Failure::storage("open the layers"))?;
-            let below: Vec<&Below> = stack.layers.iter().collect();
+            // What is hidden as a whole has nothing to delete: a layer of deletions would show directories that are not there any more.
+            if below::hides_all_below(&layer).map_err(Failure::storage("look at the layers"))? {
+                stack.hidden = stack.layers.len();
+            }
+            let below: Vec<&Below> = stack.layers.iter().skip(stack.hidden).collect();
             let applying = layer.marks.applying(&below, goes_on).map_err(given_up("look at the layers"))?;
             if applying != Marks::default() {
                 let (path, tree) = state.make_layer(stack.paths.len())?;
@@ -56,7 +60,6 @@ impl Stack {
             stack.paths.push(format!("layers/{name}/tree"));
             stack.layers.push(layer);
         }
-        stack.hidden = below::hidden(&stack.layers).map_err(Failure::storage("look at the layers"))?;
         let shown = stack.shown().len();
         if shown > MAX_LAYERS {
             let why = format!("with those of deletions alone it has {shown} layers, more than {MAX_LAYERS}");
