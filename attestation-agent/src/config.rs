@@ -81,6 +81,13 @@ const NEEDS: Needs = Needs {
     ..Needs::NETWORK
 };
 
+/// What the agent has a use for: NVIDIA's driver has an administrator alone set GPUs ready (`RS_PRIV_LEVEL_USER_ROOT` of its open
+/// modules, which is `CAP_SYS_ADMIN`).
+fn needs(sets_gpus_ready: bool) -> Needs {
+    let admin = if sets_gpus_ready { CapabilitySet::SYS_ADMIN } else { CapabilitySet::empty() };
+    Needs { capabilities: NEEDS.capabilities.map(|others| others.union(admin)), ..NEEDS }
+}
+
 /// What the outside gives: the three sources besides the command line.
 #[derive(Debug, Default)]
 pub struct Surroundings {
@@ -357,7 +364,7 @@ impl Config {
                 unused: Vec::new(),
                 threads: 1,
                 seccomp: cli.seccomp,
-                needs: NEEDS,
+                needs: needs(file.nvidia.set_ready),
             },
             check_only: cli.check_config,
             health_only: cli.health,
@@ -546,6 +553,8 @@ mod tests {
             assert_eq!(nvidia(&format!("[nvidia]\nrequire = {name:?}")).require, Some(require));
         }
         assert!(nvidia("[nvidia]\nset_ready = true").set_ready);
+        let is_admin = |ready| needs(ready).capabilities.unwrap().contains(CapabilitySet::SYS_ADMIN);
+        assert!(is_admin(true) && !is_admin(false));
     }
 
     #[test]

@@ -216,13 +216,14 @@ impl Listener {
         let mode = Mode::from_raw_mode(options.mode & 0o777);
         rustix::fs::fchmod(&socket, mode).map_err(|error| step("setting the mode")(error.into()))?;
         let hidden = bind_aside(&socket, folder, path)?;
+        // Before it may be another user's: then only its owner, or who has CAP_FOWNER, could. Nobody knows its name yet.
+        rustix::fs::chmod(&hidden.path, mode).map_err(|error| step("setting the mode")(error.into()))?;
         let (uid, gid) = (options.uid.map(Uid::from_raw), options.gid.map(Gid::from_raw));
         if uid.is_some() || gid.is_some() {
             // Units that never ask for it can forbid the call.
             rustix::fs::chownat(CWD, &hidden.path, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
                 .map_err(|error| step("setting the owner")(error.into()))?;
         }
-        rustix::fs::chmod(&hidden.path, mode).map_err(|error| step("setting the mode")(error.into()))?;
         Ok(Self {
             socket: Socket::Unix(UnixListener::from(socket)),
             place: Place::Aside { hidden, path: path.to_owned() },
