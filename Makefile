@@ -31,8 +31,14 @@ LIBC ?= $(lastword $(subst -, ,$(HOST)))
 RUST_ARCH := $(patsubst ppc64le,powerpc64le,$(ARCH))
 # cdh-storage makes volumes where libcryptsetup and libclang are installed (libcryptsetup-dev, libclang-dev); LUKS= builds without.
 # That library is this machine's, for its own C library.
-LUKS ?= $(if $(filter musl,$(LIBC)),,$(if $(shell pkg-config --exists libcryptsetup 2>/dev/null && echo yes),--features cdh-storage/luks))
-TARGET := $(RUST_ARCH)-unknown-linux-$(LIBC)
+LUKS ?= $(if $(filter musl,$(LIBC)),,$(if $(and $(shell pkg-config --exists libcryptsetup 2>/dev/null && echo yes),$(LIBCLANG)),--features cdh-storage/luks))
+# Where the bindings to it are made by: an own one is named as clang's bindings for Rust have it, by LIBCLANG_PATH.
+LIBCLANG = $(or $(LIBCLANG_PATH),$(shell find /usr/lib/llvm-*/lib /usr/lib64 -maxdepth 1 -name 'libclang[.-]*' ! -name '*cpp*' -print -quit 2>/dev/null))
+# Whoever wants no volumes says so; whoever lacks what they take is told.
+WITHOUT_VOLUMES = $(if $(LUKS)$(filter command environment,$(origin LUKS)),,without volumes: install libcryptsetup-dev and libclang-dev (cryptsetup-devel and clang-devel on RHEL), or say LUKS=)
+# Rust has no musl for these two.
+RUST_LIBC := $(if $(filter s390x powerpc64le,$(RUST_ARCH)),gnu,$(LIBC))
+TARGET := $(RUST_ARCH)-unknown-linux-$(RUST_LIBC)
 RELEASE := target/$(TARGET)/release
 
 # What `--version` says of the source; the rest of it is fixed too, so that two builds of it have the same bytes: no path of
@@ -96,6 +102,7 @@ install: $(if $(PREBUILT),,build) $(if $(SHAREDIR),manual) ## Install the binari
 	# kata's common manifest starts the agent by this name where there is an NVIDIA GPU.
 	ln -sf attestation-agent $(DESTDIR)/attestation-agent-nv
 	$(if $(SHAREDIR),install -d $(SHAREDIR) && cp -r target/share/. $(SHAREDIR)/)
+	@$(if $(PREBUILT)$(filter musl,$(LIBC)),,$(if $(WITHOUT_VOLUMES),echo "note: cdh-storage was built $(WITHOUT_VOLUMES)" >&2))
 
 manual: ## Write man pages and completions of bash, zsh and fish below target/share
 	rm -rf target/share
@@ -107,7 +114,7 @@ package: with-volumes $(if $(filter debug,$(PROFILE)),programs,build) manual ## 
 
 # The packages say that they open volumes, and depend on the library; LUKS= on the command line packs them without.
 with-volumes:
-	@$(if $(LUKS)$(filter command environment,$(origin LUKS)),,echo "cdh-storage would be packed without volumes: install libcryptsetup-dev and libclang-dev (make setup-test), or say LUKS=" >&2; exit 2)
+	@$(if $(WITHOUT_VOLUMES),echo "cdh-storage would be packed $(WITHOUT_VOLUMES)" >&2; exit 2)
 
 # For scripts: where `build` puts the programs.
 release-folder:
@@ -168,7 +175,8 @@ install-extension: $(if $(PREBUILT),,build) ## Put the daemons and their manifes
 	systemd/kata/bring-libraries $(or $(PREBUILT),$(RELEASE))/cdh-storage $(ROOT)/usr/local/lib
 	set -e; if ls $(ROOT)/usr/local/lib/libcryptsetup.so.* >/dev/null 2>&1; then \
 	  [ -n "$(MKFS)" ] || { echo "mkfs.ext4 has to be installed here (e2fsprogs), for the extension to have it" >&2; exit 1; }; \
-	  install -m 0755 $(MKFS) $(ROOT)/usr/sbin/mkfs.ext4; systemd/kata/bring-libraries $(MKFS) $(ROOT)/usr/local/lib; fi
+	  install -m 0755 $(MKFS) $(ROOT)/usr/sbin/mkfs.ext4; systemd/kata/bring-libraries $(MKFS) $(ROOT)/usr/local/lib; \
+	  else echo "note: this cdh-storage opens no volumes, so that libcryptsetup and mkfs.ext4 are left out" >&2; fi
 	install -m 0644 systemd/kata/components.toml $(ROOT)/etc/kata-extensions/components.toml
 	install -m 0644 $(PEER_POD)/ocicrypt_config.json $(ROOT)/etc/ocicrypt_config.json
 	# Verity images may not change: systemd must not want to write an identity.
