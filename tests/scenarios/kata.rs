@@ -44,8 +44,10 @@ fn surroundings(options: Options) -> Option<Stack> {
 #[test]
 fn each_launch_level_starts_with_nothing_at_all() {
     let Some(stack) = surroundings(Options::default()) else { return };
-    for level in 0..=3 {
+    let launches = [(0, "default"), (1, "default"), (2, "default"), (3, "default"), (1, "nvidia")];
+    for (level, variant) in launches {
         let mut guest = Guest::boot(&stack, Network::Loopback);
+        guest.choose_variant(variant);
         let took = guest.launch(level);
         assert_eq!(guest.running(), DAEMONS[..level], "level {level}");
         assert!(took.iter().all(|time| *time < PATIENCE), "level {level}: {took:?}");

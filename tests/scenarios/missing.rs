@@ -255,6 +255,14 @@ fn a_socket_or_a_store_that_is_refused_is_named_and_used_again() {
     installed.shell("chmod 755 /run/app");
     installed.comes_back(HUB);
     assert_eq!(installed.shell("cat /run/app/key").as_bytes(), SECRET);
+    installed.shell(
+        "systemctl stop confidential-data-hub.service; rm /run/app/key; mount --bind /run/app /run/app; mount -o remount,bind,ro /run/app",
+    );
+    installed.restart(HUB);
+    installed.wait_for_status(HUB, &["/run/app/key", "ead-only file system", "serving secrets from"]);
+    installed.shell("umount --lazy /run/app");
+    installed.comes_back(HUB);
+    assert_eq!(installed.shell("cat /run/app/key").as_bytes(), SECRET);
 
     // The REST server, which is nobody, and the hub's socket; without a connection from before.
     mode("600", "cdh.sock");

@@ -305,6 +305,21 @@ impl Bare {
         assert_eq!(self.sh("systemctl list-units --failed --no-legend"), "");
     }
 
+    /// The packages for other machines than these, whose dependencies are not here: they come, their programs start, and they go.
+    fn has_others(&self, install: &str, remove: &str) {
+        let before = files(&self.machine);
+        self.sh(&format!("cd /root/packages; {install} 2>&1"));
+        let version = self.sh("initrd-unlock --version; coco_keyprovider --version");
+        assert_eq!(version.matches("commit: ").count(), 2, "{version}");
+        self.sh("test -x /usr/share/initramfs-tools/hooks/confidential-unlock");
+        self.sh("test -x /usr/lib/dracut/modules.d/90confidential-unlock/module-setup.sh");
+        self.sh(&format!("{remove} 2>&1"));
+        let folders = |files: Vec<String>| -> Vec<String> {
+            files.into_iter().filter(|file| !FILESYSTEM.contains(&file.as_str())).collect()
+        };
+        assert_eq!(folders(files(&self.machine)), folders(before));
+    }
+
     fn said_that_there_is_another(&self) {
         let said = self.sh("cat /root/said; rm /root/said");
         let expected = "confidential-guest: /usr/local/bin/attestation-agent is there too";
@@ -370,6 +385,10 @@ fn beside_another(install: &str) -> String {
 fn deb(bare: &Bare) {
     bare.sh(&install("apt-get install").replace("install ", "install -y ./trustee-attester_*.deb "));
     bare.serves();
+    bare.has_others(
+        "dpkg --force-depends -i ./confidential-guest-initramfs_*.deb ./coco-keyprovider_*.deb",
+        "dpkg --force-depends --purge confidential-guest-initramfs coco-keyprovider",
+    );
     bare.is_upgraded_by(&beside_another(
         "dpkg --force-confdef -i ./guestctl_*.deb ./confidential-guest_*.deb",
     ));
@@ -398,6 +417,10 @@ fn deb_and_rpm_packages_install_serve_and_leave_nothing_on_debian_12() {
     let install = install("dnf install").replace("dnf install ", "rpm -i --nodeps ./trustee-attester-*.rpm ");
     bare.sh(&install);
     bare.serves();
+    bare.has_others(
+        "rpm -i --nodeps ./confidential-guest-initramfs-*.rpm ./coco-keyprovider-*.rpm",
+        "rpm -e confidential-guest-initramfs coco-keyprovider",
+    );
     bare.is_upgraded_by(&beside_another(
         "rpm -U --nodeps --replacepkgs ./guestctl-*.rpm ./confidential-guest-[0-9]*.rpm",
     ));

@@ -12,7 +12,7 @@ use cc_tests::process::command;
 
 use crate::SECRET;
 use crate::rpc::{ttrpc, ttrpc_client};
-use image::{Image, Pod};
+use image::{Given, Image, Pod};
 
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 /// Every path of the tree with type, mode, and where a link leads.
@@ -203,6 +203,35 @@ fn the_units_of_the_image_start_each_other_in_order() {
     }
 }
 
+/// Most pods have no init-data: the daemons start and answer all the same, and say whose word their configuration is.
+#[test]
+fn a_pod_without_init_data_starts_with_user_data_or_with_nothing() {
+    let Some(pod) = Pod::boot_with(Tree::Trixie, Given::UserData) else { return };
+    pod.serves("with user data");
+    let (_, doctor) = pod.run(&["guestctl", "doctor", "--rest", "off"]);
+    for file in ["/run/peerpod/aa.toml", "/run/peerpod/cdh.toml"] {
+        assert!(doctor.contains(file) && !doctor.contains(&format!("{file} (measured)")), "{doctor}");
+    }
+    for (daemon, setting) in
+        [("attestation-agent", "token_configs.kbs.url"), ("confidential-data-hub", "kbc.url")]
+    {
+        let log = pod.journal(daemon);
+        assert!(log.contains("the configuration is unmeasured") && log.contains(setting), "{log}");
+    }
+    drop(pod);
+
+    let Some(pod) = Pod::boot_with(Tree::Trixie, Given::Nothing) else { return };
+    pod.wait_active("api-server-rest.service");
+    let evidence = pod.ask("/aa/evidence?runtime_data=x");
+    assert!(evidence.starts_with("HTTP/1.1 200"), "{evidence}");
+    let (found, said) = pod.run(&["guestctl", "get", "kbs:///default/key/1"]);
+    assert!(!found && said.contains("[KBC_"), "{said}");
+    assert!(!pod.ask(crate::REST_PATH).starts_with("HTTP/1.1 200"));
+    for daemon in ["attestation-agent", "confidential-data-hub", "api-server-rest"] {
+        assert_eq!(pod.restarts(daemon), 0, "{daemon}");
+    }
+}
+
 /// PullImage, asked as kata-agent asks, with the credentials that process-user-data left; and once more while the kernel
 /// runs out of memory.
 #[test]
@@ -225,6 +254,9 @@ fn an_image_is_pulled_with_the_pods_credentials_also_after_the_hub_was_killed_on
     for unit in ["cdh-storage-mount.service", "cdh-storage-unpack.service"] {
         pod.wait_active(unit);
     }
+    // The store is where the scratch disk was mounted before.
+    let store = pod.machine.must(&["stat", "--format=%m", "/run/kata-containers/image/layers"]).unwrap();
+    assert_eq!(store.trim(), "/run/kata-containers/image");
 
     // The half that unpacks is held up, so that the hub is in the middle of it when it is killed.
     let image = pod.push("2.0");

@@ -110,6 +110,11 @@ impl Guest {
         }
     }
 
+    /// Has kata-agent take another variant of the agent than on most machines.
+    pub(super) fn choose_variant(&mut self, variant: &str) {
+        self.context.insert("attester_variant", variant.to_owned());
+    }
+
     /// Starts what the manifest has up to this level, in its order; how long each socket took.
     pub(super) fn launch(&mut self, level: usize) -> Vec<Duration> {
         let processes = self.manifest["process"].as_array().unwrap().clone();

@@ -25,7 +25,7 @@ const USER: &str = "pod:$2b$05$abcdefghijklmnopqrstuuiESjhV0E91QjdBVZk.ipY7Jz7cK
 const AUTHORIZATION: &str = "cG9kOm5vdC1mb3ItZXZlcnlib2R5";
 
 /// What is not ours of the image, in short: each file with its mode.
-const OTHERS: [(&str, u32, &str); 8] = [
+const OTHERS: [(&str, u32, &str); 9] = [
     (
         "etc/systemd/system/process-user-data.service",
         0o644,
@@ -61,8 +61,15 @@ const OTHERS: [(&str, u32, &str); 8] = [
     (
         "etc/systemd/system/kata-agent.service",
         0o644,
-        "[Unit]\nBindsTo=netns@podns.service\nAfter=netns@podns.service\n[Service]\nType=oneshot\nRemainAfterExit=yes\n\
+        "[Unit]\nBindsTo=netns@podns.service\nAfter=netns@podns.service scratch-storage.service\nWants=scratch-storage.service\n[Service]\nType=oneshot\nRemainAfterExit=yes\n\
          ExecStart=/bin/sh -ec 'test -e /run/peerpod/measured; guestctl get kbs:///default/key/1 >/run/kata-agent.got'\n",
+    ),
+    // Where images go: it comes late.
+    (
+        "etc/systemd/system/scratch-storage.service",
+        0o644,
+        "[Unit]\nDefaultDependencies=no\nAfter=process-user-data.service\n[Service]\nType=oneshot\nRemainAfterExit=yes\n\
+         ExecStart=/bin/sh -ec 'sleep 1; mkdir -p /run/kata-containers/image; mount -t tmpfs scratch /run/kata-containers/image'\n",
     ),
     // Of the present guest components, which make way.
     ("etc/systemd/system/attestation-agent.service", 0o644, "[Service]\nExecStart=/bin/false\n"),
@@ -150,7 +157,18 @@ fn documented() -> String {
         .collect()
 }
 
-/// A booted machine of the image, launched with init-data that has the configuration of both daemons.
+/// What a machine is given by those who start it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Given {
+    /// Init-data that the hardware holds, with the configuration of both daemons.
+    InitData,
+    /// The same configuration as user data alone, which is the host's word.
+    UserData,
+    /// An empty configuration of the agent, and none of the hub.
+    Nothing,
+}
+
+/// A booted machine of the image.
 pub(super) struct Pod {
     // Dropped first: the machine uses what the others show it.
     pub(super) machine: Container,
@@ -159,8 +177,12 @@ pub(super) struct Pod {
 }
 
 impl Pod {
-    /// Boots it; none where that cannot run.
+    /// Boots one with init-data; none where that cannot run.
     pub(super) fn boot(tree: Tree) -> Option<Self> {
+        Self::boot_with(tree, Given::InitData)
+    }
+
+    pub(super) fn boot_with(tree: Tree, given: Given) -> Option<Self> {
         if !(tree.boots_here() && cc_tests::stack::emulator_runs_here()) {
             return None;
         }
@@ -180,7 +202,9 @@ impl Pod {
         let entries =
             BTreeMap::from([("aa.toml".to_owned(), stack.agent_config()), ("cdh.toml".to_owned(), hub)]);
         let document = InitData::compose(HashAlgorithm::Sha256, entries.clone()).unwrap();
-        stack.set_machine(&launched_with(Machine::default(), &document)).unwrap();
+        if given == Given::InitData {
+            stack.set_machine(&launched_with(Machine::default(), &document)).unwrap();
+        }
 
         let image = Image::among_others(tree);
         let root = image.root();
@@ -199,14 +223,17 @@ impl Pod {
         fs::create_dir_all(hardware.join("run")).unwrap();
         std::os::unix::fs::symlink("/run/peerpod", hardware.join("run/peerpod")).unwrap();
         let auths = format!(r#"{{"auths":{{"{}":{{"auth":"{AUTHORIZATION}"}}}}}}"#, registry.address());
-        let user_data = [
-            ("initdata", carrier::to_annotation(document.body()).unwrap()),
-            ("initdata.digest", hex::encode(document.digest())),
-            ("auth.json", auths),
-        ];
-        for (name, content) in
-            user_data.iter().map(|(n, c)| (*n, c)).chain(entries.iter().map(|(n, c)| (n.as_str(), c)))
-        {
+        let mut user_data = match given {
+            Given::InitData | Given::UserData => entries,
+            Given::Nothing => BTreeMap::from([("aa.toml".to_owned(), String::new())]),
+        };
+        user_data.insert("auth.json".to_owned(), auths);
+        if given == Given::InitData {
+            let annotation = carrier::to_annotation(document.body()).unwrap();
+            user_data.insert("initdata".to_owned(), annotation);
+            user_data.insert("initdata.digest".to_owned(), hex::encode(document.digest()));
+        }
+        for (name, content) in &user_data {
             put(root, &format!("media/cidata/{name}"), 0o644, content);
         }
         let mut setup =
@@ -292,7 +319,7 @@ impl Pod {
     }
 
     /// How often the service manager has started a daemon again.
-    fn restarts(&self, daemon: &str) -> u32 {
+    pub(super) fn restarts(&self, daemon: &str) -> u32 {
         let unit = format!("{daemon}.service");
         let count = self.machine.must(&["systemctl", "show", "--property=NRestarts", "--value", &unit]);
         count.unwrap().trim().parse().unwrap()

@@ -184,6 +184,18 @@ mod tests {
         }
     }
 
+    /// As in a container that sees neither processes nor control groups of the machine.
+    #[test]
+    fn a_hub_that_knows_no_units_is_warned_of() {
+        for (callers_by_unit, mark, words) in [(true, Mark::Ok, "unit"), (false, Mark::Warn, "by user alone")]
+        {
+            let finding = access(&HubStatus { callers_by_unit, ..HubStatus::default() });
+            assert_eq!(finding.mark, mark, "{finding:?}");
+            assert!(finding.detail.contains(words), "{finding:?}");
+            assert_eq!(finding.next.contains("--pid=host"), !callers_by_unit);
+        }
+    }
+
     #[test]
     fn credentials_are_judged_by_their_state() {
         for (state, mark) in
