@@ -225,7 +225,7 @@ fn a_pod_without_init_data_starts_with_user_data_or_with_nothing() {
     let evidence = pod.ask("/aa/evidence?runtime_data=x");
     assert!(evidence.starts_with("HTTP/1.1 200"), "{evidence}");
     let (found, said) = pod.run(&["guestctl", "get", "kbs:///default/key/1"]);
-    assert!(!found && said.contains("[KBC_"), "{said}");
+    assert!(!found && said.contains("[OFFLINE_NOT_FOUND]"), "{said}");
     assert!(!pod.ask(crate::REST_PATH).starts_with("HTTP/1.1 200"));
     for daemon in ["attestation-agent", "confidential-data-hub", "api-server-rest"] {
         assert_eq!(pod.restarts(daemon), 0, "{daemon}");
