@@ -256,7 +256,7 @@ fn a_socket_or_a_store_that_is_refused_is_named_and_used_again() {
     installed.comes_back(HUB);
     assert_eq!(installed.shell("cat /run/app/key").as_bytes(), SECRET);
     installed.shell(
-        "systemctl stop confidential-data-hub.service; rm /run/app/key; mount --bind /run/app /run/app; mount -o remount,bind,ro /run/app",
+        "systemctl stop confidential-data-hub.service; rm -f /run/app/key; mount --bind /run/app /run/app; mount -o remount,bind,ro /run/app",
     );
     installed.restart(HUB);
     installed.wait_for_status(HUB, &["/run/app/key", "ead-only file system", "serving secrets from"]);

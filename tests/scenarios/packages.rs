@@ -239,9 +239,17 @@ fn switch_on() -> &'static str {
         .unwrap()
 }
 
-/// Folders that belong to the package `filesystem` of RHEL, which rpm misses here.
-const FILESYSTEM: [&str; 4] =
-    ["/usr/share/licenses", "/usr/share/man/man1", "/usr/share/man/man5", "/usr/share/man/man8"];
+/// Folders that belong to the packages `filesystem` and `dracut` of RHEL, which rpm misses here.
+const FILESYSTEM: [&str; 6] = [
+    "/usr/lib/dracut",
+    "/usr/lib/dracut/modules.d",
+    "/usr/share/licenses",
+    "/usr/share/man/man1",
+    "/usr/share/man/man5",
+    "/usr/share/man/man8",
+];
+
+const DRACUT: &str = "/usr/lib/dracut/modules.d/90confidential-unlock/module-setup.sh";
 
 /// A machine to install on, with a key broker beside it. What an administrator would write lies in /root.
 struct Bare {
@@ -306,18 +314,20 @@ impl Bare {
     }
 
     /// The packages for other machines than these, whose dependencies are not here: they come, their programs start, and they go.
-    fn has_others(&self, install: &str, remove: &str) {
+    /// `hooks` are what puts the first into an initramfs.
+    fn has_others(&self, install: &str, remove: &str, hooks: &[&str]) {
         let before = files(&self.machine);
         self.sh(&format!("cd /root/packages; {install} 2>&1"));
         let version = self.sh("initrd-unlock --version; coco_keyprovider --version");
         assert_eq!(version.matches("commit: ").count(), 2, "{version}");
-        self.sh("test -x /usr/share/initramfs-tools/hooks/confidential-unlock");
-        self.sh("test -x /usr/lib/dracut/modules.d/90confidential-unlock/module-setup.sh");
+        hooks.iter().for_each(|hook| drop(self.sh(&format!("test -x {hook}"))));
         self.sh(&format!("{remove} 2>&1"));
-        let folders = |files: Vec<String>| -> Vec<String> {
-            files.into_iter().filter(|file| !FILESYSTEM.contains(&file.as_str())).collect()
-        };
-        assert_eq!(folders(files(&self.machine)), folders(before));
+        let after = files(&self.machine);
+        let left: Vec<_> = after
+            .iter()
+            .filter(|file| !before.contains(file) && !FILESYSTEM.contains(&file.as_str()))
+            .collect();
+        assert!(left.is_empty(), "left behind: {left:?}");
     }
 
     fn said_that_there_is_another(&self) {
@@ -388,6 +398,7 @@ fn deb(bare: &Bare) {
     bare.has_others(
         "dpkg --force-depends -i ./confidential-guest-initramfs_*.deb ./coco-keyprovider_*.deb",
         "dpkg --force-depends --purge confidential-guest-initramfs coco-keyprovider",
+        &[DRACUT, "/usr/share/initramfs-tools/hooks/confidential-unlock"],
     );
     bare.is_upgraded_by(&beside_another(
         "dpkg --force-confdef -i ./guestctl_*.deb ./confidential-guest_*.deb",
@@ -420,6 +431,7 @@ fn deb_and_rpm_packages_install_serve_and_leave_nothing_on_debian_12() {
     bare.has_others(
         "rpm -i --nodeps ./confidential-guest-initramfs-*.rpm ./coco-keyprovider-*.rpm",
         "rpm -e confidential-guest-initramfs coco-keyprovider",
+        &[DRACUT],
     );
     bare.is_upgraded_by(&beside_another(
         "rpm -U --nodeps --replacepkgs ./guestctl-*.rpm ./confidential-guest-[0-9]*.rpm",

@@ -164,7 +164,7 @@ pub(super) enum Given {
     InitData,
     /// The same configuration as user data alone, which is the host's word.
     UserData,
-    /// An empty configuration of the agent, and none of the hub.
+    /// A configuration of the agent that says where the emulated hardware is and no more, and none of the hub.
     Nothing,
 }
 
@@ -225,7 +225,10 @@ impl Pod {
         let auths = format!(r#"{{"auths":{{"{}":{{"auth":"{AUTHORIZATION}"}}}}}}"#, registry.address());
         let mut user_data = match given {
             Given::InitData | Given::UserData => entries,
-            Given::Nothing => BTreeMap::from([("aa.toml".to_owned(), String::new())]),
+            Given::Nothing => {
+                let (_, platform) = entries["aa.toml"].split_once("[platform]").unwrap();
+                BTreeMap::from([("aa.toml".to_owned(), format!("[platform]{platform}"))])
+            }
         };
         user_data.insert("auth.json".to_owned(), auths);
         if given == Given::InitData {
