@@ -24,6 +24,8 @@ const TIME_LIMIT: Duration = Duration::from_secs(60);
 /// A hub with an empty store, and both halves of `cdh-storage`.
 pub(super) struct Hub {
     hub: Process,
+    // The hub tells it of every image, and waits three seconds for one that is not there.
+    _agent: Process,
     folder: TempDir,
 }
 
@@ -44,12 +46,20 @@ impl Hub {
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
         let config = path.join("cdh.toml");
         let socket = path.join("cdh.sock");
-        // Neither key broker nor agent is there: these images need none.
+        let agent_socket = path.join("aa.sock");
+        let agent_config = path.join("aa.toml");
+        fs::write(&agent_config, "[platform]\nsample = true\n")?;
+        let mut agent = own_binary("attestation-agent")?;
+        agent.args(["--attestation_sock", &address(&agent_socket), "-c"]).arg(&agent_config);
+        agent.args(["--unmeasured-config", "allow"]);
+        let mut agent = Process::start("attestation-agent", agent, path)?;
+        agent.wait_for_path(&agent_socket)?;
+        // No key broker is there: these images need none.
         let text = format!(
             "socket = {socket:?}\n[kbc]\nname = \"cc_kbc\"\nurl = \"https://127.0.0.1:9\"\n[aa]\naa_socket = {agent:?}\n[image]\nwork_dir = {store:?}\n\
              registry_config = {{ registry = [{{ prefix = {registry:?}, insecure = true }}] }}\n[image.storage]\nprogram = {program:?}\n",
             socket = address(&socket),
-            agent = address(&path.join("aa.sock")),
+            agent = address(&agent_socket),
             store = path.join("store"),
         );
         fs::write(&config, text)?;
@@ -57,7 +67,7 @@ impl Hub {
         hub.arg("-c").arg(&config).args(["--unmeasured-config", "allow"]);
         let mut hub = Process::start("confidential-data-hub", with_own_mounts(&hub), path)?;
         hub.wait_for_path(&socket)?;
-        let hub = Self { hub, folder };
+        let hub = Self { hub, _agent: agent, folder };
         watched(&mut hub.pull_command(first, "first")?)?;
         Ok(hub)
     }
