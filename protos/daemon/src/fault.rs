@@ -7,7 +7,7 @@
 //! It is NOT the error type of any library: those have enums of their own and become a fault at the rim.
 
 use std::collections::HashMap;
-use std::error::Error as _;
+use std::error::Error;
 
 use cc_evidence::blame::Blame;
 use tonic::{Code, Status};
@@ -106,7 +106,7 @@ impl Fault {
                 "PEER_UNREACHABLE",
                 "check that the daemon runs and that its socket is the configured one",
             ),
-            // A client's own deadline shows as `Cancelled` in tonic.
+            // A client's own deadline shows as `Cancelled` in tonic; see `broke_off` for the other cancelled calls.
             Code::DeadlineExceeded | Code::Cancelled => (
                 Blame::Unavailable,
                 "PEER_TIMEOUT",
@@ -138,18 +138,25 @@ impl Fault {
     }
 }
 
-/// Whether the transport made this status up because a connection that had been there went away.
+/// Whether the transport made this status up because a connection that had been there went away: under the call, or
+/// before the call was sent, which is "cancelled" too, as a deadline is.
 fn broke_off(status: &Status) -> bool {
-    matches!(status.code(), Code::Unknown | Code::Internal) && status.source().is_some()
+    match status.code() {
+        Code::Unknown | Code::Internal => status.source().is_some(),
+        Code::Cancelled => causes(status)
+            .any(|cause| cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled)),
+        _ => false,
+    }
+}
+
+/// The errors that this status comes from, the innermost last.
+fn causes(status: &Status) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    std::iter::successors(status.source(), |&cause| cause.source())
 }
 
 /// The text of the innermost error: a transport error's own text says little more than "transport error".
 fn root_cause(status: &Status) -> String {
-    let mut cause = status.source();
-    while let Some(inner) = cause.and_then(std::error::Error::source) {
-        cause = Some(inner);
-    }
-    cause.map_or_else(|| status.message().to_owned(), ToString::to_string)
+    causes(status).last().map_or_else(|| status.message().to_owned(), ToString::to_string)
 }
 
 /// At most `limit` bytes of `text`, cut at a character boundary.
@@ -207,8 +214,28 @@ mod tests {
         assert_eq!(fault.message, "broken pipe");
     }
 
+    /// What a call gets that was not sent yet when the connection went away.
+    #[tokio::test]
+    async fn a_connection_that_closed_before_the_call_is_an_outage() {
+        let (near, far) = tokio::io::duplex(1024);
+        let executor = hyper_util::rt::TokioExecutor::new();
+        let io = hyper_util::rt::TokioIo::new(near);
+        let ((mut sender, connection), _far) =
+            (hyper::client::conn::http2::handshake(executor, io).await.unwrap(), far);
+        drop(connection);
+        let request = http::Request::new(http_body_util::Empty::<bytes::Bytes>::new());
+        let status = Status::from_error(Box::new(sender.send_request(request).await.unwrap_err()));
+        assert_eq!(status.code(), Code::Cancelled);
+        let fault = Fault::from_status(&status);
+        assert_eq!((fault.code.as_str(), fault.http_status()), ("PEER_UNREACHABLE", 503), "{fault}");
+
+        let late = Status::from_error(Box::new(tonic::TimeoutExpired(())));
+        assert_eq!(late.code(), Code::Cancelled);
+        assert_eq!(Fault::from_status(&late).code, "PEER_TIMEOUT");
+    }
+
     /// An error of a transport around `cause`.
-    fn transport(cause: std::io::Error) -> impl std::error::Error + Send + Sync + 'static {
+    fn transport(cause: std::io::Error) -> impl Error + Send + Sync + 'static {
         #[derive(Debug, thiserror::Error)]
         #[error("transport")]
         struct Transport(#[source] std::io::Error);
