@@ -263,7 +263,9 @@ impl Container {
                 "running" => return Ok(()),
                 "degraded" => {
                     let failed = self.must(&["systemctl", "list-units", "--failed", "--no-legend"])?;
-                    bail!("units failed at boot:\n{failed}\n{}", self.process.log());
+                    // A unit that failed and was started again since is in the journal alone.
+                    let journal = self.must(&["journalctl", "--output=short-monotonic", "--no-pager"])?;
+                    bail!("units failed at boot:\n{failed}\n{}\n{journal}", self.process.log());
                 }
                 _ if start.elapsed() > TIME_LIMIT => bail!("it is {state}:\n{}", self.process.log()),
                 _ => pause(),

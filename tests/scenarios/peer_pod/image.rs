@@ -58,11 +58,12 @@ const OTHERS: [(&str, u32, &str); 9] = [
         0o644,
         "[Path]\nPathExists=/run/confidential-containers/cdh.sock\n[Install]\nWantedBy=multi-user.target\n",
     ),
+    // It starts whether there is a secret or not.
     (
         "etc/systemd/system/kata-agent.service",
         0o644,
         "[Unit]\nBindsTo=netns@podns.service\nAfter=netns@podns.service scratch-storage.service\nWants=scratch-storage.service\n[Service]\nType=oneshot\nRemainAfterExit=yes\n\
-         ExecStart=/bin/sh -ec 'test -e /run/peerpod/measured; guestctl get kbs:///default/key/1 >/run/kata-agent.got'\n",
+         ExecStart=/bin/sh -ec 'test -e /run/peerpod/measured; guestctl get kbs:///default/key/1 >/run/kata-agent.got 2>&1 || true'\n",
     ),
     // Where images go: it comes late.
     (
