@@ -38,8 +38,9 @@ mod tests {
 
     use super::*;
 
+    /// What it is refused in detail is tested where the rules are.
     #[test]
-    fn a_confined_thread_works_in_its_folder_alone() {
+    fn a_confined_thread_works_in_the_store_alone() {
         let folder = tempfile::tempdir().unwrap();
         let (inside, outside) = (folder.path().join("store"), folder.path().join("outside"));
         for folder in [&inside, &outside] {
@@ -55,22 +56,12 @@ mod tests {
                     return;
                 }
                 assert_eq!(fs::read_to_string(inside.join("there")).unwrap(), "1");
-                fs::create_dir_all(inside.join("a/b")).unwrap();
-                fs::hard_link(inside.join("there"), inside.join("a/b/linked")).unwrap();
-                let denied = |result: std::io::Result<()>, what: &str| {
-                    let error = result.expect_err(what);
-                    assert!(
-                        matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::CrossesDevices),
-                        "{what}: {error}"
-                    );
-                };
-                denied(fs::read(outside.join("there")).map(drop), "read");
-                denied(fs::write(outside.join("there"), "2"), "write");
-                denied(fs::write(outside.join("new"), "2"), "make");
-                denied(fs::create_dir(outside.join("folder")), "make a folder");
-                denied(fs::remove_file(outside.join("there")), "remove");
-                denied(fs::rename(inside.join("there"), outside.join("moved")), "move out");
-                denied(fs::read_dir(&outside).map(drop), "list");
+                fs::write(inside.join("new"), "2").unwrap();
+                for refused in
+                    [fs::read(outside.join("there")).map(drop), fs::write(outside.join("new"), "2")]
+                {
+                    assert_eq!(refused.unwrap_err().kind(), ErrorKind::PermissionDenied);
+                }
             }
         });
         confined.join().unwrap();

@@ -97,12 +97,20 @@ impl BufRead for Receiver {
     }
 }
 
+/// `Read` by what `BufRead` lends; the bytes that went into `into`, 0 at the end.
+///
+/// # Errors
+/// What filling the buffer says.
+pub(super) fn read_buffered(from: &mut impl BufRead, into: &mut [u8]) -> io::Result<usize> {
+    let mut available = from.fill_buf()?;
+    let read = available.read(into)?;
+    from.consume(read);
+    Ok(read)
+}
+
 impl Read for Receiver {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let mut available = self.fill_buf()?;
-        let read = available.read(into)?;
-        self.consume(read);
-        Ok(read)
+        read_buffered(self, into)
     }
 }
 
