@@ -17,7 +17,8 @@
 //! that asks for one. A request that came over local HTTP is nobody's: only rules with `local` allow it, whoever passed it on.
 //!
 //! The keys of `[[volumes]]` are claimed by the hub itself ([`AccessTable::keep`]): without a rule that covers one, it leaves
-//! by the door of volumes alone.
+//! by the door of volumes alone. So is all that the key broker has below `disk-encryption`, where keys of disks are by convention:
+//! a volume's next key and its former one, and that of a root disk, open the same data and stand in no table.
 //!
 //! Not here: the sockets' own modes, and who may have evidence (the agent's table).
 
@@ -30,6 +31,8 @@ use crate::pattern::Pattern;
 
 /// Covered by patterns that say nothing about a resource, such as `**` and `kbs:///**`: no resource has such a name.
 const ANYTHING: &str = "kbs:///\u{1}/\u{1}/\u{1}";
+/// Where the key broker has keys of disks, in the form `disk-encryption/<client id>/luks-key-<number>` that clients of the existing stack use.
+const DISK_KEYS: &str = "/disk-encryption/";
 /// Shortest part of a container's identifier that a rule may give, in digits.
 const MIN_CONTAINER_LEN: usize = 12;
 
@@ -119,7 +122,7 @@ impl AccessTable {
     /// [`HubError::AccessDenied`].
     pub fn check(&self, door: Door, caller: &Caller, reference: &str) -> Result<(), HubError> {
         let tools = door == Door::GetResource && is_root_of_machine(caller);
-        let kept = || self.kept.iter().any(|kept| same(kept, reference));
+        let kept = || is_disk_key(reference) || self.kept.iter().any(|kept| same(kept, reference));
         let mut claimed = door != Door::Volume && !tools && kept();
         for rule in self.rules.iter().filter(|rule| rule.covers(reference)) {
             if rule.fits(caller) {
@@ -146,8 +149,17 @@ fn is_root_of_machine(caller: &Caller) -> bool {
 /// Whether two references lead to one secret. Plugins of the key broker have names of their own, but in the offline store
 /// there is one set for all of them.
 fn same(kept: &str, reference: &str) -> bool {
-    let path = |text: &str| text.strip_prefix("kbs")?.split_once("://").map(|(_, path)| path.to_owned());
     kept == reference || path(kept).is_some_and(|kept| path(reference) == Some(kept))
+}
+
+/// Whether this is, by its name, the key of a disk.
+fn is_disk_key(reference: &str) -> bool {
+    path(reference).is_some_and(|path| path.starts_with(DISK_KEYS))
+}
+
+/// The path of what is at the key broker, with the slash.
+fn path(reference: &str) -> Option<&str> {
+    reference.strip_prefix("kbs")?.split_once("://").map(|(_, path)| path)
 }
 
 impl Rule {
@@ -248,6 +260,26 @@ mod tests {
         ruled.keep("kbs:///disk/a/key".to_owned());
         assert!(allows(&ruled, &caller(0, Some("backup.service")), "kbs:///disk/a/key"));
         assert!(!allows(&ruled, &root, "kbs:///disk/a/key"));
+    }
+
+    #[test]
+    fn keys_of_disks_that_no_table_names_are_claimed_by_their_name() {
+        let (open, root) = (AccessTable::default(), caller(0, None));
+        let passed_on = Caller { local_http: true, ..root.clone() };
+        for key in ["kbs:///disk-encryption/db-1/luks-key-1", "kbs+pkcs11:///disk-encryption/db-1/luks-key-1"]
+        {
+            for caller in [&caller(1000, None), &passed_on, &Caller::UNKNOWN] {
+                assert!(!allows(&open, caller, key), "{key}");
+            }
+            assert!(allows(&open, &root, key), "root's tools change keys");
+            assert!(open.check(Door::Volume, &root, key).is_ok());
+        }
+        let ruled = table("[[rules]]\nuid = [70]\nresources = [\"kbs:///disk-encryption/db-1/public\"]\n");
+        assert!(allows(&ruled, &caller(70, None), "kbs:///disk-encryption/db-1/public"));
+        for other in ["kbs:///disk-encryptions/a/b", "kbs:///a/disk-encryption/b", "vault:/disk-encryption/a"]
+        {
+            assert!(allows(&open, &caller(1000, None), other), "{other}");
+        }
     }
 
     #[test]

@@ -124,6 +124,7 @@ impl SecureMounts {
         if signed && !vouched && plan.source == Source::Encrypted {
             return Err(unvouched());
         }
+        let content = content(plan.source, &self.config)?;
         let key = self.key(&plan.key, caller, deadline).await?;
         let name = match plan.name {
             Some(name) => name,
@@ -140,12 +141,7 @@ impl SecureMounts {
                 mount_request::Device::Path(path) => Device::Path(path),
             },
             name: name.clone(),
-            content: match plan.source {
-                Source::Empty { integrity } => Content::Fresh { integrity },
-                Source::Encrypted => {
-                    Content::Volume { signed, require_integrity: self.config.require_integrity }
-                }
-            },
+            content,
             mount_point: plan.mount_point.clone(),
             below: self.config.below.clone().map(|folders| folders.0),
             link,
@@ -370,6 +366,22 @@ fn unvouched() -> HubError {
     mount_request::MountRequestError::Option { option: "key", why: why.to_owned() }.into()
 }
 
+/// What is to be on the device, as the host asks for it and the configuration admits it.
+fn content(source: Source, config: &MountConfig) -> Result<Content, HubError> {
+    match source {
+        Source::Empty { integrity: false } if config.require_integrity => {
+            let why = "[secure_mount] require_integrity refuses volumes whose sectors are not authenticated: ask for \"true\"";
+            Err(mount_request::MountRequestError::Option { option: "dataIntegrity", why: why.to_owned() }
+                .into())
+        }
+        Source::Empty { integrity } => Ok(Content::Fresh { integrity }),
+        Source::Encrypted => Ok(Content::Volume {
+            signed: config.header == HeaderRule::Signed,
+            require_integrity: config.require_integrity,
+        }),
+    }
+}
+
 fn unexpected() -> HubError {
     StorageError::Protocol { why: "the answer does not fit the request".to_owned() }.into()
 }
@@ -443,6 +455,22 @@ mod tests {
         }
         assert_eq!(MountConfig::default().header, HeaderRule::Signed);
         assert!(unvouched().to_string().contains("[secure_mount] keys"), "{}", unvouched());
+    }
+
+    #[test]
+    fn whoever_requires_integrity_gets_it_on_fresh_volumes_too() {
+        let config: MountConfig = toml::from_str("require_integrity = true").unwrap();
+        let error = content(Source::Empty { integrity: false }, &config).unwrap_err();
+        assert_eq!(error.code(), "SECURE_MOUNT_OPTION_REFUSED");
+        assert!(error.to_string().contains("dataIntegrity"), "{error}");
+        let fresh = |integrity| Content::Fresh { integrity };
+        assert_eq!(content(Source::Empty { integrity: true }, &config).unwrap(), fresh(true));
+        assert_eq!(
+            content(Source::Encrypted, &config).unwrap(),
+            Content::Volume { signed: true, require_integrity: true }
+        );
+        let content = content(Source::Empty { integrity: false }, &MountConfig::default());
+        assert_eq!(content.unwrap(), fresh(false));
     }
 
     #[test]
