@@ -253,7 +253,11 @@ impl SecureUnmountService for SecureMounts {
     ) -> Result<Response<SecureUnmountResponse>, Status> {
         require_root(&Caller::of(&request), "have a volume closed")?;
         let deadline = Deadline::of(&request);
-        let mount_point = request.into_inner().mount_point;
+        // As it was opened.
+        let mut mount_point = request.into_inner().mount_point;
+        if mount_point.len() > 1 && mount_point.ends_with('/') {
+            mount_point.pop();
+        }
         let close = Request::CloseVolume { mount_point: mount_point.clone(), opening: None };
         self.ask(close, deadline).await?;
         tracing::info!(mount_point, "a volume is closed");

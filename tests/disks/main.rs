@@ -55,6 +55,10 @@ for name in data taken fresh; do
     echo "STATE $name $state"
     [ ! -e /dev/mapper/$name ] || echo "TABLE $name $(dmsetup table $name)"
 done
+if [ -e /dev/mapper/fresh ]; then
+    for glance in $(seq 100); do grep -q ' /srv/fresh ext4 ' /proc/mounts && echo MOUNTED fresh && break; sleep 0.2; done
+    systemctl stop srv-fresh.mount
+fi
 "#;
 
 /// Disks, a TPM and a key broker that outlive the boots of one machine.
@@ -119,6 +123,8 @@ impl Disks {
             .file("etc/confidential-containers/confidential-data-hub.toml", hub, 0o600)
             .unwrap()
             .tpm(&self.folder.path().join("tpm/state"));
+        let mount = fstab_line().replace("data", FRESH.0).replace("/srv", "/srv/fresh");
+        setup = setup.file("etc/fstab", mount, 0o644).unwrap();
         for program in ["attestation-agent", "confidential-data-hub", "cdh-storage", "guestctl"] {
             setup = setup.program(program).unwrap();
         }
@@ -221,12 +227,20 @@ fn piped(program: &str, arguments: &[&str], input: &[u8]) -> Vec<u8> {
     out.stdout
 }
 
+fn document() -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/disks.md")).unwrap()
+}
+
 /// The unit of docs/disks.md that formats a disk at the first boot.
 fn first_boot_unit() -> String {
-    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/disks.md");
-    let text = std::fs::read_to_string(document).unwrap();
+    let text = document();
     let (_, block) = text.split_once("\n```ini\n").unwrap();
     block.split_once("```").unwrap().0.to_owned()
+}
+
+/// The line of docs/disks.md that mounts a volume.
+fn fstab_line() -> String {
+    document().lines().find(|line| line.starts_with("/dev/mapper/data /srv ")).unwrap().to_owned() + "\n"
 }
 
 /// The value that a machine told of a PCR.
@@ -394,6 +408,8 @@ fn disks_open_at_boot_by_the_checked_header_after_attestation_alone() {
         assert!(table.contains(" crypt aes-xts-plain64 :64:logon:cryptsetup:"), "{table}");
         assert!(first.contains(&format!("MADE {name}")), "{first}");
     }
+    // Also though systemd had given it up: nobody asks for the mount again.
+    assert!(first.contains("MOUNTED fresh"), "{first}");
     check_secure_mount(&first, &disks);
     assert!(first.contains("KILLED 7") && first.contains("[STORAGE_HELPER]"), "{first}");
     assert_eq!(first.matches("HALF format-").count(), 2, "what was killed had both mappings: {first}");

@@ -57,13 +57,21 @@ impl Disks {
     /// The folder cannot be used.
     pub fn open(state: &Path) -> Result<Self, Failure> {
         record::prepare(state)?;
-        for record in Record::abandoned(state)? {
+        let disks = Self { state: state.to_owned() };
+        disks.tidy()?;
+        Ok(disks)
+    }
+
+    /// Closes what was left half open. What is still held, by a program that outlived the one which started it, stays until the next
+    /// request.
+    fn tidy(&self) -> Result<(), Failure> {
+        for record in Record::abandoned(&self.state)? {
             let name = record.entry().name.clone();
             if let Err(failure) = undo(record) {
                 tracing::error!(name, error = %failure, "a volume that was half open stays");
             }
         }
-        Ok(Self { state: state.to_owned() })
+        Ok(())
     }
 
     fn open_volume(&self, volume: &Volume, key: &Secret, channel: &Channel) -> Result<bool, Failure> {
@@ -83,7 +91,15 @@ impl Disks {
             opening: volume.opening.as_str().to_owned(),
         };
         let mut record = Record::begin(&self.state, entry)?;
-        match open_recorded(volume, device, key, channel, &mut record) {
+        let opened = match record.is_crowded(&self.state) {
+            Ok(false) => open_recorded(volume, device, key, channel, &mut record),
+            Ok(true) => Err(Failure::MountPoint {
+                path: volume.mount_point.clone(),
+                why: "another volume is open there, or being opened or closed".to_owned(),
+            }),
+            Err(failure) => Err(failure),
+        };
+        match opened {
             Ok(authentic) => Ok(authentic),
             Err(failure) => {
                 if let Err(left) = undo(record) {
@@ -95,8 +111,7 @@ impl Disks {
     }
 
     fn close_volume(&self, mount_point: &str, opening: Option<&Name>) -> Result<(), Failure> {
-        let record = Record::at(&self.state, mount_point)?
-            .filter(|record| opening.is_none_or(|opening| opening.as_str() == record.entry().opening));
+        let record = Record::at(&self.state, mount_point, opening.map(Name::as_str))?;
         undo(record.ok_or_else(|| Failure::NotOpen { path: mount_point.chars().take(200).collect() })?)
     }
 
@@ -136,6 +151,10 @@ impl Worker for Disks {
     type Memory = ();
 
     fn work(&self, mut job: Job<'_>, (): &mut ()) -> Result<Answered, Failure> {
+        if matches!(job.request, Request::OpenVolume(_) | Request::CloseVolume { .. } | Request::ListVolumes)
+        {
+            self.tidy()?;
+        }
         let secret = job.secret.take();
         let secret = || secret.as_ref().ok_or_else(|| refused("a secret belongs to the request"));
         let body = match &job.request {
@@ -179,6 +198,7 @@ fn open_recorded(
         Content::Fresh { integrity } => {
             // The device mapper has to have it to itself.
             drop(device);
+            wanted(channel)?;
             (header::make(&record.entry().device, *integrity, 0, None, key)?, false)
         }
         Content::Volume { signed, require_integrity } => {
@@ -195,14 +215,19 @@ fn open_recorded(
         Content::Fresh { integrity: true } => CryptActivate::NO_JOURNAL,
         _ => CryptActivate::empty(),
     };
+    // Another device that hangs may have held this up until now.
+    wanted(channel)?;
     activate(&memory, &header, (record.entry(), &number), flags, key)?;
+    wanted(channel)?;
     appear::appear(volume)?;
-    // Nothing else comes before the answer than the end: whoever asked has given up.
-    if channel.wait(Duration::ZERO)? {
-        return Err(StorageError::Gone.into());
-    }
+    wanted(channel)?;
     record.update(|entry| entry.complete = true)?;
     Ok(authentic)
+}
+
+/// Whether whoever asked still waits. Nothing else comes before the answer than the end: that of somebody who has given up.
+fn wanted(channel: &Channel) -> Result<(), Failure> {
+    if channel.wait(Duration::ZERO)? { Err(StorageError::Gone.into()) } else { Ok(()) }
 }
 
 /// Opens the mapping of `entry` with the header in memory, and compares what the kernel then has; `number` is that of the device.

@@ -56,7 +56,8 @@ pub struct Cli {
     /// The configuration
     #[arg(long, value_name = "FILE", default_value = "/etc/confidential-containers/unlock.toml")]
     pub(crate) config: PathBuf,
-    /// Do everything but open: find the disks, check headers, attest, get the keys, compare the tags
+    /// Do everything but open: find the disks, check headers, attest, get the keys, compare the tags. What this machine's own boot
+    /// would be refused for, its command line say, or a volume that is open, is a warning
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// Tell the result, or the failure, as one line of JSON on standard output

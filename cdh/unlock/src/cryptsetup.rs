@@ -29,6 +29,8 @@ use crate::failure::Failure;
 const PROGRAMS: [&str; 3] = ["/usr/sbin/cryptsetup", "/sbin/cryptsetup", "/usr/bin/cryptsetup"];
 /// Pause between two looks whether it has ended.
 const GLANCE: Duration = Duration::from_millis(10);
+/// How long it may take to end when it is killed.
+const PARTING: Duration = Duration::from_secs(1);
 /// Most of what it says that is repeated, in bytes.
 const MAX_SAID: u64 = 2000;
 
@@ -63,10 +65,28 @@ pub(crate) async fn open(
             Ok(None) => {
                 // One that has ended meanwhile cannot be ended.
                 let _ = child.kill();
-                let _ = child.wait();
-                return Err(failed(format!("{}it was not done in time", said(&mut child))));
+                if has_ended(&mut child).await {
+                    return Err(failed(format!("{}it was not done in time", said(&mut child))));
+                }
+                // It waits for the device in the kernel, where no signal reaches it: it is left there.
+                let device = device.display();
+                return Err(failed(format!(
+                    "it was not done in time, and waits for {device}, which does not answer"
+                )));
             }
             Err(e) => return Err(failed(e.to_string())),
+        }
+    }
+}
+
+/// Whether a program that was killed is gone a moment later.
+async fn has_ended(child: &mut Child) -> bool {
+    let until = Instant::now() + PARTING;
+    loop {
+        match child.try_wait() {
+            Ok(None) if Instant::now() < until => sleep(GLANCE).await,
+            Ok(None) => return false,
+            Ok(Some(_)) | Err(_) => return true,
         }
     }
 }

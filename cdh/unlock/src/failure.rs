@@ -195,6 +195,11 @@ impl Failure {
         })
     }
 
+    /// Whether the key broker did not answer: how the network is tells why.
+    pub(crate) fn is_silence(&self) -> bool {
+        matches!(self, Self::Kbs(error) if error.blame() == Blame::Unavailable)
+    }
+
     /// The status that the process ends with.
     pub(crate) fn status(&self) -> u8 {
         match self.blame() {

@@ -1,6 +1,6 @@
 //! What is said at the end: for people at the console on two lines, for programs as one line of JSON.
 
-use std::{io::Write, process::ExitCode, time::Duration};
+use std::{fs, io::Write, path::Path, process::ExitCode, time::Duration};
 
 use serde_json::{Value, json};
 
@@ -90,5 +90,38 @@ pub(crate) fn failure(cli: &Cli, stopped: &Stopped) -> ExitCode {
         None => "no volume was opened".to_owned(),
     };
     eprintln!("initrd-unlock: {subject}: {failure} [{code}]\nhint: {hint}");
+    if failure.is_silence() {
+        eprintln!("initrd-unlock: the network interfaces: {}", interfaces(Path::new("/sys/class/net")));
+    }
     ExitCode::from(failure.status())
+}
+
+/// The network interfaces below `folder`, a folder as `/sys/class/net` is, with their state.
+fn interfaces(folder: &Path) -> String {
+    let found = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut interfaces: Vec<String> = found
+        .map(|entry| {
+            let state = fs::read_to_string(entry.path().join("operstate")).unwrap_or_default();
+            format!("{}: {}", entry.file_name().display(), state.trim())
+        })
+        .collect();
+    interfaces.sort();
+    if interfaces.is_empty() { "none".to_owned() } else { interfaces.join(", ").escape_debug().to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_interface_is_told_with_its_state() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(interfaces(folder.path()), "none");
+        for (name, state) in [("lo", "unknown\n"), ("eth0", "down\n")] {
+            fs::create_dir(folder.path().join(name)).unwrap();
+            fs::write(folder.path().join(name).join("operstate"), state).unwrap();
+        }
+        fs::create_dir(folder.path().join("odd")).unwrap();
+        assert_eq!(interfaces(folder.path()), "eth0: down, lo: unknown, odd: ");
+    }
 }

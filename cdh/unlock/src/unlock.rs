@@ -30,15 +30,15 @@ pub(crate) async fn run(cli: &Cli, config: Config) -> Result<Report, Stopped> {
     let volumes = chosen(&config, &cli.names)?;
     let text = fs::read_to_string("/proc/cmdline")
         .map_err(|e| Failure::Unreadable { path: "/proc/cmdline".into(), why: e.to_string() })?;
-    command_line::check(&text, &config)?;
-    firmware::check(Path::new("/"))?;
+    go_on(cli, command_line::check(&text, &config))?;
+    go_on(cli, firmware::check(Path::new("/")))?;
 
     let mut choices = Vec::new();
     for volume in &volumes {
         let at = |failure| Stopped::at(&volume.name, failure);
         match Mapping::is_there(&volume.name) {
             Ok(false) => {}
-            Ok(true) => return Err(at(Failure::MappedAlready)),
+            Ok(true) => go_on(cli, Err(Failure::MappedAlready)).map_err(at)?,
             Err(error) => return Err(at(error.into())),
         }
         let mut choice = Choice::new(volume, started, deadline);
@@ -75,6 +75,17 @@ pub(crate) async fn run(cli: &Cli, config: Config) -> Result<Report, Stopped> {
         })
         .collect();
     Ok(Report { volumes, disks, keys, opening })
+}
+
+/// What stops a boot, and is a warning on a machine that is up: there the next boot is tried, and the volume may be open.
+fn go_on(cli: &Cli, found: Result<(), Failure>) -> Result<(), Failure> {
+    match found {
+        Err(failure) if cli.dry_run => {
+            tracing::warn!(code = failure.code(), "in an initramfs this would be the end: {failure}");
+            Ok(())
+        }
+        found => found,
+    }
 }
 
 /// The volumes by these names, or all.

@@ -37,7 +37,6 @@ fn each_kind_of_failure_has_its_status_and_is_told_to_people_and_programs() {
         (&folder.path().join("absent"), &[][..], 1, "INPUT_UNREADABLE"),
         (&bad, &[], 2, "UNLOCK_CONFIG_INVALID"),
         (&file, &["other"], 2, "VOLUME_UNKNOWN"),
-        (&file, &["--dry-run"], 3, "KERNEL_COMMAND_LINE_REFUSED"),
         (&file, &[], 3, "KERNEL_COMMAND_LINE_REFUSED"),
     ] {
         let output = run(config, arguments);
@@ -51,6 +50,20 @@ fn each_kind_of_failure_has_its_status_and_is_told_to_people_and_programs() {
         let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(answer["error"]["code"], code);
     }
+}
+
+/// On a machine that was not booted with this configuration, too, it can be tried.
+#[test]
+fn a_dry_run_goes_past_what_would_stop_a_boot() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("unlock.toml");
+    std::fs::write(&file, configuration("/dev/mapper/no-such-volume")).unwrap();
+    let output = run(&file, &["--dry-run"]);
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(5), "{told}");
+    let (warning, end) = told.split_once("initrd-unlock: the volume no-such-volume stays closed").unwrap();
+    assert!(warning.contains("KERNEL_COMMAND_LINE_REFUSED"), "{told}");
+    assert!(end.contains("[VOLUME_DISK_MISSING]"), "{told}");
 }
 
 #[test]

@@ -137,12 +137,13 @@ pub(super) async fn close(args: &CloseArgs, as_json: bool, console: &mut Console
             .list_secure_mounts(cc_protos::guest_services::ListSecureMountsRequest {})
             .await;
         let listed = listed.map_err(|status| hub.failed("asking what is open", &status))?.into_inner();
-        let found = listed.mounts.iter().find(|mount| mount.mount_point == args.at).ok_or_else(|| {
+        let at = args.at.strip_suffix('/').unwrap_or(&args.at);
+        let found = listed.mounts.iter().find(|mount| mount.mount_point == at).ok_or_else(|| {
             failure::of(
                 cc_evidence::blame::Blame::Absent,
                 "VOLUME_NOT_OPEN",
                 &format!("no volume is open at {}", args.at),
-                "check the path",
+                "check the path; `guestctl disk status` shows what is open",
             )
         })?;
         if as_json {

@@ -1,10 +1,10 @@
-//! `guestctl disk status`: the configured volumes, and which of them are open.
+//! `guestctl disk status`: the configured volumes, which of them are open, and what SecureMount has open.
 
 use std::path::Path;
 
 use cc_daemon::address::Address;
 use cc_mapping::Mapping;
-use cc_protos::guest_services::ListVolumesRequest;
+use cc_protos::guest_services::{ListSecureMountsRequest, ListVolumesRequest};
 use serde_json::{Value, json};
 
 use crate::{
@@ -51,6 +51,17 @@ pub(super) async fn run(args: &Args, as_json: bool, console: &mut Console<'_>) -
         list.push(json!({
             "name": volume.name, "uuid": volume.uuid, "key": volume.key_uri, "header": header, "state": state,
             "prepared": volume.prepared, "cipher": target.map(|target| target.cipher),
+        }));
+    }
+    // A machine without the program that opens such devices has none of them.
+    let mounts = hub.secure_unmounts().list_secure_mounts(ListSecureMountsRequest {}).await;
+    for mount in mounts.map(|answer| answer.into_inner().mounts).unwrap_or_default() {
+        table.section(&mount.mount_point).row("state", "open").row("device", &mount.device);
+        table.row("mapping", &mount.mapper_name);
+        table.row("when closed", if mount.ephemeral { "lost" } else { "kept" });
+        list.push(json!({
+            "name": mount.mapper_name, "at": mount.mount_point, "device": mount.device, "state": "open",
+            "ephemeral": mount.ephemeral,
         }));
     }
     if as_json { console.json(&Value::Array(list)) } else { console.table(&table) }

@@ -124,11 +124,25 @@ impl Record {
         Ok(entries.filter_map(|entry| Self::lock(folder, &entry.name, lock)).collect())
     }
 
-    /// The record of what appears at `mount_point`; waits for whoever works on it.
-    pub(super) fn at(folder: &Path, mount_point: &str) -> Result<Option<Self>, Failure> {
-        let found = entries(folder)?.into_iter().find(|entry| entry.mount_point == mount_point);
+    /// The record of what appears at `mount_point`, if `opening` is given that of this request alone; waits for whoever works on it.
+    pub(super) fn at(
+        folder: &Path,
+        mount_point: &str,
+        opening: Option<&str>,
+    ) -> Result<Option<Self>, Failure> {
+        let is_it = |entry: &Entry| {
+            entry.mount_point == mount_point && opening.is_none_or(|opening| opening == entry.opening)
+        };
+        let found = entries(folder)?.into_iter().find(is_it);
         let lock = |entry: Entry| Self::lock(folder, &entry.name, FlockOperation::LockExclusive);
-        Ok(found.and_then(lock).filter(|record| record.entry.mount_point == mount_point))
+        Ok(found.and_then(lock).filter(|record| is_it(&record.entry)))
+    }
+
+    /// Whether something else appears, or is about to, where this one does. Of two that begin at once either may be told so, or both.
+    pub(super) fn is_crowded(&self, folder: &Path) -> Result<bool, Failure> {
+        let (name, place) = (&self.entry.name, &self.entry.mount_point);
+        let other = |entry: &Entry| entry.name != *name && entry.mount_point == *place;
+        Ok(!place.is_empty() && entries(folder)?.iter().any(other))
     }
 
     /// None if somebody else works on it, or it is gone by now.
@@ -198,9 +212,36 @@ mod tests {
         found.update(|entry| entry.complete = true).unwrap();
         drop(found);
         assert!(
-            Record::abandoned(&folder).unwrap().is_empty() && Record::at(&folder, "/x").unwrap().is_none()
+            Record::abandoned(&folder).unwrap().is_empty()
+                && Record::at(&folder, "/x", None).unwrap().is_none()
         );
-        Record::at(&folder, "/srv").unwrap().unwrap().remove().unwrap();
-        assert!(entries(&folder).unwrap().is_empty() && Record::at(&folder, "/srv").unwrap().is_none());
+        Record::at(&folder, "/srv", None).unwrap().unwrap().remove().unwrap();
+        assert!(entries(&folder).unwrap().is_empty() && Record::at(&folder, "/srv", None).unwrap().is_none());
+    }
+
+    #[test]
+    fn of_two_at_one_place_each_request_finds_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let begin = |name: &str, opening: &str| {
+            let (name, opening) = (name.to_owned(), opening.to_owned());
+            let entry = Entry { name, opening, mount_point: "/srv".to_owned(), ..Entry::default() };
+            Record::begin(folder.path(), entry).unwrap()
+        };
+        let first = begin("a", "1");
+        assert!(!first.is_crowded(folder.path()).unwrap());
+        let second = begin("b", "2");
+        assert!(second.is_crowded(folder.path()).unwrap());
+        drop((first, second));
+        for (opening, name) in [("1", "a"), ("2", "b")] {
+            let found = Record::at(folder.path(), "/srv", Some(opening)).unwrap().unwrap();
+            assert_eq!(found.entry().name, name);
+        }
+        assert!(Record::at(folder.path(), "/srv", Some("3")).unwrap().is_none());
+        // What appears nowhere is in nobody's way.
+        let nowhere = |name: &str| {
+            Record::begin(folder.path(), Entry { name: name.to_owned(), ..Entry::default() }).unwrap()
+        };
+        let (_one, other) = (nowhere("c"), nowhere("d"));
+        assert!(!other.is_crowded(folder.path()).unwrap());
     }
 }
