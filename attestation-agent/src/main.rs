@@ -15,7 +15,15 @@ static ALLOCATOR: zeroizing_alloc::ZeroAlloc<std::alloc::System> =
 const NAME: &str = "attestation-agent";
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            if error.use_stderr() {
+                start::send_callers_away();
+            }
+            error.exit()
+        }
+    };
     let config = match Surroundings::of_process().and_then(|s| Config::build(cli, &s)) {
         Ok(config) => config,
         Err(fault) => return start::report(NAME, &fault),

@@ -203,6 +203,33 @@ fn the_units_of_the_image_start_each_other_in_order() {
     }
 }
 
+/// As with the daemons that an image had before: no secret, no image and no container where the machine cannot attest.
+#[test]
+fn nothing_of_the_pod_starts_while_the_agent_cannot() {
+    let Some(pod) = Pod::boot(Tree::Trixie) else { return };
+    pod.serves("after the start");
+    let chain = "attestation-agent.path confidential-data-hub.path api-server-rest.path kata-agent.path";
+    let from_the_start = format!(
+        "systemctl stop {chain} attestation-agent.socket attestation-agent api-server-rest confidential-data-hub.socket \
+         confidential-data-hub kata-agent\n\
+         rm -f /run/attestation-agent/serves /run/confidential-containers/cdh.sock\n\
+         mkdir -p /run/systemd/system/attestation-agent.service.d\n\
+         printf '[Service]\\nExecStart=\\nExecStart=/bin/false\\n' >/run/systemd/system/attestation-agent.service.d/99-fails.conf\n\
+         systemctl daemon-reload; systemctl start {chain}"
+    );
+    pod.machine.must(&["sh", "-ec", &from_the_start]).unwrap();
+    pod.machine.wait_for("an agent that fails", || Ok(pod.restarts("attestation-agent") >= 2)).unwrap();
+    let units = ["confidential-data-hub.socket", "confidential-data-hub", "api-server-rest", "kata-agent"];
+    let states = [&["systemctl", "is-active"], &units[..]].concat();
+    let (_, states) = pod.run(&states);
+    assert_eq!(states, "inactive\n".repeat(units.len()));
+
+    let mend = "rm /run/systemd/system/attestation-agent.service.d/99-fails.conf; systemctl daemon-reload";
+    pod.machine.must(&["sh", "-ec", mend]).unwrap();
+    pod.serves("once the agent serves");
+    pod.wait_active("kata-agent.service");
+}
+
 /// Most pods have no init-data: the daemons start and answer all the same, and say whose word their configuration is.
 #[test]
 fn a_pod_without_init_data_starts_with_user_data_or_with_nothing() {

@@ -175,6 +175,17 @@ fn unusable_configuration(machine: &Container) {
     }
     let mend = "cd /etc/confidential-containers; cat kept >confidential-data-hub.toml; systemctl restart confidential-data-hub";
     machine.must(&["sh", "-ec", mend]).unwrap();
+    // Nor does a caller wait for one that is started with an option that it does not have.
+    let spoil = "systemctl stop confidential-data-hub; cd /run/systemd/system; mkdir -p confidential-data-hub.service.d; cd confidential-data-hub.service.d\n\
+                 printf '[Service]\\nExecStart=\\nExecStart=/usr/local/bin/confidential-data-hub --no-such-option\\n' >99-option.conf; systemctl daemon-reload";
+    machine.must(&["sh", "-ec", spoil]).unwrap();
+    let ask = machine.run(&["timeout", "60", "guestctl", "get", "kbs:///default/key/1"]).unwrap();
+    assert!(!ask.status.success() && ask.status.code() != Some(124), "{ask:?}");
+    machine.wait_for("the data hub to be down again", failed).unwrap();
+    let times = machine.journal(unit).unwrap().matches("--no-such-option").count();
+    assert!((1..=5).contains(&times), "started {times} times for one caller");
+    let mend = "rm /run/systemd/system/confidential-data-hub.service.d/99-option.conf; systemctl daemon-reload; systemctl restart confidential-data-hub";
+    machine.must(&["sh", "-ec", mend]).unwrap();
 }
 
 /// What docs/deploy-rhel.md has an administrator do after the installation: it is done here to the letter.

@@ -185,13 +185,20 @@ where
     result
 }
 
+/// Ends the connections that wait on sockets of the service manager, for a daemon that ends before it has read its configuration: nobody
+/// is coming, and for each of them the service manager would start it again at once. Call it once, before there are threads: it clears
+/// the variables by which sockets are passed.
+pub fn send_callers_away() {
+    // Nothing to do where they are taken already, or are not what they should be.
+    Listener::inherited().unwrap_or_default().iter().for_each(Listener::end_waiting);
+}
+
 /// Tells the cause on standard error, and in the status that the service manager shows; the exit code. Callers that wait on
 /// sockets of the service manager for a daemon that cannot use its configuration are sent away: nobody is coming.
 #[allow(clippy::print_stderr, reason = "the cause of a failed start goes to stderr, log or no log")]
 pub fn report(name: &str, fault: &StartFault) -> ExitCode {
     if fault.exit == EXIT_CONFIG {
-        // Nothing to do where they are taken already, or are not what they should be.
-        Listener::inherited().unwrap_or_default().iter().for_each(Listener::end_waiting);
+        send_callers_away();
     }
     eprintln!("{name}: {fault}\nhint: {}", fault.hint);
     notify::status(&format!("not serving: {fault}; {}", fault.hint));
