@@ -84,6 +84,7 @@ fn two_runs_give_the_same_packages_and_their_checker_is_silent() {
         bill_of_material(&first, program);
     }
     documents(&first, made.iter().find(|name| name.starts_with("confidential-guest_")).unwrap());
+    changes_no_initramfs(&first, made.iter().find(|name| name.contains("initramfs_")).unwrap());
     for name in made.iter().filter(|name| name.ends_with(".rpm")) {
         has_what_rhel_9_has(&first, name);
     }
@@ -120,6 +121,19 @@ fn documents(folder: &Path, package: &str) {
         assert!(!text.contains("docs/"), "{} names a folder of the sources", path.display());
     }
     assert!(seen > 10, "{seen}");
+}
+
+/// Nothing that dpkg does when a .deb comes has a new initramfs made, which the key broker would not know.
+fn changes_no_initramfs(folder: &Path, package: &str) {
+    let control = folder.join("control");
+    let mut unpack = command("dpkg-deb");
+    unpack.arg("-e").arg(folder.join(package)).arg(&control);
+    must(unpack);
+    assert!(control.join("control").is_file());
+    for name in ["triggers", "preinst", "postinst", "prerm", "postrm"] {
+        let text = std::fs::read_to_string(control.join(name)).unwrap_or_default();
+        assert!(!text.contains("update-initramfs"), "{name}: {text}");
+    }
 }
 
 /// What a heading is called in links.
