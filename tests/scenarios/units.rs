@@ -45,6 +45,13 @@ fn the_units_are_in_order_and_locked_down() {
     }
 }
 
+/// Whoever takes the agent over reads no disk with it: it opens none.
+#[test]
+fn the_agents_unit_has_no_disks() {
+    let unit = std::fs::read_to_string(Path::new(SHIPPED).join("attestation-agent.service")).unwrap();
+    assert!(unit.contains("\nDevicePolicy=closed\n") && !unit.contains("block-"), "{unit}");
+}
+
 /// A machine on which an administrator has installed the units and switched them on as the presets say.
 pub(crate) struct Installed {
     // Dropped first: the machine uses what the stack shows it.
