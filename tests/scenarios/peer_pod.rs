@@ -9,12 +9,15 @@ use std::path::{Path, PathBuf};
 use cc_protos::api;
 use cc_tests::container::{Setup, Tree};
 use cc_tests::process::command;
+use serde_json::{Value, json};
 
 use crate::SECRET;
 use crate::rpc::{ttrpc, ttrpc_client};
 use image::{Given, Image, Pod};
 
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+/// Where the fragment is told of.
+const DOCUMENT: &str = include_str!("../../docs/deploy-peer-pod.md");
 /// Every path of the tree with type, mode, and where a link leads.
 const LIST: &str = include_str!("peer_pod/tree.list");
 
@@ -71,35 +74,55 @@ fn the_present_guest_components_make_way() {
     assert!(!out.status.success() && String::from_utf8_lossy(&out.stderr).contains("ROOT="), "{out:?}");
 }
 
-/// mkosi reads the fragment, and its script makes the same tree.
+/// The lines of the document that belong into a file of mkosi's: the block that begins with this section.
+fn documented(section: &str, sources: &Path) -> String {
+    let (_, below) = DOCUMENT.split_once(&format!("```ini\n{section}\n")).unwrap();
+    let (block, _) = below.split_once("```").unwrap();
+    format!("{section}\n{}", block.replace("/path/to/these/sources", sources.to_str().unwrap()))
+}
+
+/// mkosi reads the fragment, in an image of its own and in a subimage as cloud-api-adaptor has it, and its script makes the same tree.
 #[test]
 fn mkosi_takes_the_fragment() {
-    let fragment = Path::new(SOURCES).canonicalize().unwrap().join("systemd/peer-pod/mkosi");
+    let sources = Path::new(SOURCES).canonicalize().unwrap();
+    let fragment = sources.join("systemd/peer-pod/mkosi");
     let module = Path::new(SOURCES).join("target/mkosi");
     if !module.is_dir() {
         return cc_tests::stack::skip(
             "reading mkosi's configuration needs mkosi, which .ci/setup test fetches",
         );
     }
-    for (distribution, library) in [("ubuntu", "libcryptsetup12"), ("fedora", "cryptsetup-libs")] {
+    let (build, include) = (documented("[Build]", &sources), documented("[Include]", &sources));
+    for (distribution, library, name) in [
+        ("ubuntu", "libcryptsetup12", None),
+        ("fedora", "cryptsetup-libs", None),
+        ("fedora", "cryptsetup-libs", Some("system")),
+    ] {
         let image = tempfile::tempdir().unwrap();
-        let config = format!(
-            "[Distribution]\nDistribution={distribution}\n[Include]\nInclude={}\n",
-            fragment.display()
-        );
-        fs::write(image.path().join("mkosi.conf"), config).unwrap();
+        let top = format!("[Distribution]\nDistribution={distribution}\n{build}");
+        let files = match name {
+            None => vec![("mkosi.conf", format!("{top}{include}"))],
+            Some(_) => vec![
+                ("mkosi.conf", top),
+                ("mkosi.images/initrd/mkosi.conf", String::new()),
+                ("mkosi.images/system/mkosi.conf", include.clone()),
+            ],
+        };
+        for (path, content) in files {
+            let path = image.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
         let mut mkosi = command("python3");
-        mkosi.args(["-m", "mkosi", "--directory"]).arg(image.path()).arg("summary");
+        mkosi.args(["-m", "mkosi", "--json", "--directory"]).arg(image.path()).arg("summary");
         let out = mkosi.env("PYTHONPATH", &module).env("PAGER", "cat").output().unwrap();
-        let said = String::from_utf8_lossy(&out.stdout).into_owned();
-        assert!(out.status.success(), "{said}{}", String::from_utf8_lossy(&out.stderr));
-        let value = |name: &str| said.lines().find_map(|line| line.trim().strip_prefix(name)).map(str::trim);
-        assert_eq!(value("Postinstall Scripts:"), fragment.join("mkosi.postinst").to_str(), "{said}");
-        assert!(
-            value("Build Sources:").is_some_and(|sources| sources.ends_with(":guest-services")),
-            "{said}"
-        );
-        assert!(said.contains(library), "{distribution}: {said}");
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        let said: Value = serde_json::from_slice(&out.stdout).unwrap();
+        let mut images = said["Images"].as_array().unwrap().iter();
+        let read = images.find(|read| read["Image"].as_str() == name).unwrap();
+        assert_eq!(read["PostInstallationScripts"], json!([fragment.join("mkosi.postinst")]), "{read}");
+        assert_eq!(read["BuildSources"], json!([{"Source": sources, "Target": "guest-services"}]), "{read}");
+        assert!(read["Packages"].as_array().unwrap().contains(&json!(library)), "{read}");
     }
     // As mkosi runs it: the sources where BuildSources= puts them, the tree in the environment.
     let image = Image::new();
