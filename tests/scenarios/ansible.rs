@@ -232,6 +232,13 @@ fn containers_are_set_up_once_and_serve() {
     let digest = guest.machine.must(&["sh", "/root/image.sh"]).unwrap();
     let mut variables = guest.variables();
     variables["trustee_client_image"] = json!(format!("localhost/guest-services@{}", digest.trim()));
+    // A volume whose key is named by the machine's id: whoever checks the configuration has to see it as the hub does.
+    let tables = |rules: &str| {
+        json!(format!(
+            "{rules}\n[[volumes]]\nname = \"data\"\nuuid = \"{UUID}\"\nkey = \"kbs:///disk-encryption/%m/luks-key-0\"\n"
+        ))
+    };
+    variables["trustee_client_hub_tables"] = tables(RULES);
     guest.apply(&variables);
     guest.serves();
     for ask in ["is-active", "is-enabled"] {
@@ -255,7 +262,7 @@ fn containers_are_set_up_once_and_serve() {
     assert!(!played.succeeded && failure.contains("strickt"), "{failure}");
     assert_same(&files, &guest.files());
     // What can be is taken over, by those that it is for.
-    variables["trustee_client_hub_tables"] = json!(RULES.replace("default/key/*", "default/other/*"));
+    variables["trustee_client_hub_tables"] = tables(&RULES.replace("default/key/*", "default/other/*"));
     let played = guest.play(&variables, &[]);
     assert!(played.succeeded && played.count("guest", "changed") == Some(2), "{}", played.text);
     let out = guest.machine.run(&["guestctl", "get", "kbs:///default/key/1"]).unwrap();
