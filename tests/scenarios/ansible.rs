@@ -306,7 +306,7 @@ fn units_are_set_up_once_serve_and_go() {
     );
     assert_eq!(
         read("/etc/fstab").lines().last().unwrap(),
-        "/dev/mapper/db-1 /mnt/encrypted-disk ext4 _netdev 0 0"
+        r"/dev/mapper/db-1 /mnt/encrypted-disk ext4 _netdev,x-systemd.required-by=remote-fs.target,x-systemd.wanted-by=dev-mapper-db\x2d1.device 0 0"
     );
     let told = guest.machine.must(&["guestctl", "disk", "status"]).unwrap();
     assert!(told.contains("db-1") && told.contains(UUID), "{told}");
