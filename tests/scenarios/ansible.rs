@@ -318,6 +318,10 @@ fn units_are_set_up_once_serve_and_go() {
     assert!(show(opening, "ExecStartPre").contains("disk prepare db-1"), "{}", show(opening, "ExecStartPre"));
     assert!(show(opening, "After").contains("format-volume-db-1.service"), "{}", show(opening, "After"));
     assert_eq!(show("format-volume-db-1.service", "UnitFileState"), "enabled\n");
+    // It holds the volume's key.
+    for property in ["MemorySwapMax", "LimitCORE"] {
+        assert_eq!(show("format-volume-db-1.service", property), "0\n", "{property}");
+    }
 
     // Another helper, and then another unit of it: what runs of the old one is ended, and everything serves on.
     let helper = binaries.join("cdh-storage");
