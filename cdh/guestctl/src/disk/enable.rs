@@ -143,11 +143,11 @@ pub(super) fn drop_in_path(root: &Path, name: &str) -> PathBuf {
     root.join(format!("etc/systemd/system/{}.d", attachment::instance(name))).join(DROP_IN)
 }
 
-/// Whether `text` is the drop-in of the volume `name`, with whatever program and time to wait.
-pub(super) fn is_drop_in(text: &str, name: &str) -> bool {
-    let told = text.lines().find_map(|line| line.strip_prefix("ExecStartPre="));
-    let told = told.and_then(|told| told.split_once(&format!(" disk prepare {name} --wait ")));
-    told.is_some_and(|(program, wait)| wait.parse().is_ok_and(|wait| drop_in(name, program, wait) == text))
+/// The program that `text` calls, if it is the drop-in of the volume `name`, with whatever program and time to wait.
+pub(super) fn program_of<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let told = text.lines().find_map(|line| line.strip_prefix("ExecStartPre="))?;
+    let (program, wait) = told.split_once(&format!(" disk prepare {name} --wait "))?;
+    wait.parse().is_ok_and(|wait| drop_in(name, program, wait) == text).then_some(program)
 }
 
 /// The drop-in of the volume `name`, which waits for so many seconds and calls `program`.

@@ -2,7 +2,7 @@
 //!
 //! For `guestctl doctor`. It reads files, opens no disk and asks nobody: what is opened is decided by `prepare`, which asks systemd.
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use cc_protos::guest_services::Volume;
 
@@ -15,6 +15,8 @@ pub(crate) enum Enabled {
     No,
     /// Line and drop-in, as they are written.
     Yes,
+    /// Line and drop-in, but this program, which the drop-in calls, cannot be run.
+    NoProgram(String),
     /// Something is amiss, as half a sentence; whether the volume may be opened with the header on its disk.
     Amiss { what: String, unchecked: bool },
 }
@@ -47,21 +49,29 @@ impl Enabled {
             ([_, _, ..], _) => amiss("/etc/crypttab has several lines of its name", true),
             ([fields], drop_in) => {
                 if !is_our_line(fields, volume, key_socket) {
-                    amiss(
+                    return amiss(
                         "its line of /etc/crypttab says something else than `guestctl disk enable` writes",
                         true,
-                    )
-                } else if drop_in.is_none() {
-                    // There is no copy of the header then, and no key.
-                    amiss("the drop-in of its unit is not there", false)
-                } else if drop_in.is_some_and(|text| !enable::is_drop_in(&text, name)) {
-                    amiss("the drop-in of its unit is not what this `guestctl disk enable` writes", false)
-                } else {
-                    Self::Yes
+                    );
+                }
+                // There is no copy of the header then, and no key.
+                let Some(text) = drop_in else { return amiss("the drop-in of its unit is not there", false) };
+                match enable::program_of(&text, name) {
+                    None => {
+                        amiss("the drop-in of its unit is not what this `guestctl disk enable` writes", false)
+                    }
+                    Some(program) if !is_executable(root, program) => Self::NoProgram(program.to_owned()),
+                    Some(_) => Self::Yes,
                 }
             }
         }
     }
+}
+
+/// Whether a program below `root` can be run, as far as its mode says.
+fn is_executable(root: &Path, program: &str) -> bool {
+    let status = fs::metadata(root.join(program.trim_start_matches('/')));
+    status.is_ok_and(|status| status.is_file() && status.permissions().mode() & 0o111 != 0)
 }
 
 /// Whether a line is what is written, but for options that say when and how fast.
@@ -111,7 +121,17 @@ mod tests {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         let drop_in = enable::drop_in("db-1", "/opt/guestctl", 30);
         fs::write(&path, &drop_in).unwrap();
-        assert_eq!(found(), Enabled::Yes);
+        let program = root.path().join("opt/guestctl");
+        let no_program = Enabled::NoProgram("/opt/guestctl".to_owned());
+        assert_eq!(found(), no_program);
+        fs::create_dir_all(&program).unwrap();
+        assert_eq!(found(), no_program, "a folder");
+        fs::remove_dir(&program).unwrap();
+        for (mode, expected) in [(0o644, &no_program), (0o755, &Enabled::Yes)] {
+            fs::write(&program, "").unwrap();
+            fs::set_permissions(&program, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(found(), *expected, "{mode:o}");
+        }
         for (from, to) in [
             ("disk verify", "disk check"),
             ("LimitCORE=0\n", ""),

@@ -58,6 +58,16 @@ fn finding(volume: &Volume, device: bool, open: bool, enabled: Enabled) -> Findi
         Enabled::Amiss { what: why, unchecked: false } => {
             Finding::fail(what, format!("{state}, and {why}: it stays closed, or is not watched"), again())
         }
+        // As where the programs of `make install` have given way to packages.
+        Enabled::NoProgram(program) => Finding::fail(
+            what,
+            format!(
+                "{state}, and its drop-in calls {program}, which cannot be run here: systemd cannot open it"
+            ),
+            format!(
+                "guestctl disk enable {name}, with the --options that its line of /etc/crypttab has, then systemctl daemon-reload"
+            ),
+        ),
         // Perhaps it is made later, or a program of the initramfs has opened it.
         Enabled::No if !device => Finding::warn(
             what,
@@ -108,6 +118,7 @@ mod tests {
     fn a_volume_is_good_if_it_is_open_and_systemd_opens_it_as_it_should() {
         let volume = |signed| Volume { name: "data".to_owned(), signed, ..Volume::default() };
         let amiss = |unchecked| Enabled::Amiss { what: "the line is wrong".to_owned(), unchecked };
+        let gone = || Enabled::NoProgram("/usr/local/bin/guestctl".to_owned());
         for (signed, device, open, enabled, mark, part) in [
             (true, true, true, Enabled::Yes, Mark::Ok, "open"),
             (false, true, true, Enabled::Yes, Mark::Warn, "needs no tag"),
@@ -118,11 +129,16 @@ mod tests {
             (true, true, true, Enabled::No, Mark::Warn, "at boot"),
             (true, true, true, amiss(true), Mark::Fail, "the line is wrong: it would be opened with"),
             (true, true, false, amiss(false), Mark::Fail, "the line is wrong: it stays closed"),
+            (true, true, true, gone(), Mark::Fail, "calls /usr/local/bin/guestctl, which cannot be run"),
+            (true, true, false, gone(), Mark::Fail, "calls /usr/local/bin/guestctl, which cannot be run"),
         ] {
             let finding = finding(&volume(signed), device, open, enabled);
             assert_eq!(finding.mark, mark, "{finding:?}");
             assert!(finding.what == "volume data" && finding.detail.contains(part), "{finding:?}");
             assert_eq!(finding.next.is_empty(), mark == Mark::Ok, "{finding:?}");
+            if finding.detail.contains("/usr/local/bin/guestctl") {
+                assert!(finding.next.starts_with("guestctl disk enable data,"), "{finding:?}");
+            }
         }
     }
 }
