@@ -346,8 +346,12 @@ impl Bare {
 
     fn said_that_there_is_another(&self) {
         let said = self.sh("cat /root/said; rm /root/said");
-        let expected = "confidential-guest: /usr/local/bin/attestation-agent is there too";
-        assert!(said.contains(expected), "{said}");
+        for expected in [
+            "confidential-guest: /usr/local/bin/attestation-agent is there too",
+            "calls /usr/local/bin/guestctl: run /usr/bin/guestctl disk enable db-1\n",
+        ] {
+            assert!(said.contains(expected), "{said}");
+        }
     }
 
     /// An upgrade restarts the services, and keeps their sockets and what was configured.
@@ -399,10 +403,13 @@ fn install(manager: &str) -> String {
     format!("cd /root/packages; {}", line.unwrap())
 }
 
-/// `install`, while a program is there that `make install` has left.
+/// `install`, while a program is there that `make install` has left, and a volume that calls another.
 fn beside_another(install: &str) -> String {
+    const VOLUME: &str = r"/etc/systemd/system/systemd-cryptsetup@db\x2d1.service.d";
+    const CALL: &str = "ExecStartPre=/usr/local/bin/guestctl disk prepare db-1 --wait 90";
     format!(
-        "cd /root/packages; touch /usr/local/bin/attestation-agent; {install} >/root/said 2>&1; rm /usr/local/bin/attestation-agent"
+        "cd /root/packages; touch /usr/local/bin/attestation-agent; mkdir '{VOLUME}'; echo '[Service]\n{CALL}' >'{VOLUME}/50-confidential.conf'; \
+         {install} >/root/said 2>&1; rm -r /usr/local/bin/attestation-agent '{VOLUME}'"
     )
 }
 
