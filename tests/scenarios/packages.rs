@@ -513,3 +513,25 @@ fn a_program_that_is_built_in_two_folders_has_the_same_bytes() {
     let said = must(reproduce);
     assert!(said.ends_with("two builds, one result\n") && said.contains("api-server-rest"), "{said}");
 }
+
+/// Neither way makes packages that open no volumes unless somebody says so.
+#[test]
+fn packages_without_volumes_are_not_made_by_mistake() {
+    let without = |mut command: Command| {
+        command.current_dir(ROOT).env("PKG_CONFIG_LIBDIR", "/nonexistent").env_remove("CARGO_MANIFEST_DIR");
+        for name in ["LUKS", "MAKEFLAGS", "MAKEOVERRIDES", "PKG_CONFIG_PATH"] {
+            command.env_remove(name);
+        }
+        let out = command.output().unwrap();
+        (out.status.success(), String::from_utf8_lossy(&out.stderr).into_owned())
+    };
+    let mut package = command("make");
+    package.args(["-s", "with-volumes"]);
+    for way in [package, command(format!("{ROOT}/systemd/packages/reproduce"))] {
+        let (made, said) = without(way);
+        assert!(!made && said.contains("without volumes: install libcryptsetup-dev"), "{said}");
+    }
+    let mut meant = command("make");
+    meant.args(["-s", "with-volumes", "LUKS="]);
+    assert!(without(meant).0);
+}
