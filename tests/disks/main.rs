@@ -48,6 +48,8 @@ const SAFE: (&str, &str) = ("safe", "66666666-93f4-4a55-8f70-1d3b2c5e9a10");
 const REPORT: &str = r#"
 for pcr in 7 11; do echo "PCR $pcr $(tr A-F a-f </sys/class/tpm/tpm0/pcr-sha256/$pcr)"; done
 systemctl start format-fresh.service
+# As the unit does, but when udev has seen what was made: a machine without its own processor takes seconds for that.
+udevadm settle; systemctl start systemd-cryptsetup@fresh.service
 for name in data taken fresh; do
     while state=$(systemctl show --property=ActiveState,SubState,Result --value systemd-cryptsetup@$name.service | tr '\n' ' ')
         [ -n "$(systemctl show --property=Job --value systemd-cryptsetup@$name.service)" ] || echo "$state" | grep -qE ' (start|stop)'

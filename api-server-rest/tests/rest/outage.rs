@@ -85,7 +85,7 @@ async fn breaking_socket(socket: std::path::PathBuf) -> Arc<std::sync::atomic::A
                 stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
                 let mut buf = [0; 4096];
                 let mut received = 0;
-                let _ = tokio::time::timeout(Duration::from_millis(100), async {
+                let _ = tokio::time::timeout(Duration::from_millis(400), async {
                     while let Ok(length @ 1..) = stream.read(&mut buf).await {
                         received += length;
                     }

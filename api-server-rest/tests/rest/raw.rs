@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use api_server_rest::server::Limits;
 
 use crate::client::{Client, exchange, get};
-use crate::stand_in::{SECRET, SetUp};
+use crate::stand_in::{Daemons, SECRET, SetUp};
 
 #[tokio::test]
 async fn host_headers() {
@@ -194,7 +194,7 @@ async fn a_body_with_get_is_not_waited_for() {
 
 #[tokio::test]
 async fn slow_heads_and_idle_connections_are_closed() {
-    let limits = Limits { head_time: Duration::from_millis(300), ..Limits::default() };
+    let limits = Limits { head_time: Duration::from_secs(1), ..Limits::default() };
     let (rest, _daemons) = SetUp { limits, ..SetUp::default() }.start().await;
     let mut idle = Client::connect(rest.addr).await;
     let mut slow = Client::connect(rest.addr).await;
@@ -240,13 +240,20 @@ async fn connections_beyond_the_limit_wait() {
     assert_eq!(waiting.reply(false).await.unwrap().status, 200);
 }
 
+/// The request has arrived: without it the connection would be an idle one.
+async fn until_called(daemons: &Daemons) {
+    while daemons.stand_in.call_count() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 #[tokio::test]
 async fn stopping_finishes_what_is_under_way() {
-    let (rest, _daemons) = SetUp::default().start().await;
+    let (rest, daemons) = SetUp::default().start().await;
     let mut idle = Client::connect(rest.addr).await;
     let mut busy = Client::connect(rest.addr).await;
     busy.send(b"GET /cdh/resource/slow/a/b HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    until_called(&daemons).await;
     rest.shutdown.trigger();
     let reply = busy.reply(false).await.unwrap();
     assert_eq!((reply.body.as_slice(), reply.header("connection")), (SECRET, Some("close")));
@@ -258,10 +265,10 @@ async fn stopping_finishes_what_is_under_way() {
 #[tokio::test]
 async fn stopping_does_not_wait_for_ever() {
     let limits = Limits { drain_time: Duration::from_millis(200), ..Limits::default() };
-    let (rest, _daemons) = SetUp { limits, ..SetUp::default() }.start().await;
+    let (rest, daemons) = SetUp { limits, ..SetUp::default() }.start().await;
     let mut busy = Client::connect(rest.addr).await;
     busy.send(b"GET /cdh/resource/never/a/b HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    until_called(&daemons).await;
     rest.shutdown.trigger();
     tokio::time::timeout(Duration::from_secs(5), rest.task).await.unwrap().unwrap();
     assert!(busy.is_closed().await);

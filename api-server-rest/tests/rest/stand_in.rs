@@ -82,7 +82,7 @@ impl GetResourceService for StandIn {
             "default" => SECRET.to_vec(),
             "large" => vec![7; 3 << 20],
             "slow" => {
-                tokio::time::sleep(Duration::from_millis(300)).await;
+                tokio::time::sleep(Duration::from_millis(1500)).await;
                 SECRET.to_vec()
             }
             "never" => std::future::pending().await,

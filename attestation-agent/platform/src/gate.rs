@@ -228,7 +228,8 @@ mod tests {
         release.send(()).unwrap();
         let limit = Instant::now() + Duration::from_secs(10);
         while let Err(error) = gate.run("after", |_| Ok(())) {
-            assert_eq!(error.code(), "TSM_STUCK");
+            // Or this job itself got no processor in time.
+            assert!(["TSM_STUCK", "TSM_TIMEOUT"].contains(&error.code()), "{error}");
             assert!(Instant::now() < limit, "served again after the return");
             thread::yield_now();
         }

@@ -208,7 +208,7 @@ mod tests {
         // The program that it starts is ended as well.
         let pid = folder.path().join("pid");
         let script = format!("sleep 600 & echo $! >{}; wait", pid.display());
-        let late = command(&["/bin/sh", "-c", &script]).run_for(Duration::from_secs(1)).unwrap_err();
+        let late = command(&["/bin/sh", "-c", &script]).run_for(Duration::from_secs(4)).unwrap_err();
         assert!(late.contains("longer than"), "{late}");
         let sleeper = std::fs::read_to_string(&pid).unwrap();
         let status = format!("/proc/{}/stat", sleeper.trim());

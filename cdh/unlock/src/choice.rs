@@ -240,7 +240,7 @@ pub(crate) mod tests {
         let proof = proof();
 
         // None of them is it: the first one's reason is the end, the others' are told.
-        let mut both = choice(1);
+        let mut both = choice(5);
         let failure = both.wait(|disk| proof.check(disk)).await.unwrap_err();
         assert_eq!((failure.code(), failure.status()), ("LUKS_TAG_MISMATCH", 3), "{failure}");
         assert!(failure.to_string().contains("vda"), "{failure}");
@@ -249,7 +249,7 @@ pub(crate) mod tests {
         assert!(told[1].0 == "vdb" && told[1].1.contains("checksum"), "{told:?}");
 
         // Before there is a key, one whose header keeps the rules is enough.
-        assert_eq!(choice(1).wait(|_| Ok(())).await.unwrap().path, devices.join("vda"));
+        assert_eq!(choice(5).wait(|_| Ok(())).await.unwrap().path, devices.join("vda"));
 
         // It appears later than they do.
         let mut late = choice(60);

@@ -153,7 +153,7 @@ proptest! {
     }
 }
 
-/// What GNU tar lists, and all contents together: names as C writes them, without the slash at a directory's end.
+/// What GNU tar lists, and all contents together: names as C writes them, without slashes at the end.
 fn of_gnu_tar(archive: &[u8]) -> Result<(Vec<String>, Vec<u8>), String> {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(archive).unwrap();
@@ -178,7 +178,10 @@ fn of_gnu_tar(archive: &[u8]) -> Result<(Vec<String>, Vec<u8>), String> {
             '-' => front.split_whitespace().nth(2).unwrap(),
             _ => "",
         };
-        let names = names.replace("/\"", "\"");
+        let mut names = names.to_owned();
+        while names.contains("/\"") {
+            names = names.replace("/\"", "\"");
+        }
         format!("{kind} {size} \"{names}")
     };
     Ok((String::from_utf8(list).unwrap().lines().map(line).collect(), content))
@@ -187,8 +190,7 @@ fn of_gnu_tar(archive: &[u8]) -> Result<(Vec<String>, Vec<u8>), String> {
 fn as_gnu_tar_says(members: &[Member]) -> (Vec<String>, Vec<u8>) {
     let quoted = |name: &[u8]| {
         let end = name.iter().rposition(|b| *b != b'/').map_or(0, |last| last + 1);
-        let name = if end == 0 { &b"/"[..] } else { &name[..end] };
-        let escaped = name.iter().map(|byte| match byte {
+        let escaped = name[..end].iter().map(|byte| match byte {
             b'"' | b'\\' => format!("\\{}", char::from(*byte)),
             7 => "\\a".to_owned(),
             8 => "\\b".to_owned(),

@@ -168,7 +168,7 @@ fn who_goes_on_steadily_is_waited_for_and_who_drips_is_joined() {
     let content = vec![7; 64 << 20];
     let (layer, blob) = layer(Compression::None, &Archive::default().file("model", &content).end());
     let store = Store::open(&folder.path().join("store"), BOOT, None).unwrap();
-    let store = Arc::new(store.with_patience(Duration::from_millis(500)));
+    let store = Arc::new(store.with_patience(Duration::from_secs(2)));
     let options = Options::default();
     let hold = store.hold().unwrap();
     let wanted = |claim| match claim {
@@ -181,14 +181,14 @@ fn who_goes_on_steadily_is_waited_for_and_who_drips_is_joined() {
         reservation.fill(input, &Run::new(Options::default()), &Silent).unwrap()
     };
     // Four megabytes a second and more, on a slow machine too; and two kilobytes.
-    for (each, steady) in [(256 << 10, true), (20, false)] {
+    for (each, steady) in [(96 << 10, true), (20, false)] {
         let first = wanted(store.claim(&hold, &layer, &options, pause).unwrap());
         thread::scope(|scope| {
             let (end, ended) = mpsc::channel();
             let first = scope.spawn(move || fill(first, each, ended));
             let begun = Instant::now();
             let claim = store.claim(&hold, &layer, &options, || {
-                pause() && (!steady || begun.elapsed() < Duration::from_millis(1800))
+                pause() && (!steady || begun.elapsed() < Duration::from_secs(5))
             });
             if steady {
                 assert_eq!(claim.unwrap_err().code(), "IMAGE_INTERRUPTED", "still waiting");

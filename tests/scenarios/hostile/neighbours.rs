@@ -113,7 +113,9 @@ fn a_restarted_broker_is_survived_with_and_without_a_live_token() {
 #[test]
 fn a_broker_that_forgets_the_session_between_challenge_and_evidence_refuses_once() {
     // By the protocol this cannot be told from refused evidence, so it is final; the next request is a new start.
-    let Some(mut stack) = stack(slow()) else { return };
+    // The broker is there again long before the quote is.
+    let machine = Machine { delay_ms: 8000, ..Machine::default() };
+    let Some(mut stack) = stack(Options { machine, ..slow() }) else { return };
     let answer = ask_while(&mut stack, |stack| {
         stack.stop_part(Part::Kbs).unwrap();
         stack.start_part(Part::Kbs).unwrap();

@@ -4,41 +4,42 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cc_kbs::{Blame, EvidenceSource, Group, KbsConfig, SourceFault};
-use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use crate::evidence::Machine;
-use crate::server::{Kbs, Reply, Step, secret, until};
+use crate::server::{Kbs, Reply, Reserved, Step, secret, until};
 use crate::{soon, uri};
 
 const PATH: &str = "/kbs/v0/resource/default/key/1";
 const HEAD_START: Duration = Duration::from_millis(200);
 
+/// For tests in which the first one has to answer in time, on a machine that others use too.
+const PATIENT: Duration = Duration::from_secs(1);
+
 fn group(urls: &[String]) -> (Group, Arc<Machine>) {
+    group_with(HEAD_START, urls)
+}
+
+fn group_with(head_start: Duration, urls: &[String]) -> (Group, Arc<Machine>) {
     let machine = Arc::new(Machine::default());
     let source: Arc<dyn EvidenceSource> = Arc::clone(&machine) as _;
     let configs = urls.iter().map(KbsConfig::new).collect();
-    (Group::new(configs, HEAD_START, &source).unwrap(), machine)
-}
-
-/// The URL of a server that is not there.
-async fn nobody() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    format!("http://{}", listener.local_addr().unwrap())
+    (Group::new(configs, head_start, &source).unwrap(), machine)
 }
 
 #[tokio::test]
 async fn a_dead_first_kbs_costs_the_head_start_once() {
     let second = Kbs::start().await;
-    let (group, machine) = group(&[nobody().await, second.url()]);
+    let first = Reserved::new();
+    let (group, machine) = group_with(PATIENT, &[first.url(), second.url()]);
     let began = Instant::now();
     assert_eq!(group.fetch(&uri(), soon()).await.unwrap().expose(), secret(PATH));
     let took = began.elapsed();
-    assert!((HEAD_START..HEAD_START + Duration::from_millis(600)).contains(&took), "{took:?}");
+    assert!((PATIENT..PATIENT + Duration::from_secs(5)).contains(&took), "{took:?}");
     assert_eq!(machine.quotes(), 1);
     let began = Instant::now();
     group.fetch(&uri(), soon()).await.unwrap();
-    assert!(began.elapsed() < HEAD_START, "the second is asked first now: {:?}", began.elapsed());
+    assert!(began.elapsed() < PATIENT, "the second is asked first now: {:?}", began.elapsed());
     assert_eq!(machine.quotes(), 1, "over its warm session");
 }
 
@@ -60,8 +61,8 @@ async fn a_silent_first_kbs_is_not_waited_for() {
 #[tokio::test]
 async fn slow_evidence_is_not_the_kbs_being_slow() {
     let (first, second) = (Kbs::start().await, Kbs::start().await);
-    let (group, machine) = group(&[first.url(), second.url()]);
-    *machine.delay.lock().unwrap() = HEAD_START * 4;
+    let (group, machine) = group_with(PATIENT, &[first.url(), second.url()]);
+    *machine.delay.lock().unwrap() = PATIENT * 2;
     group.fetch(&uri(), soon()).await.unwrap();
     assert_eq!((machine.quotes(), second.count(Step::Auth)), (1, 0), "the second was not asked");
 }
@@ -75,13 +76,13 @@ async fn a_denial_is_final_for_the_group() {
             step,
             Reply::problem(if step == Step::Attest { 401 } else { 403 }, "PolicyDeny", "not you"),
         );
-        let (group, _) = group(&[first.url(), second.url()]);
+        let (group, _) = group_with(PATIENT, &[first.url(), second.url()]);
         let e = group.fetch(&uri(), soon()).await.unwrap_err();
         assert_eq!(e.blame(), Blame::Denied, "{step:?}: {e}");
     }
     first.behave();
     first.always(Step::Resource, Reply::problem(404, "ResourceNotFound", "none"));
-    let (group, _) = group(&[first.url(), second.url()]);
+    let (group, _) = group_with(PATIENT, &[first.url(), second.url()]);
     assert_eq!(group.fetch(&uri(), soon()).await.unwrap_err().blame(), Blame::Absent);
     assert_eq!(second.count(Step::Auth), 0, "the second was never asked");
 }
@@ -110,20 +111,20 @@ async fn a_refusal_is_told_when_the_first_kbs_stays_silent() {
     let (first, second) = (Kbs::start().await, Kbs::start().await);
     first.always(Step::Auth, Reply::Hang);
     second.always(Step::Resource, Reply::problem(404, "ResourceNotFound", "none"));
-    let (group, _) = group(&[first.url(), second.url()]);
+    let (group, _) = group_with(PATIENT, &[first.url(), second.url()]);
     let began = Instant::now();
     assert_eq!(group.fetch(&uri(), soon()).await.unwrap_err().blame(), Blame::Absent);
-    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     let began = Instant::now();
     assert_eq!(group.fetch(&uri(), soon()).await.unwrap_err().blame(), Blame::Absent);
-    assert!(began.elapsed() < HEAD_START * 2, "the second is asked first now: {:?}", began.elapsed());
+    assert!(began.elapsed() < PATIENT, "the second is asked first now: {:?}", began.elapsed());
 }
 
 #[tokio::test]
 async fn failing_evidence_is_no_kbs_that_failed() {
     let (first, second) = (Kbs::start().await, Kbs::start().await);
     for blame in [Blame::Unavailable, Blame::Misbehaved] {
-        let (group, machine) = group(&[first.url(), second.url()]);
+        let (group, machine) = group_with(PATIENT, &[first.url(), second.url()]);
         let fault = SourceFault {
             blame,
             code: "AGENT_GONE".to_owned(),
@@ -144,10 +145,10 @@ async fn failing_evidence_is_no_kbs_that_failed() {
 #[tokio::test]
 async fn a_caller_in_a_hurry_makes_no_kbs_fail() {
     let (first, second) = (Kbs::start().await, Kbs::start().await);
-    let (group, _) = group(&[first.url(), second.url()]);
+    let (group, _) = group_with(PATIENT, &[first.url(), second.url()]);
     group.fetch(&uri(), soon()).await.unwrap();
-    first.slow_down(Step::Resource, HEAD_START / 2);
-    let (uri, near) = (uri(), HEAD_START / 8);
+    first.slow_down(Step::Resource, Duration::from_millis(100));
+    let (uri, near) = (uri(), Duration::from_millis(25));
     for _ in 0..3 {
         // One that gives up, one whose deadline is too near, and a patient one beside it.
         tokio::time::timeout(near, group.fetch(&uri, soon())).await.unwrap_err();
@@ -156,7 +157,7 @@ async fn a_caller_in_a_hurry_makes_no_kbs_fail() {
         assert_eq!(hurried.unwrap_err().code(), "KBS_TIMEOUT");
         patient.unwrap();
     }
-    tokio::time::sleep(HEAD_START * 2).await;
+    tokio::time::sleep(PATIENT * 2).await;
     group.fetch(&uri, soon()).await.unwrap();
     assert_eq!(second.count(Step::Auth), 0, "the second was not asked");
 }
@@ -178,7 +179,8 @@ async fn a_busy_or_broken_first_kbs_is_passed_over() {
 
 #[tokio::test]
 async fn with_nobody_there_the_first_ones_error_is_told() {
-    let (a, b) = (nobody().await, nobody().await);
+    let reserved = [Reserved::new(), Reserved::new()];
+    let [a, b] = [reserved[0].url(), reserved[1].url()];
     let (group, machine) = group(&[a.clone(), b]);
     let e = group.fetch(&uri(), Instant::now() + Duration::from_secs(1)).await.unwrap_err();
     assert_eq!((e.code(), e.blame()), ("KBS_UNREACHABLE", Blame::Unavailable));
@@ -189,12 +191,13 @@ async fn with_nobody_there_the_first_ones_error_is_told() {
 #[tokio::test]
 async fn a_first_kbs_that_comes_back_is_asked_first_again() {
     let second = Kbs::start().await;
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
-    let (group, _) = group(&[format!("http://{address}"), second.url()]);
-    group.fetch(&uri(), soon()).await.unwrap();
-    let first = Kbs::on(TcpListener::bind(address).await.unwrap(), None);
+    let reserved = Reserved::new();
+    let (group, _) = group(&[reserved.url(), second.url()]);
+    // What was asked of the first one is tried again until then, and not when it is back.
+    let deadline = Instant::now() + Duration::from_secs(3);
+    group.fetch(&uri(), deadline).await.unwrap();
+    tokio::time::sleep_until(deadline + Duration::from_millis(500)).await;
+    let first = Kbs::on(reserved.listen(), None);
     group.fetch(&uri(), soon()).await.unwrap();
     assert_eq!(first.count(Step::Auth), 0, "it is left alone");
     crate::evidence::jump_ahead(Duration::from_secs(31)).await;

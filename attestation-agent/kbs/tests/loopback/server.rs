@@ -13,7 +13,7 @@ use cc_crypto::jwe;
 use cc_evidence::{HashAlgorithm, binding};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsAcceptor;
 
@@ -333,6 +333,26 @@ pub(crate) fn secret(path: &str) -> Vec<u8> {
 }
 
 /// Waits until `done`, and panics after five seconds.
+/// An address that nobody else gets, and where nobody listens yet: whoever connects is refused.
+pub(crate) struct Reserved(TcpSocket);
+
+impl Reserved {
+    pub(crate) fn new() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        Self(socket)
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.0.local_addr().unwrap())
+    }
+
+    /// From now on somebody does.
+    pub(crate) fn listen(self) -> TcpListener {
+        self.0.listen(64).unwrap()
+    }
+}
+
 pub(crate) async fn until(what: &str, done: impl Fn() -> bool) {
     for _ in 0..500 {
         if done() {

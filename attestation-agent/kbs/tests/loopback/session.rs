@@ -29,7 +29,7 @@ async fn a_thousand_first_requests_cost_one_handshake() {
     assert_eq!(kbs.count(Step::Resource), 1000);
     let status = session.status();
     assert_eq!((status.attested, status.handshakes, status.url), (true, 1, kbs.url()));
-    assert!((90..=100).contains(&status.seconds_left), "{}", status.seconds_left);
+    assert!((60..=100).contains(&status.seconds_left), "{}", status.seconds_left);
 }
 
 #[tokio::test]

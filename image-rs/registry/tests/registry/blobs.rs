@@ -252,13 +252,12 @@ fn pieces_help_where_each_connection_is_slow() {
         };
         now(1);
         std::thread::sleep(Duration::from_millis(20));
-        let sent = send_cut(request, stream, blob, |n| n);
+        // Before the last byte: whoever has it may be quicker with the next request than this thread.
         now(-1);
-        sent
+        send_cut(request, stream, blob, |n| n)
     });
     assert!(pull(&in_pieces(&server), &name(&server)).unwrap() == [layer]);
     let most = most.lock().unwrap().1;
-    // The stream that is left may still be writing.
     assert!((2..=4).contains(&most), "{most} at a time");
 }
 

@@ -74,7 +74,7 @@ fn a_hang_ends_in_a_timeout_then_refusals_then_recovery() {
     }
     let root = tempfile::tempdir().unwrap();
     let mut program = Program::start(root.path());
-    let platform = detect(&options(root.path(), Duration::from_millis(500))).unwrap().primary;
+    let platform = detect(&options(root.path(), Duration::from_secs(3))).unwrap().primary;
     let data = ReportData::new(&[1; 64]).unwrap();
     platform.evidence(&data).unwrap();
 
