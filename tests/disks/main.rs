@@ -58,7 +58,7 @@ for name in data taken fresh; do
     [ ! -e /dev/mapper/$name ] || echo "TABLE $name $(dmsetup table $name)"
 done
 if [ -e /dev/mapper/fresh ]; then
-    for glance in $(seq 100); do grep -q ' /srv/fresh ext4 ' /proc/mounts && echo MOUNTED fresh && break; sleep 0.2; done
+    for glance in $(seq 100); do grep -q ' /srv/fresh ext4 ' /proc/mounts && echo FSTAB fresh && break; sleep 0.2; done
     systemctl stop srv-fresh.mount
 fi
 "#;
@@ -411,7 +411,7 @@ fn disks_open_at_boot_by_the_checked_header_after_attestation_alone() {
         assert!(first.contains(&format!("MADE {name}")), "{first}");
     }
     // Also though systemd had given it up: nobody asks for the mount again.
-    assert!(first.contains("MOUNTED fresh"), "{first}");
+    assert!(first.contains("FSTAB fresh"), "{first}");
     check_secure_mount(&first, &disks);
     assert!(first.contains("KILLED 7") && first.contains("[STORAGE_HELPER]"), "{first}");
     assert_eq!(first.matches("HALF format-").count(), 2, "what was killed had both mappings: {first}");
