@@ -20,9 +20,17 @@ pub(crate) fn parse(what: &str, bytes: &[u8]) -> Result<Value, Error> {
     cc_crypto::unique_json::parse("document", bytes).map_err(|error| malformed(what, error.to_string()))
 }
 
+/// Longest reason that an error repeats, in characters: texts of the document are in some.
+const MAX_WHY: usize = 300;
+
 /// An [`Error::Document`].
 pub(crate) fn malformed(what: &str, why: impl Into<String>) -> Error {
-    Error::Document { what: what.to_owned(), why: why.into() }
+    let why = why.into();
+    let why = match why.char_indices().nth(MAX_WHY) {
+        Some((end, _)) => format!("{}…", why.get(..end).unwrap_or_default()),
+        None => why,
+    };
+    Error::Document { what: what.to_owned(), why }
 }
 
 impl<'a> Object<'a> {

@@ -275,6 +275,10 @@ impl Answer {
     /// The next bytes of the body; `None` at its end.
     pub(crate) fn next(&mut self, pace: &mut Pace, stop: &Stop) -> Result<Option<Bytes>, Fault> {
         loop {
+            // Also where something comes all the time: whoever drips keeps nobody from giving up.
+            if stop.is_stopped() {
+                return Err(Fault::Stopped);
+            }
             let Some(body) = &mut self.body else { return Ok(None) };
             let host = self.connection.origin.authority();
             let start = Instant::now();

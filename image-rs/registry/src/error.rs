@@ -236,7 +236,10 @@ impl SourceFault for RegistryError {
     fn may_go_on(&self) -> bool {
         match self {
             // A token that has expired comes anew with the next pull, and what answers for a registry is not always the registry.
-            Self::Denied { .. } | Self::BadAnswer { .. } | Self::UntrustedTls { .. } => true,
+            Self::Denied { .. }
+            | Self::BadAnswer { .. }
+            | Self::UntrustedTls { .. }
+            | Self::Redirect { .. } => true,
             Self::Everywhere { attempts } => {
                 let goes_on = |error: &image_rs::Error| error.may_go_on();
                 let is_no_answer = |error: &image_rs::Error| goes_on(error) || error.blame() == Blame::Absent;

@@ -81,7 +81,9 @@ impl HttpClient {
         }
         for _ in 0..=MAX_REDIRECTS {
             let here = origin(&url)?;
-            let mut answer = self.once(&here, &url, &headers, from, question)?;
+            // To whom the operator named nobody leads us.
+            let led = from.filter(|_| question.from.is_some() || here != first);
+            let mut answer = self.once(&here, &url, &headers, led, question)?;
             let reach = *from.get_or_insert_with(|| answer.reach());
             if !is_redirect(answer.head.status()) {
                 return Ok(Answered { answer, url, reach });

@@ -80,9 +80,11 @@ impl Reach {
         }
     }
 
-    /// Whether somebody who has an address of this reach may send us to one of reach `to`.
+    /// Whether somebody who has an address of this reach may send us to another one of reach `to`.
     pub(crate) fn may_lead_to(self, to: Self) -> bool {
-        to == Self::Global || to == self || (self == Self::Loopback && to == Self::Private)
+        to == Self::Global
+            || (to == self && to != Self::Link)
+            || (self == Self::Loopback && to == Self::Private)
     }
 }
 
@@ -153,6 +155,7 @@ mod tests {
             (Loopback, Private, true),
             (Loopback, Link, false),
             (Link, Global, true),
+            (Link, Link, false),
         ] {
             assert_eq!(from.may_lead_to(to), may, "{from:?} to {to:?}");
         }

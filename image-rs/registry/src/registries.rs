@@ -165,14 +165,26 @@ impl Registries {
         self.search.iter().map(whole).collect()
     }
 
+    /// Whether what has this digest is blocked by it, whatever tag stands before it.
+    fn blocks_digest(&self, reference: &Reference) -> bool {
+        let Some(digest) = reference.digest() else { return false };
+        let text = format!("{}/{}@{digest}", reference.registry(), reference.repository());
+        self.rules
+            .iter()
+            .any(|rule| rule.blocked && rule.prefix.contains('@') && rule.matched(&text).is_some())
+    }
+
     fn places(&self, reference: &Reference) -> Result<Vec<Attempt>, RegistryError> {
         let text = reference.to_string();
         let matching = self.rules.iter().filter_map(|rule| Some((rule.matched(&text)?, rule)));
         // Of equal ones the last, which `max_by_key` gives.
         let Some((length, rule)) = matching.max_by_key(|(length, _)| *length) else {
-            return Ok(vec![Attempt { reference: reference.clone(), plain_http: false }]);
+            return Ok(match self.blocks_digest(reference) {
+                true => Vec::new(),
+                false => vec![Attempt { reference: reference.clone(), plain_http: false }],
+            });
         };
-        if rule.blocked {
+        if rule.blocked || self.blocks_digest(reference) {
             return Ok(Vec::new());
         }
         let rest = text.get(length..).unwrap_or_default();

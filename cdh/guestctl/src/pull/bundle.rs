@@ -31,15 +31,19 @@ pub(super) async fn run(
         other => other.clone(),
     };
     let bundle = absolute(bundle).display().to_string();
-    let request = ImagePullRequest { image_url: from.to_string(), bundle_path: bundle.clone() };
+    let image = match &from {
+        From::Registry { given, .. } => given.clone(),
+        layout @ From::Layout { .. } => layout.to_string(),
+    };
+    let request = ImagePullRequest { image_url: image.clone(), bundle_path: bundle.clone() };
     let hub = Hub::at(hub);
     let answer = hub.images(PATIENCE).pull_image(request).await;
-    let answer = answer.map_err(|status| hub.failed(&format!("pulling {from}"), &status))?.into_inner();
+    let answer = answer.map_err(|status| hub.failed(&format!("pulling {image}"), &status))?.into_inner();
     let manifest = answer.manifest_digest;
     if json {
         let event = "done";
         return console.json_line(&json!({
-            "event": event, "image": from.to_string(), "manifest_digest": manifest, "bundle": bundle,
+            "event": event, "image": image, "manifest_digest": manifest, "bundle": bundle,
         }));
     }
     console.text(&format!("{bundle}: rootfs and config.json\nmanifest {manifest}\n"))

@@ -49,8 +49,8 @@ pub(super) struct Args {
 pub(super) enum From {
     /// In an image layout.
     Layout { form: Form, path: PathBuf, name: Option<String> },
-    /// In a registry.
-    Registry(Reference),
+    /// In a registry, by the name that was given: the data hub completes it by its own search list.
+    Registry { reference: Reference, given: String },
 }
 
 /// What an image layout is in.
@@ -87,7 +87,8 @@ impl FromStr for From {
         let Some((form, rest)) = found else {
             let name = text.strip_prefix("docker://").unwrap_or(text);
             let reference = name.parse();
-            return reference.map(Self::Registry).map_err(|error: Error| {
+            let given = name.to_owned();
+            return reference.map(|reference| Self::Registry { reference, given }).map_err(|error: Error| {
                 format!("{error}; a folder is written oci:FOLDER[:NAME], an archive oci-archive:FILE[:NAME]")
             });
         };
@@ -110,7 +111,7 @@ impl fmt::Display for From {
                 write!(f, "{}{}", form.prefix(), path.display())?;
                 name.iter().try_for_each(|name| write!(f, ":{name}"))
             }
-            Self::Registry(reference) => reference.fmt(f),
+            Self::Registry { reference, .. } => reference.fmt(f),
         }
     }
 }
@@ -148,7 +149,7 @@ impl Place {
             From::Layout { form, path, name } => {
                 return Ok(Self::Layout { form: *form, path: path.clone(), name: name.clone() });
             }
-            From::Registry(reference) => reference,
+            From::Registry { reference, .. } => reference,
         };
         args.attempts(reference, stop).map(Self::Registry)
     }
@@ -284,6 +285,19 @@ mod tests {
         }
         for bad in ["", "oci:", "oci::x", "oci:/a:", "oci-archive:", "/a", "docker://", "http://a/b", "A"] {
             assert!(bad.parse::<From>().is_err(), "{bad}");
+        }
+    }
+
+    /// A list of the hub's decides what a short name means there, and none of this side.
+    #[test]
+    fn the_hub_gets_the_name_as_it_was_given() {
+        for (text, given) in [("app", "app"), ("docker://app:1", "app:1"), ("a.b/app@sha256", "")] {
+            match text.parse() {
+                Ok(From::Registry { reference, given: name }) => {
+                    assert_eq!((name.as_str(), reference.registry()), (given, "docker.io"));
+                }
+                other => assert!(given.is_empty() && other.is_err(), "{other:?}"),
+            }
         }
     }
 

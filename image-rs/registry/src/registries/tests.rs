@@ -32,6 +32,21 @@ fn attempts(file: &str, name: &str) -> Result<Vec<String>, RegistryError> {
 }
 
 #[test]
+fn a_blocked_digest_is_blocked_with_any_tag_before_it() {
+    let digest = format!("sha256:{}", "0".repeat(64));
+    for rules in ["", "[[registry]]\nprefix = 'a.b/c'\nlocation = 'd.e/f'\n"] {
+        let file = format!("{rules}[[registry]]\nprefix = 'a.b/c@{digest}'\nblocked = true\n");
+        for name in [format!("a.b/c@{digest}"), format!("a.b/c:x@{digest}")] {
+            assert_eq!(attempts(&file, &name).unwrap_err().code(), "REGISTRY_BLOCKED", "{rules}{name}");
+        }
+        let other = format!("sha256:{}", "1".repeat(64));
+        for name in [format!("a.b/c:x@{other}"), "a.b/c:x".to_owned(), format!("a.b/d@{digest}")] {
+            assert_eq!(attempts(&file, &name).unwrap().len(), 1, "{rules}{name}");
+        }
+    }
+}
+
+#[test]
 fn names_become_attempts() {
     for (name, expected) in [
         (

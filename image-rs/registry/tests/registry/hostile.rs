@@ -3,13 +3,13 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use image_registry::{Client, Options, Stop};
-use image_rs::{Error, Source};
+use image_rs::{Error, Image, Platform, Source};
 use serde_json::json;
 
 use crate::{
@@ -236,6 +236,51 @@ fn waiting_ends_when_stopped() {
         assert_code(waiting.join().unwrap(), "IMAGE_INTERRUPTED");
     });
     assert!(start.elapsed() < Duration::from_secs(10));
+}
+
+/// A registry that always sends a little keeps nobody who has given up.
+#[test]
+fn dripping_ends_when_stopped() {
+    let content = Content::image(&[&[7; 100_000]]);
+    let layer = sha256(&[7; 100_000]).to_string();
+    let dripping = Arc::new(AtomicBool::new(false));
+    let begun = Arc::clone(&dripping);
+    let server = StandIn::plain(move |request, stream| {
+        if !request.target.ends_with(&layer) {
+            return content.answer(request, stream);
+        }
+        // The first half, and then, whatever part is asked for, all of it from the start, which is read past.
+        let again = request.header("range").is_some();
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n");
+        let mut written = if again { Ok(()) } else { stream.write_all(&[7; 50_000]) };
+        begun.fetch_or(again, Ordering::Relaxed);
+        while again && written.is_ok() {
+            std::thread::sleep(Duration::from_millis(20));
+            written = stream.write_all(&[7; 10]).and_then(|()| stream.flush());
+        }
+        false
+    });
+    // Patient: nothing but giving up ends it.
+    let (client, stop) = (Client::new(&options(Some(&server))).unwrap(), Stop::default());
+    let name = format!("{}/a/b:1", server.host()).parse().unwrap();
+    let attempts = client.attempts(&name, None, &stop).unwrap();
+    let platform = Platform { os: "linux".into(), architecture: "amd64".into(), variant: None };
+    std::thread::scope(|scope| {
+        let pulling = scope.spawn(|| {
+            attempts.first(|repository| {
+                let image = Image::resolve(repository, &repository.reference().pointer(), &platform)?;
+                let mut blob = repository.blob(&image.layers()[0].descriptor)?;
+                std::io::copy(&mut blob, &mut std::io::sink()).map_err(|_| Error::Interrupted)
+            })
+        });
+        while !dripping.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let start = Instant::now();
+        stop.stop();
+        assert_code(pulling.join().unwrap(), "IMAGE_INTERRUPTED");
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    });
 }
 
 #[test]
@@ -473,7 +518,7 @@ fn when_one_blob_is_wrong_nobody_waits_for_the_others() {
         }
         content.answer(request, stream)
     });
-    let platform = image_rs::Platform { os: "linux".into(), architecture: "amd64".into(), variant: None };
+    let platform = Platform { os: "linux".into(), architecture: "amd64".into(), variant: None };
     let folder = tempfile::tempdir().unwrap();
     let at = std::fs::File::open(folder.path()).unwrap();
     let start = Instant::now();
