@@ -122,7 +122,9 @@ impl AccessTable {
     /// [`HubError::AccessDenied`].
     pub fn check(&self, door: Door, caller: &Caller, reference: &str) -> Result<(), HubError> {
         let tools = door == Door::GetResource && is_root_of_machine(caller);
-        let kept = || is_disk_key(reference) || self.kept.iter().any(|kept| same(kept, reference));
+        // Who has a device opened is root of the machine, and is given the volume, not its key.
+        let by_name = door != Door::SecureMount && is_disk_key(reference);
+        let kept = || by_name || self.kept.iter().any(|kept| same(kept, reference));
         let mut claimed = door != Door::Volume && !tools && kept();
         for rule in self.rules.iter().filter(|rule| rule.covers(reference)) {
             if rule.fits(caller) {
@@ -273,7 +275,12 @@ mod tests {
             }
             assert!(allows(&open, &root, key), "root's tools change keys");
             assert!(open.check(Door::Volume, &root, key).is_ok());
+            assert!(open.check(Door::SecureMount, &root, key).is_ok());
         }
+        let mut open = open;
+        open.keep("kbs:///disk-encryption/db-1/luks-key-0".to_owned());
+        let configured = open.check(Door::SecureMount, &root, "kbs:///disk-encryption/db-1/luks-key-0");
+        assert!(configured.is_err(), "that of a configured volume");
         let ruled = table("[[rules]]\nuid = [70]\nresources = [\"kbs:///disk-encryption/db-1/public\"]\n");
         assert!(allows(&ruled, &caller(70, None), "kbs:///disk-encryption/db-1/public"));
         for other in ["kbs:///disk-encryptions/a/b", "kbs:///a/disk-encryption/b", "vault:/disk-encryption/a"]

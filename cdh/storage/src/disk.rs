@@ -91,11 +91,12 @@ impl Disks {
             opening: volume.opening.as_str().to_owned(),
         };
         let mut record = Record::begin(&self.state, entry)?;
-        let opened = match record.is_crowded(&self.state) {
+        let opened = match record.is_crowded(&self.state, appears) {
             Ok(false) => open_recorded(volume, device, key, channel, &mut record),
             Ok(true) => Err(Failure::MountPoint {
                 path: volume.mount_point.clone(),
-                why: "another volume is open there, or being opened or closed".to_owned(),
+                why: "another volume is open there (`guestctl disk close` closes it), or being opened or closed"
+                    .to_owned(),
             }),
             Err(failure) => Err(failure),
         };
@@ -111,7 +112,7 @@ impl Disks {
     }
 
     fn close_volume(&self, mount_point: &str, opening: Option<&Name>) -> Result<(), Failure> {
-        let record = Record::at(&self.state, mount_point, opening.map(Name::as_str))?;
+        let record = Record::at(&self.state, mount_point, opening.map(Name::as_str), appears)?;
         undo(record.ok_or_else(|| Failure::NotOpen { path: mount_point.chars().take(200).collect() })?)
     }
 
@@ -256,6 +257,12 @@ fn activate(
     // By its path another device may have been opened than the one that was looked at.
     Mapping::open(&entry.name)?.verify_over(header, false, Some(number))?;
     Ok(())
+}
+
+/// Whether a volume is where it appeared when it was opened.
+fn appears(entry: &Entry) -> bool {
+    let number = Mapping::open(&entry.name).ok().and_then(|mapping| mapping.number(&entry.uuid));
+    appear::is_there(entry, number)
 }
 
 /// Undoes an opening, however far it came, and forgets it.

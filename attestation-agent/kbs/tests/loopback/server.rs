@@ -332,7 +332,6 @@ pub(crate) fn secret(path: &str) -> Vec<u8> {
     format!("{CANARY} secret of {path}").into_bytes()
 }
 
-/// Waits until `done`, and panics after five seconds.
 /// An address that nobody else gets, and where nobody listens yet: whoever connects is refused.
 pub(crate) struct Reserved(TcpSocket);
 
@@ -353,6 +352,7 @@ impl Reserved {
     }
 }
 
+/// Waits until `done`, and panics after five seconds.
 pub(crate) async fn until(what: &str, done: impl Fn() -> bool) {
     for _ in 0..500 {
         if done() {

@@ -53,18 +53,24 @@ pub(super) fn appear(volume: &Volume) -> Result<(), Failure> {
     })
 }
 
+/// Whether what [`appear`] did is there. `number` is that of the mapping, if there is one.
+pub(super) fn is_there(entry: &Entry, number: Option<u64>) -> bool {
+    let place = Path::new(&entry.mount_point);
+    if entry.link {
+        return std::fs::read_link(place).is_ok_and(|target| target == mapping(&entry.name));
+    }
+    number.is_some() && rustix::fs::lstat(place).ok().map(|status| status.st_dev) == number
+}
+
 /// Takes away what [`appear`] did, and nothing else. `number` is that of the mapping, if there is one.
 pub(super) fn vanish(entry: &Entry, number: Option<u64>) -> Result<(), Failure> {
     let place = Path::new(&entry.mount_point);
-    if entry.link {
-        if std::fs::read_link(place).is_ok_and(|target| target == mapping(&entry.name)) {
-            std::fs::remove_file(place).map_err(Failure::storage(format!("remove {}", entry.mount_point)))?;
-        }
+    if !is_there(entry, number) {
         return Ok(());
     }
-    let mounted = rustix::fs::lstat(place).ok().map(|status| status.st_dev);
-    if number.is_none() || mounted != number {
-        return Ok(());
+    if entry.link {
+        return std::fs::remove_file(place)
+            .map_err(Failure::storage(format!("remove {}", entry.mount_point)));
     }
     match rustix::mount::unmount(place, UnmountFlags::NOFOLLOW) {
         Ok(()) => Ok(()),

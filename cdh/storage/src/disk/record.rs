@@ -120,28 +120,46 @@ impl Record {
     /// The records that nobody works on, of openings that are not complete: whoever made them was killed.
     pub(super) fn abandoned(folder: &Path) -> Result<Vec<Self>, Failure> {
         let entries = entries(folder)?.into_iter().filter(|entry| !entry.complete);
-        let lock = FlockOperation::NonBlockingLockExclusive;
-        Ok(entries.filter_map(|entry| Self::lock(folder, &entry.name, lock)).collect())
+        Ok(entries.filter_map(|entry| Self::abandoned_as(folder, &entry)).collect())
+    }
+
+    /// The record that was seen as `seen`, unless somebody works on it or has completed it since.
+    fn abandoned_as(folder: &Path, seen: &Entry) -> Option<Self> {
+        let record = Self::lock(folder, &seen.name, FlockOperation::NonBlockingLockExclusive)?;
+        (!record.entry.complete).then_some(record)
     }
 
     /// The record of what appears at `mount_point`, if `opening` is given that of this request alone; waits for whoever works on it.
+    /// Of several, because others have unmounted some, it is one that `appears` there.
     pub(super) fn at(
         folder: &Path,
         mount_point: &str,
         opening: Option<&str>,
+        appears: impl Fn(&Entry) -> bool,
     ) -> Result<Option<Self>, Failure> {
         let is_it = |entry: &Entry| {
             entry.mount_point == mount_point && opening.is_none_or(|opening| opening == entry.opening)
         };
-        let found = entries(folder)?.into_iter().find(is_it);
+        let mut found: Vec<Entry> = entries(folder)?.into_iter().filter(is_it).collect();
+        if found.len() > 1 {
+            // Those that do come first.
+            found.sort_by_key(|entry| !appears(entry));
+        }
+        let found = found.into_iter().next();
         let lock = |entry: Entry| Self::lock(folder, &entry.name, FlockOperation::LockExclusive);
         Ok(found.and_then(lock).filter(|record| is_it(&record.entry)))
     }
 
-    /// Whether something else appears, or is about to, where this one does. Of two that begin at once either may be told so, or both.
-    pub(super) fn is_crowded(&self, folder: &Path) -> Result<bool, Failure> {
+    /// Whether something else `appears`, or is about to, where this one does. Of two that begin at once either may be told so, or both.
+    pub(super) fn is_crowded(
+        &self,
+        folder: &Path,
+        appears: impl Fn(&Entry) -> bool,
+    ) -> Result<bool, Failure> {
         let (name, place) = (&self.entry.name, &self.entry.mount_point);
-        let other = |entry: &Entry| entry.name != *name && entry.mount_point == *place;
+        let other = |entry: &Entry| {
+            entry.name != *name && entry.mount_point == *place && (!entry.complete || appears(entry))
+        };
         Ok(!place.is_empty() && entries(folder)?.iter().any(other))
     }
 
@@ -213,10 +231,24 @@ mod tests {
         drop(found);
         assert!(
             Record::abandoned(&folder).unwrap().is_empty()
-                && Record::at(&folder, "/x", None).unwrap().is_none()
+                && Record::at(&folder, "/x", None, |_| true).unwrap().is_none()
         );
-        Record::at(&folder, "/srv", None).unwrap().unwrap().remove().unwrap();
-        assert!(entries(&folder).unwrap().is_empty() && Record::at(&folder, "/srv", None).unwrap().is_none());
+        Record::at(&folder, "/srv", None, |_| true).unwrap().unwrap().remove().unwrap();
+        assert!(
+            entries(&folder).unwrap().is_empty()
+                && Record::at(&folder, "/srv", None, |_| true).unwrap().is_none()
+        );
+    }
+
+    #[test]
+    fn what_was_completed_in_the_meantime_is_not_abandoned() {
+        let folder = tempfile::tempdir().unwrap();
+        let entry = Entry { name: "data".to_owned(), ..Entry::default() };
+        let mut record = Record::begin(folder.path(), entry.clone()).unwrap();
+        assert!(Record::abandoned_as(folder.path(), &entry).is_none(), "somebody works on it");
+        record.update(|entry| entry.complete = true).unwrap();
+        drop(record);
+        assert!(Record::abandoned_as(folder.path(), &entry).is_none(), "it is open by now");
     }
 
     #[test]
@@ -228,20 +260,28 @@ mod tests {
             Record::begin(folder.path(), entry).unwrap()
         };
         let first = begin("a", "1");
-        assert!(!first.is_crowded(folder.path()).unwrap());
-        let second = begin("b", "2");
-        assert!(second.is_crowded(folder.path()).unwrap());
+        assert!(!first.is_crowded(folder.path(), |_| true).unwrap());
+        let mut second = begin("b", "2");
+        assert!(second.is_crowded(folder.path(), |_| true).unwrap());
+        assert!(second.is_crowded(folder.path(), |_| false).unwrap(), "the first is being opened");
+        second.update(|entry| entry.complete = true).unwrap();
+        assert!(first.is_crowded(folder.path(), |_| true).unwrap());
+        assert!(!first.is_crowded(folder.path(), |_| false).unwrap(), "somebody has unmounted the second");
         drop((first, second));
+        for name in ["a", "b"] {
+            let found = Record::at(folder.path(), "/srv", None, |entry| entry.name == name).unwrap();
+            assert_eq!(found.unwrap().entry().name, name, "the one that is there");
+        }
         for (opening, name) in [("1", "a"), ("2", "b")] {
-            let found = Record::at(folder.path(), "/srv", Some(opening)).unwrap().unwrap();
+            let found = Record::at(folder.path(), "/srv", Some(opening), |_| true).unwrap().unwrap();
             assert_eq!(found.entry().name, name);
         }
-        assert!(Record::at(folder.path(), "/srv", Some("3")).unwrap().is_none());
+        assert!(Record::at(folder.path(), "/srv", Some("3"), |_| true).unwrap().is_none());
         // What appears nowhere is in nobody's way.
         let nowhere = |name: &str| {
             Record::begin(folder.path(), Entry { name: name.to_owned(), ..Entry::default() }).unwrap()
         };
         let (_one, other) = (nowhere("c"), nowhere("d"));
-        assert!(!other.is_crowded(folder.path()).unwrap());
+        assert!(!other.is_crowded(folder.path(), |_| true).unwrap());
     }
 }
